@@ -1,0 +1,162 @@
+"""What goes into the engine and what comes out: plain records that cross a process boundary. No torch, no HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from model.container import Section
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """An installed model.
+
+    Attributes:
+        name: what `model=` takes.
+        codec_id: 16 hexadecimal digits; files with this id decode with this model.
+        default_steps: steps of a decode that asks for none.
+        max_steps: length of the training schedule.
+        parameters: number of weights.
+        default: True for the model that encodes when none is asked for.
+    """
+
+    name: str
+    codec_id: str
+    default_steps: int
+    max_steps: int
+    parameters: int
+    default: bool
+
+
+@dataclass(frozen=True)
+class EncodeRequest:
+    """One picture to encode. At most one of `quality`, `target_bpp`, `max_bytes`; none means quality 50.
+
+    Attributes:
+        pixels: uint8 [H, W, 3], sRGB.
+        model: name of the model, None for the default one.
+        quality: 1..100.
+        target_bpp: aim at this many bits per pixel, file overhead and extra sections included (> 0).
+        max_bytes: the best quality whose file has at most this many bytes (> 0).
+        sections: further sections of the file (alpha, EXIF), in file order.
+    """
+
+    pixels: Pixels
+    model: str | None = None
+    quality: int | None = None
+    target_bpp: float | None = None
+    max_bytes: int | None = None
+    sections: tuple[Section, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncodeResult:
+    """An encoded picture: the file and what the answer says about it. `seconds` maps a stage to its time."""
+
+    data: bytes
+    model: str
+    codec_id: str
+    width: int
+    height: int
+    rate: int
+    quality: int
+    bpp: float
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DecodeRequest:
+    """One file to decode.
+
+    Attributes:
+        data: a whole `.cdc` file.
+        model: name of the model, None for the newest one with the file's codec id.
+        steps: denoising steps, 1..max_steps of the model; None for the model's own default.
+        gamma: standard deviation of the start noise, 0..2; 0 is deterministic.
+        seed: 0..2**63-1 for the start noise; None derives one from the file, so that the default is reproducible.
+        max_pixels: refuse pictures with more pixels.
+    """
+
+    data: bytes
+    model: str | None = None
+    steps: int | None = None
+    gamma: float = 0.8
+    seed: int | None = None
+    max_pixels: int | None = None
+
+
+@dataclass(frozen=True)
+class DecodeResult:
+    """A decoded picture: uint8 [H, W, 3] and the parameters that were used. `sections` are the file's further ones."""
+
+    pixels: Pixels
+    model: str
+    codec_id: str
+    rate: int
+    bpp: float
+    steps: int
+    gamma: float
+    seed: int
+    sections: tuple[Section, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a request is: `step` of `steps` denoising steps are done."""
+
+    step: int
+    steps: int
+
+
+Request = EncodeRequest | DecodeRequest
+Result = EncodeResult | DecodeResult
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """What a health check or a gauge wants to know.
+
+    Attributes:
+        ready: the worker has loaded its models and takes work.
+        draining: no new work is taken.
+        waiting: requests accepted and not yet started.
+        running: requests being worked on.
+        restarts: times a worker process died and was replaced.
+    """
+
+    ready: bool
+    draining: bool
+    waiting: int
+    running: int
+    restarts: int
+
+
+class Engine(Protocol):
+    """Where requests go. Errors are those of `model.errors` and `service.errors`."""
+
+    async def start(self) -> None:
+        """Start the worker; returns when it is on its way, not when it is ready."""
+
+    async def stop(self, grace: float) -> None:
+        """Take no more work, wait up to `grace` seconds for running work, then end the worker."""
+
+    async def encode(self, request: EncodeRequest) -> EncodeResult:
+        """Encode one picture. Cancelling the awaiting task cancels the work."""
+
+    async def decode(self, request: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult:
+        """Decode one file. Cancelling the awaiting task cancels the work within one denoising step."""
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Return the installed models; empty until ready."""
+
+    def status(self) -> EngineStatus:
+        """Return the present state; never blocks."""

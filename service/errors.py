@@ -1,0 +1,88 @@
+"""What the service itself can refuse or fail at, apart from the codec's own errors. Knows no HTTP.
+
+    ServiceError
+    |-- ImageError                   the upload is not a picture we take
+    |   |-- UnsupportedImage         not an image, or a kind that is not accepted
+    |   |-- BrokenImage              an accepted kind whose data is damaged
+    |   `-- AnimatedImage            more than one frame, and the caller did not ask for the first
+    |-- TooLarge                     more bytes, pixels or work than the service takes
+    |   |-- BodyTooLarge             bytes of the body
+    |   |-- TooManyPixels            pixels of the picture
+    |   `-- TooMuchWork              pixels x steps
+    |-- Busy                         too much work is waiting; `retry_after` says when to come back
+    |-- Draining                     the service is shutting down
+    |-- NotReady                     the worker is still loading its models
+    |-- Cancelled                    the caller went away
+    |-- DeadlineExceeded             the deadline of the request passed
+    `-- WorkerFailed                 the worker process died twice on this request
+"""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """Base of the service's own errors. `str(error)` is safe to show to the caller."""
+
+
+class ImageError(ServiceError):
+    """The uploaded picture cannot be used."""
+
+
+class UnsupportedImage(ImageError):
+    """Not an image, or of a kind that is not accepted."""
+
+
+class BrokenImage(ImageError):
+    """The data of the image is damaged."""
+
+
+class AnimatedImage(ImageError):
+    """The image has several frames."""
+
+
+class TooLarge(ServiceError):
+    """More than the service takes."""
+
+
+class BodyTooLarge(TooLarge):
+    """The body has more bytes than allowed."""
+
+
+class TooManyPixels(TooLarge):
+    """The picture has more pixels than allowed."""
+
+
+class TooMuchWork(TooLarge):
+    """Pixels x steps exceed what one call may cost."""
+
+
+class Busy(ServiceError):
+    """Too much work is waiting. `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message, retry_after)
+        self.message = message
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Draining(ServiceError):
+    """The service is shutting down and takes no new work."""
+
+
+class NotReady(ServiceError):
+    """The worker is not ready yet."""
+
+
+class Cancelled(ServiceError):
+    """The caller went away before the work was done."""
+
+
+class DeadlineExceeded(ServiceError):
+    """The deadline of the request passed before its work was done."""
+
+
+class WorkerFailed(ServiceError):
+    """The worker process died while it worked on this request, also when it was tried again."""
