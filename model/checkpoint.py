@@ -1,0 +1,142 @@
+"""Weights files: safetensors with the networks, the integer half of the codec, and where they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model.entropy.entropy_model import EntropyModel, export_entropy_model
+from model.entropy.likelihood import FactorizedPrior
+from model.errors import WeightsError
+from model.networks.lite import CDCLite, interpolate_levels
+
+INTEGER_PREFIX = "entropy."
+PRIOR_PREFIX = "hyper_prior."
+FORMAT = "cdc-weights/1"
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Metadata of a weights file.
+
+    Attributes:
+        name: name of the model, as in `model=`.
+        version: of these weights; among models with one codec id the highest decodes.
+        architecture: "cdc-lite".
+        codec_id: 16 hexadecimal digits.
+        provenance: how the weights were made, one sentence.
+    """
+
+    name: str
+    version: int
+    architecture: str
+    codec_id: str
+    provenance: str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A loaded weights file."""
+
+    info: WeightsInfo
+    networks: CDCLite
+    prior: FactorizedPrior
+    entropy: EntropyModel
+
+
+def read_info(path: Path) -> WeightsInfo:
+    """Read the metadata of a weights file without its tensors.
+
+    Raises:
+        WeightsError: not a weights file of this format.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path.name}: not a readable safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(f"{path.name}: not a {FORMAT} file; make one with `cdc weights export`")
+    try:
+        info = json.loads(metadata["info"])
+        return WeightsInfo(**info)
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path.name}: its metadata is incomplete ({error})") from error
+
+
+def load_weights(path: Path) -> Weights:
+    """Load a weights file and check that its integers are those its codec id names.
+
+    Raises:
+        WeightsError: unreadable, incomplete, or the codec id does not match.
+    """
+    info = read_info(path)
+    if info.architecture != "cdc-lite":
+        raise WeightsError(f"{path.name}: unknown architecture {info.architecture!r}")
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    integers = {k.removeprefix(INTEGER_PREFIX): t.numpy() for k, t in tensors.items() if k.startswith(INTEGER_PREFIX)}
+    entropy = EntropyModel.from_tensors(integers)
+    if entropy.codec_id.hex() != info.codec_id:
+        raise WeightsError(f"{path.name}: codec id {info.codec_id} expected, its integers give {entropy.codec_id.hex()}")
+    networks, prior = build_networks(tensors, path.name)
+    return Weights(info, networks, prior, entropy)
+
+
+def build_networks(tensors: Mapping[str, Tensor], origin: str) -> tuple[CDCLite, FactorizedPrior]:
+    """Fill cdc-lite and its prior from float tensors; integer tensors are ignored.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of the wrong shape.
+    """
+    floats = {k: t.float() for k, t in tensors.items() if not k.startswith(INTEGER_PREFIX)}
+    networks, prior = CDCLite(), FactorizedPrior(128)
+    own = {k: t for k, t in floats.items() if not k.startswith(PRIOR_PREFIX)}
+    prior_own = {k.removeprefix(PRIOR_PREFIX): t for k, t in floats.items() if k.startswith(PRIOR_PREFIX)}
+    try:
+        networks.load_state_dict(own)
+        prior.load_state_dict(prior_own)
+    except RuntimeError as error:
+        raise WeightsError(f"{origin}: {str(error).splitlines()[-1].strip()}") from error
+    return networks.eval().requires_grad_(False), prior.eval().requires_grad_(False)
+
+
+def log_gain_by_rate(networks: CDCLite) -> Tensor:
+    """g(q) at each rate byte, float64 [256, M]."""
+    q = torch.arange(256, dtype=torch.float64) / 255
+    return interpolate_levels(networks.log_gain.detach().double(), q)
+
+
+def export_weights(tensors: Mapping[str, Tensor], out: Path, *, name: str, version: int, provenance: str) -> WeightsInfo:
+    """Write a weights file from float tensors: convolutions in fp16, the rest in fp32, integers made from both.
+
+    The integers are made from the fp16 values that are stored, so `load_weights` and a later export agree.
+
+    Raises:
+        WeightsError: tensors missing, or a bound of the integer path does not hold.
+    """
+    floats = {k: _stored(k, t) for k, t in tensors.items() if not k.startswith(INTEGER_PREFIX)}
+    networks, prior = build_networks(floats, out.name)
+    entropy = export_entropy_model(prior, networks.hyper_decoder, log_gain_by_rate(networks))
+    info = WeightsInfo(name, version, "cdc-lite", entropy.codec_id.hex(), provenance)
+    integers = {INTEGER_PREFIX + k: _tensor(v) for k, v in entropy.to_tensors().items()}
+    save_file(floats | integers, out, metadata={"format": FORMAT, "info": json.dumps(asdict(info))})
+    return info
+
+
+def _stored(name: str, tensor: Tensor) -> Tensor:
+    exact = name.startswith((PRIOR_PREFIX, "log_", "lambdas"))
+    return tensor.detach().cpu().to(torch.float32 if exact else torch.float16).contiguous()
+
+
+def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))

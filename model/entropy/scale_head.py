@@ -1,0 +1,227 @@
+"""The hyper-decoder in integers: z_hat -> means and scale indices, bit for bit the same everywhere.
+
+Float hyper-decoders round differently on a GPU and a CPU; a scale index flips and the rest of a stream is lost. Here
+weights and activations are integers and every sum stays below 2**53, so float64 matrix products are exact whatever the
+order of summation. A transposed convolution of stride 2 is written as a 3x3 convolution to four times the channels and a
+pixel shuffle, so that one kind of layer is all there is. No library convolution is used: Winograd and FFT are not exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.entropy.likelihood import LEVELS_PER_NAT, SIGMA_LEVELS
+from model.errors import WeightsError
+
+Z_BITS = 8  # medians are stored in 1/256, so 256 z_hat is an integer
+ACTIVATION_BITS = 12  # fraction of the activations between layers
+MEAN_BITS = 4  # means are multiples of 1/16
+SCALE_BITS = 8  # fraction of the scale index before its final rounding
+Z_LIMIT = 1 << 17  # |256 z_hat| is clamped to it: z of +-512
+ACTIVATION_LIMIT = (1 << 24) - 1  # activations are clamped to it, and so fit float32 exactly
+OUTPUT_LIMIT = 1 << 20
+WEIGHT_LIMIT = 32767  # int16
+STRIP_ROWS = 32  # rows of a layer evaluated at a time: bounds the memory of im2col
+EXACT = 1 << 53
+
+Int = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class IntegerLayer:
+    """One layer: convolution with zero padding, rescale by 2**-shift, clamp.
+
+    Attributes:
+        kernel: int16, as stored: [out, in, 3, 3] of a convolution, or [in, out, 5, 5] of a transposed one of stride 2.
+        bias: int64 [out], at the scale of the products.
+        shift: int64 [out], result = floor((v + 2**(shift - 1)) * 2**-shift).
+        relu: negative results become 0.
+        limit: results are clamped to +-limit.
+    """
+
+    kernel: npt.NDArray[np.int16]
+    bias: Int
+    shift: Int
+    relu: bool
+    limit: int
+
+    @property
+    def upsample(self) -> int:
+        """2 for a transposed convolution, else 1."""
+        return 2 if self.kernel.shape[-1] == 5 else 1
+
+    @property
+    def outputs(self) -> int:
+        """Number of output channels."""
+        return len(self.bias)
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """float64 [out * upsample**2, in * 9] with integer values: the 3x3 convolution that im2col multiplies with."""
+        kernel = torch.from_numpy(self.kernel.astype(np.float64))
+        return (_phases(kernel) if self.upsample == 2 else kernel).flatten(1)
+
+    @cached_property
+    def offset(self) -> Tensor:
+        """float64 [out * upsample**2, 1]: bias + 2**(shift - 1)."""
+        offset = torch.from_numpy((self.bias + (np.int64(1) << self.shift >> 1)).astype(np.float64))
+        return offset.repeat_interleave(self.upsample**2)[:, None]
+
+    @cached_property
+    def scale(self) -> Tensor:
+        """float64 [out * upsample**2, 1]: 2**-shift."""
+        scale = torch.from_numpy(np.ldexp(1.0, -self.shift.astype(np.int32)))
+        return scale.repeat_interleave(self.upsample**2)[:, None]
+
+    def check(self, input_limit: int) -> None:
+        """Assert that no sum can leave the exact range when inputs are at most `input_limit` in size.
+
+        Raises:
+            WeightsError: sum|w| * max|x| + |b| + 2**(shift - 1) reaches 2**53 for some output.
+        """
+        if self.kernel.shape[-1] not in (3, 5) or int(self.shift.min()) < 0 or int(self.shift.max()) > 52:
+            raise WeightsError("integer head: a layer is neither a 3x3 nor a transposed 5x5 convolution")
+        sums = self.weight.abs().sum(dim=1, keepdim=True)
+        bound = float((sums * input_limit + self.offset.abs()).max())
+        if bound >= EXACT:
+            raise WeightsError(f"integer head: a sum can reach {bound:.3g}, beyond the exact range of float64")
+
+
+@dataclass(frozen=True)
+class ScaleHead:
+    """The whole integer head.
+
+    Attributes:
+        layers: run in order on 256 z_hat; the last has 2 M channels: M means in 1/16, M scale numbers in 1/256.
+        gain_to_index: int32 [256, M], in 1/256 of a scale index: what rate byte r adds for channel c.
+    """
+
+    layers: tuple[IntegerLayer, ...]
+    gain_to_index: npt.NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        limit = Z_LIMIT
+        for layer in self.layers:
+            layer.check(limit)
+            limit = layer.limit
+        if self.gain_to_index.shape != (256, self.layers[-1].outputs // 2):
+            raise WeightsError("integer head: the gain table does not fit the last layer")
+
+    def __call__(self, z256: Tensor, rate: int) -> tuple[Tensor, Tensor]:
+        """256 z_hat and the rate byte -> means and scale indices.
+
+        Args:
+            z256: integer values, any dtype, [C, h, w]; clamped to +-2**17.
+            rate: 0..255.
+
+        Returns:
+            means in 1/16, int32 [M, 4h, 4w], and scale indices 0..63, uint8 [M, 4h, 4w].
+        """
+        x = z256.to(device="cpu", dtype=torch.float32).clamp(-Z_LIMIT, Z_LIMIT)
+        for layer in self.layers[:-1]:
+            x = _run(layer, x)
+        last = self.layers[-1]
+        channels = last.outputs // 2
+        gain = torch.from_numpy(self.gain_to_index[rate].astype(np.float64))[:, None, None]
+        means = torch.empty((channels, *x.shape[1:]), dtype=torch.int32)
+        indices = torch.empty((channels, *x.shape[1:]), dtype=torch.uint8)
+
+        def write(top: int, out: Tensor) -> None:
+            rows = slice(top, top + out.shape[1])
+            means[:, rows] = out[:channels].to(torch.int32)
+            index = torch.floor((out[channels:] + gain + (1 << SCALE_BITS - 1)) * 2.0**-SCALE_BITS)
+            indices[:, rows] = index.clamp(0, SIGMA_LEVELS - 1).to(torch.uint8)
+
+        _for_each_strip(last, x, write)
+        return means, indices
+
+
+def _run(layer: IntegerLayer, x: Tensor) -> Tensor:
+    """x [in, h, w] -> float32 [out, h * upsample, w * upsample] with integer values."""
+    u = layer.upsample
+    out = torch.empty((layer.outputs, x.shape[1] * u, x.shape[2] * u), dtype=torch.float32)
+
+    def write(top: int, strip: Tensor) -> None:
+        shuffled = F.pixel_shuffle(strip, u)
+        out[:, top * u : top * u + shuffled.shape[1]] = shuffled.float()
+
+    _for_each_strip(layer, x, write)
+    return out
+
+
+def _for_each_strip(layer: IntegerLayer, x: Tensor, write: Callable[[int, Tensor], None]) -> None:
+    """Evaluate the layer on x [in, h, w] some rows at a time; hand each float64 strip [out * u**2, rows, w] to `write`."""
+    low = 0 if layer.relu else -layer.limit
+    padded = F.pad(x, (1, 1, 1, 1))
+    for top in range(0, x.shape[1], STRIP_ROWS):
+        columns = F.unfold(padded[None, :, top : top + STRIP_ROWS + 2].double(), 3)[0]
+        out = torch.floor((layer.weight @ columns + layer.offset) * layer.scale).clamp(low, layer.limit)
+        write(top, out.view(out.shape[0], -1, x.shape[2]))
+
+
+def _phases(kernel: Tensor) -> Tensor:
+    """Kernel [in, out, 5, 5] of a transposed convolution (stride 2, padding 2, output padding 1) -> [out * 4, in, 3, 3].
+
+    The result is the 3x3 convolution whose pixel shuffle equals it: output row 2m + p takes tap k of input row i where
+    2m + p + 2 - 2i = k, so rows m - 1, m, m + 1 give the taps 4 + p, 2 + p and p, those beyond 4 being zero.
+    """
+    inputs, outputs = kernel.shape[:2]
+    phases = kernel.new_zeros(outputs, 2, 2, inputs, 3, 3)
+    for p, r, a, b in product(range(2), range(2), range(3), range(3)):
+        k, j = 4 + p - 2 * a, 4 + r - 2 * b
+        if k < 5 and j < 5:
+            phases[:, p, r, :, a, b] = kernel[:, :, k, j].T
+    return phases.reshape(4 * outputs, inputs, 3, 3)
+
+
+def export_head(decoder: nn.Sequential, log_gain: Tensor) -> ScaleHead:
+    """Turn cdc-lite's float hyper-decoder and gain table into integers.
+
+    Args:
+        decoder: two transposed convolutions 5x5 of stride 2, each followed by ReLU, then a 3x3 convolution to 2 M.
+        log_gain: g [256, M] at each rate byte.
+
+    Raises:
+        WeightsError: a sum could leave the exact range.
+    """
+    convolutions = [m for m in decoder if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    layers: list[IntegerLayer] = []
+    fraction = Z_BITS
+    for conv in convolutions[:-1]:
+        bits = np.full(conv.out_channels, ACTIVATION_BITS)
+        layers.append(_quantise(conv, fraction, bits, relu=True, limit=ACTIVATION_LIMIT))
+        fraction = ACTIVATION_BITS
+    final = convolutions[-1]
+    bits = np.repeat([MEAN_BITS, SCALE_BITS], final.out_channels // 2)
+    layers.append(_quantise(final, fraction, bits, relu=False, limit=OUTPUT_LIMIT))
+    table = torch.round(log_gain.detach().double() * LEVELS_PER_NAT * (1 << SCALE_BITS))
+    return ScaleHead(tuple(layers), table.to(torch.int32).numpy())
+
+
+def _quantise(
+    conv: nn.Conv2d | nn.ConvTranspose2d,
+    input_bits: int,
+    output_bits: npt.NDArray[np.int64],
+    *,
+    relu: bool,
+    limit: int,
+) -> IntegerLayer:
+    """Round a layer's weights to int16 with the finest power-of-two step, at most 2**-16."""
+    weight, bias = conv.weight.detach().double(), conv.bias
+    if bias is None:
+        raise WeightsError("integer head: every layer needs a bias")
+    largest = max(float(weight.abs().max()), 0.25)
+    weight_bits = int(np.floor(np.log2(WEIGHT_LIMIT / largest)))
+    kernel = torch.round(weight * 2.0**weight_bits).to(torch.int16).numpy()
+    integer_bias = torch.round(bias.detach().double() * 2.0 ** (weight_bits + input_bits)).to(torch.int64).numpy()
+    shift = (weight_bits + input_bits - output_bits).astype(np.int64)
+    return IntegerLayer(kernel, integer_bias, shift, relu, limit)

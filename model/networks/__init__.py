@@ -1,0 +1,1 @@
+"""The networks: plain torch modules without entropy coding, diffusion schedules or files."""

@@ -1,0 +1,45 @@
+"""The one building block of cdc-lite."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResBlock(nn.Module):
+    """x + conv2(silu(film(conv1(silu(x))))), 3x3 convolutions, width unchanged.
+
+    With `embedding` set, FiLM modulates the hidden channels: h * (1 + a) + b with (a, b) = Linear(embedding).
+    conv2 and the modulation start at zero, so a new block is the identity.
+    """
+
+    def __init__(self, width: int, embedding: int | None = None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * width) if embedding is not None else None
+        nn.init.zeros_(self.conv2.weight)
+        _zero_bias(self.conv2)
+        if self.modulation is not None:
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """x [B, width, H, W], embedding [B, E] or None -> [B, width, H, W]."""
+        h: Tensor = self.conv1(F.silu(x))
+        if self.modulation is not None:
+            a, b = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+            h = torch.addcmul(b, h, 1 + a)
+        out: Tensor = x + self.conv2(F.silu(h))
+        return out
+
+
+def res_blocks(width: int, count: int, embedding: int | None = None) -> nn.ModuleList:
+    """Return `count` blocks of the same width, to be run in order."""
+    return nn.ModuleList(ResBlock(width, embedding) for _ in range(count))
+
+
+def _zero_bias(conv: nn.Conv2d) -> None:
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)

@@ -1,0 +1,176 @@
+"""cdc-lite: the default networks. Convolutions only, every operation local, small enough for a CPU.
+
+    image --encoder--> y --gain(q)--> [entropy coding] --inverse gain(q)--> y_hat --conditioner--> context
+                          \\--hyper_encoder--> z                                        |
+    x_n, t, q ------------------------------------------------------------> denoiser --> x0_hat
+
+Pixels enter through `pixel_unshuffle(x, 4)` and leave through `pixel_shuffle`, so full resolution is never convolved.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.networks.blocks import res_blocks
+
+PATCH = 4  # side of the pixel block that becomes channels
+PATCH_CHANNELS = 3 * PATCH * PATCH
+FREQUENCIES = 32  # of the time embedding, log-spaced 1..1000
+
+
+@dataclass(frozen=True)
+class LiteConfig:
+    """Sizes of cdc-lite. `widths` are the channels at 1/4, 1/8 and 1/16 of the picture's side."""
+
+    widths: tuple[int, int, int] = (96, 128, 192)
+    latents: int = 192
+    hyper: int = 128
+    blocks: int = 2
+    embedding: int = 128
+    levels: int = 8
+
+
+class Encoder(nn.Module):
+    """Analysis transform: image [B, 3, H, W] in [-1, 1] -> y [B, latents, H/16, W/16]; H and W multiples of 16."""
+
+    def __init__(self, config: LiteConfig) -> None:
+        super().__init__()
+        w = config.widths
+        self.stem = nn.Conv2d(PATCH_CHANNELS, w[0], 3, padding=1)
+        self.stages = nn.ModuleList(res_blocks(width, config.blocks) for width in w)
+        self.down = nn.ModuleList(nn.Conv2d(w[i], w[i + 1], 2, stride=2) for i in range(2))
+        self.head = nn.Conv2d(w[2], config.latents, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        h: Tensor = self.stem(F.pixel_unshuffle(image, PATCH))
+        for level, stage in enumerate(self.stages):
+            for block in stage:  # type: ignore[union-attr]
+                h = block(h)
+            if level < 2:
+                h = self.down[level](h)
+        y: Tensor = self.head(h)
+        return y
+
+
+class Conditioner(nn.Module):
+    """y_hat [B, latents, H/16, W/16] -> context, three maps [B, widths[i], ...] at 1/4, 1/8 and 1/16."""
+
+    def __init__(self, config: LiteConfig) -> None:
+        super().__init__()
+        w = config.widths
+        self.stem = nn.Conv2d(config.latents, w[2], 3, padding=1)
+        self.stages = nn.ModuleList(res_blocks(width, config.blocks) for width in reversed(w))
+        self.up = nn.ModuleList([nn.Conv2d(w[2], 4 * w[1], 1), nn.Conv2d(w[1], 4 * w[0], 1)])
+
+    def forward(self, y_hat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h: Tensor = self.stem(y_hat)
+        maps: list[Tensor] = []
+        for level, stage in enumerate(self.stages):
+            for block in stage:  # type: ignore[union-attr]
+                h = block(h)
+            maps.append(h)
+            if level < 2:
+                h = F.pixel_shuffle(self.up[level](h), 2)
+        return maps[2], maps[1], maps[0]
+
+
+class Denoiser(nn.Module):
+    """U-Net that predicts x0 from x_n, the time, the rate and the context.
+
+    The context enters through 1x1 convolutions that do not depend on the step: `inject_context` computes them once a
+    picture, `embed_time` once a step, and `forward` is what every step repeats.
+    """
+
+    def __init__(self, config: LiteConfig) -> None:
+        super().__init__()
+        w, e = config.widths, config.embedding
+        frequencies = torch.exp(torch.linspace(0.0, math.log(1000.0), FREQUENCIES))
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.embed = nn.Sequential(nn.Linear(2 * FREQUENCIES + 1, e), nn.SiLU(), nn.Linear(e, e), nn.SiLU())
+        self.stem = nn.Conv2d(PATCH_CHANNELS, w[0], 3, padding=1)
+        self.inject = nn.ModuleList(nn.Conv2d(width, width, 1) for width in w)
+        self.down_blocks = nn.ModuleList(res_blocks(width, config.blocks, e) for width in w[:2])
+        self.down = nn.ModuleList(nn.Conv2d(w[i], w[i + 1], 2, stride=2) for i in range(2))
+        self.mid_blocks = res_blocks(w[2], config.blocks + 1, e)
+        self.up = nn.ModuleList([nn.Conv2d(w[2], 4 * w[1], 1), nn.Conv2d(w[1], 4 * w[0], 1)])
+        self.merge = nn.ModuleList([nn.Conv2d(2 * w[1], w[1], 1), nn.Conv2d(2 * w[0], w[0], 1)])
+        self.up_blocks = nn.ModuleList(res_blocks(width, config.blocks, e) for width in (w[1], w[0]))
+        self.head = nn.Conv2d(w[0], PATCH_CHANNELS, 3, padding=1)
+
+    def inject_context(self, context: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what is added at each level; same shapes as `context`."""
+        a, b, c = (conv(c) for conv, c in zip(self.inject, context, strict=True))
+        return a, b, c
+
+    def embed_time(self, t: Tensor, q: Tensor) -> Tensor:
+        """t [B] in (0, 1], q [B] in [0, 1], float32 -> embedding [B, E]. Angles reach 1000, so this stays float32."""
+        angle = t[:, None] * self.frequencies
+        embedding: Tensor = self.embed(torch.cat([angle.sin(), angle.cos(), q[:, None]], dim=1))
+        return embedding
+
+    def forward(self, x: Tensor, embedding: Tensor, injected: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """x [B, 3, H, W], embedding [B, E], injected maps -> x0_hat [B, 3, H, W]; H and W multiples of 16."""
+        h: Tensor = self.stem(F.pixel_unshuffle(x, PATCH)) + injected[0]
+        skips: list[Tensor] = []
+        for level in range(2):
+            for block in self.down_blocks[level]:  # type: ignore[union-attr]
+                h = block(h, embedding)
+            skips.append(h)
+            h = self.down[level](h) + injected[level + 1]
+        for block in self.mid_blocks:
+            h = block(h, embedding)
+        for level in range(2):
+            h = self.merge[level](torch.cat([F.pixel_shuffle(self.up[level](h), 2), skips.pop()], dim=1))
+            for block in self.up_blocks[level]:  # type: ignore[union-attr]
+                h = block(h, embedding)
+        return F.pixel_shuffle(self.head(h), PATCH)
+
+
+class CDCLite(nn.Module):
+    """All networks of cdc-lite and its variable-rate tables. The prior of z and its tables live in `model.entropy`.
+
+    `log_gain` and `log_inverse_gain` [levels, latents] are natural logarithms, interpolated linearly over q in [0, 1];
+    `lambdas` [levels] are the Lagrange multipliers the levels were trained with.
+    """
+
+    def __init__(self, config: LiteConfig | None = None) -> None:
+        super().__init__()
+        config = config or LiteConfig()
+        self.config = config
+        m, n = config.latents, config.hyper
+        self.encoder = Encoder(config)
+        self.conditioner = Conditioner(config)
+        self.denoiser = Denoiser(config)
+        self.hyper_encoder = nn.Sequential(
+            nn.Conv2d(m, n, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(n, n, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(n, n, 5, stride=2, padding=2),
+        )
+        self.hyper_decoder = nn.Sequential(
+            nn.ConvTranspose2d(n, n, 5, 2, 2, 1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(n, n * 3 // 2, 5, 2, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(n * 3 // 2, 2 * m, 3, padding=1),
+        )
+        start = torch.linspace(-0.36, 1.73, config.levels)[:, None].repeat(1, m)
+        self.log_gain = nn.Parameter(start.clone())
+        self.log_inverse_gain = nn.Parameter(-start)
+        self.lambdas: Tensor
+        self.register_buffer("lambdas", torch.logspace(math.log10(0.08), math.log10(0.0012), config.levels))
+
+
+def interpolate_levels(table: Tensor, q: Tensor) -> Tensor:
+    """table [levels, C], q [B] in [0, 1] -> [B, C], linear between the levels (codec rate control)."""
+    position = q * (table.shape[0] - 1)
+    low = position.floor().long().clamp(0, table.shape[0] - 2)
+    fraction = (position - low)[:, None]
+    return table[low] * (1 - fraction) + table[low + 1] * fraction

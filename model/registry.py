@@ -1,0 +1,76 @@
+"""Which models are installed, by name and by the codec id of the files they decode."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from model.checkpoint import WeightsInfo, load_weights, read_info
+from model.codec import Codec, Precision
+from model.errors import UnknownCodec, UnknownModel, WeightsError
+
+SHIPPED = Path(__file__).parent / "weights"
+DEFAULT_MODEL = "cdc-lite"
+
+
+class Registry:
+    """Finds weights files and loads each when it is first needed. Safe to share between threads.
+
+    Files are `*.safetensors` of the package's own `weights/` and of `folder`; of two with one name, the higher version
+    wins, so better weights are installed by dropping a file into a folder.
+    """
+
+    def __init__(self, folder: Path | None = None, precision: Precision = "auto", device: str = "cpu") -> None:
+        """Look through the folders. Raises WeightsError for a file that is no weights file, or for a missing folder."""
+        self._precision: Precision = precision
+        self._device = device
+        self._paths: dict[str, Path] = {}
+        self._infos: dict[str, WeightsInfo] = {}
+        self._loaded: dict[str, Codec] = {}
+        self._lock = threading.Lock()
+        if folder is not None and not folder.is_dir():
+            raise WeightsError(f"the models folder {folder} does not exist")
+        for path in _files([SHIPPED] if folder is None else [SHIPPED, folder]):
+            info = read_info(path)
+            known = self._infos.get(info.name)
+            if known is None or info.version >= known.version:
+                self._infos[info.name], self._paths[info.name] = info, path
+
+    def infos(self) -> list[WeightsInfo]:
+        """Metadata of all installed models, the default first."""
+        return sorted(self._infos.values(), key=lambda i: (i.name != DEFAULT_MODEL, i.name))
+
+    def get(self, name: str | None = None) -> Codec:
+        """Return the model of that name, loading it if need be; None asks for the default.
+
+        Raises:
+            UnknownModel: no such model is installed.
+        """
+        name = name or DEFAULT_MODEL
+        if name not in self._infos:
+            raise UnknownModel(f"no model named {name!r}; installed: {', '.join(i.name for i in self.infos())}")
+        with self._lock:
+            if name not in self._loaded:
+                self._loaded[name] = Codec(load_weights(self._paths[name]), self._precision, self._device)
+            return self._loaded[name]
+
+    def for_file(self, codec_id: bytes, name: str | None = None) -> Codec:
+        """Return the model that decodes files of `codec_id`: the named one, else the highest version.
+
+        Raises:
+            UnknownCodec: no installed model has this codec id.
+            UnknownModel: the named model is not installed or has another codec id.
+        """
+        fitting = [i for i in self.infos() if i.codec_id == codec_id.hex()]
+        if name is not None:
+            if name in self._infos and name not in (i.name for i in fitting):
+                raise UnknownModel(f"model {name!r} cannot decode files of codec id {codec_id.hex()}")
+            return self.get(name)
+        if not fitting:
+            raise UnknownCodec(f"no installed model decodes codec id {codec_id.hex()}")
+        return self.get(max(fitting, key=lambda i: i.version).name)
+
+
+def _files(folders: Iterable[Path]) -> list[Path]:
+    return [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]

@@ -1,0 +1,70 @@
+"""How a canvas too large for one forward pass is covered by overlapping tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+from model.config import MARGIN, TILE
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis, in pixels: it reads origin .. origin + size and owns start .. stop."""
+
+    origin: int
+    size: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle to compute (`y`, `x` origins and sizes) and the centre of it to keep."""
+
+    y: Span
+    x: Span
+
+    def window(self, stride: int = 1) -> tuple[slice, slice]:
+        """Slices of what the tile reads, on a map with `stride` pixels a side."""
+        return _slice(self.y.origin, self.y.size, stride), _slice(self.x.origin, self.x.size, stride)
+
+    def centre(self, stride: int = 1) -> tuple[slice, slice]:
+        """Slices of what the tile owns, on the whole map."""
+        return (
+            _slice(self.y.start, self.y.stop - self.y.start, stride),
+            _slice(self.x.start, self.x.stop - self.x.start, stride),
+        )
+
+    def inner(self, stride: int = 1) -> tuple[slice, slice]:
+        """Slices of what the tile owns, within its own window."""
+        return (
+            _slice(self.y.start - self.y.origin, self.y.stop - self.y.start, stride),
+            _slice(self.x.start - self.x.origin, self.x.stop - self.x.start, stride),
+        )
+
+
+def spans(length: int, tile: int = TILE, margin: int = MARGIN) -> list[Span]:
+    """Cover `length` pixels by tiles of `tile` pixels whose centres keep `margin` from inner edges.
+
+    The last tile is shifted inside. All values must be multiples of 16 and tile > 2 * margin.
+    """
+    if length <= tile:
+        return [Span(0, length, 0, length)]
+    out: list[Span] = []
+    start = 0
+    while start < length:
+        origin = min(max(0, start - margin), length - tile)
+        stop = length if origin + tile == length else origin + tile - margin
+        out.append(Span(origin, tile, start, stop))
+        start = stop
+    return out
+
+
+def tiles(height: int, width: int, tile: int = TILE, margin: int = MARGIN) -> list[Tile]:
+    """Cover a canvas, row by row."""
+    return [Tile(y, x) for y, x in product(spans(height, tile, margin), spans(width, tile, margin))]
+
+
+def _slice(start: int, size: int, stride: int) -> slice:
+    return slice(start // stride, (start + size) // stride)

@@ -1,0 +1,92 @@
+"""Records that the codec hands out. Shapes, dtypes and ranges stand beside each field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model.container import Header, Section
+from model.tiling import Tile
+
+Pixels = npt.NDArray[np.uint8]  # [H, W, 3], sRGB
+Injected = tuple[Tensor, Tensor, Tensor]  # the conditioner's share of the denoiser, at 1/4, 1/8 and 1/16
+
+
+@dataclass(frozen=True)
+class Latents:
+    """An analysed picture, before any rate is chosen.
+
+    Attributes:
+        y: float32 [M, H/16, W/16] of the padded canvas, before the gain.
+        width, height: of the picture, in pixels.
+    """
+
+    y: Tensor
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What the entropy coder sees of a picture at one rate. Equal on every machine for the same file.
+
+    Attributes:
+        hyper: symbols of z, int32 [C, H/64, W/64].
+        latent: symbols of y, int32 [M, H/16, W/16].
+        means: means of y in 1/16, int32 [M, H/16, W/16].
+        indices: scale indices 0..63, uint8 [M, H/16, W/16].
+        rate: rate byte 0..255.
+    """
+
+    hyper: npt.NDArray[np.int32]
+    latent: npt.NDArray[np.int32]
+    means: Tensor
+    indices: Tensor
+    rate: int
+
+    @property
+    def y_hat(self) -> Tensor:
+        """Quantised latent before the inverse gain, float32 [M, H/16, W/16]; exact: multiples of 1/16 below 2**17."""
+        return torch.from_numpy(self.latent).float() + self.means.float() / 16
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """A parsed and entropy-decoded file: header, symbols, the sections beside z and y, and a seed drawn from it."""
+
+    header: Header
+    quantised: Quantised
+    sections: tuple[Section, ...]
+    seed: int
+
+
+@dataclass
+class DecodeState:
+    """A decode between two denoising steps. Only `Codec` changes it.
+
+    Attributes:
+        header: of the file.
+        indices: schedule indices, noisiest first.
+        position: how many steps are done, 0..len(indices).
+        x: x_n, float32 [3, H, W] of the padded canvas.
+        injected: step-invariant maps of the denoiser, [1, C, H/s, W/s] each.
+        q: rate in [0, 1].
+        tiles: what covers the canvas.
+    """
+
+    header: Header
+    indices: tuple[int, ...]
+    position: int
+    x: Tensor
+    injected: Injected
+    q: float
+    tiles: list[Tile]
+
+    @property
+    def done(self) -> bool:
+        """True when x is the decoded picture."""
+        return self.position == len(self.indices)
