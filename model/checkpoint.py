@@ -87,7 +87,9 @@ def load_weights(path: Path) -> Weights:
     integers = {k.removeprefix(INTEGER_PREFIX): t.numpy() for k, t in tensors.items() if k.startswith(INTEGER_PREFIX)}
     entropy = EntropyModel.from_tensors(integers)
     if entropy.codec_id.hex() != info.codec_id:
-        raise WeightsError(f"{path.name}: codec id {info.codec_id} expected, its integers give {entropy.codec_id.hex()}")
+        raise WeightsError(
+            f"{path.name}: codec id {info.codec_id} expected, its integers give {entropy.codec_id.hex()}"
+        )
     networks, prior = build_networks(tensors, path.name)
     return Weights(info, networks, prior, entropy)
 
@@ -116,7 +118,9 @@ def log_gain_by_rate(networks: CDCLite) -> Tensor:
     return interpolate_levels(networks.log_gain.detach().double(), q)
 
 
-def export_weights(tensors: Mapping[str, Tensor], out: Path, *, name: str, version: int, provenance: str) -> WeightsInfo:
+def export_weights(
+    tensors: Mapping[str, Tensor], out: Path, *, name: str, version: int, provenance: str
+) -> WeightsInfo:
     """Write a weights file from float tensors: convolutions in fp16, the rest in fp32, integers made from both.
 
     The integers are made from the fp16 values that are stored, so `load_weights` and a later export agree.

@@ -1,7 +1,7 @@
 """The codec: the one door to networks, diffusion, entropy coding and container.
 
-    encode   pixels --analyse--> Latents --pack--> bytes
-    decode   bytes --unpack--> Unpacked --start--> DecodeState --denoise_step (K times)--> --finish--> pixels
+encode   pixels --analyse--> Latents --pack--> bytes
+decode   bytes --unpack--> Unpacked --start--> DecodeState --denoise_step (K times)--> --finish--> pixels
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Codec:
         self.device = torch.device(device)
         self.dtype = faster_dtype(self.device) if precision == "auto" else getattr(torch, precision)
         self.schedule = cosine_schedule()
-        self.networks = weights.networks.to(self.device, memory_format=torch.channels_last)
+        self.networks = weights.networks.to(self.device).to(memory_format=torch.channels_last)
         self.networks.conditioner.to(self.dtype)
         self.networks.denoiser.to(self.dtype)
         self.networks.denoiser.embed.float()
@@ -250,7 +250,7 @@ class Codec:
             between()
             window = y_hat[None, :, *tile.window(LATENT_STRIDE)].to(self.device, self.dtype)
             context = networks.conditioner(window.contiguous(memory_format=torch.channels_last))
-            parts = networks.denoiser.inject_context(context)
+            parts: Injected = networks.denoiser.inject_context(context)
             if len(cover) == 1:
                 return parts
             if not maps:
@@ -265,4 +265,3 @@ class Codec:
             for whole, part, stride in zip(maps, parts, (4, 8, 16), strict=True):
                 whole[:, :, *tile.centre(stride)] = part[:, :, *tile.inner(stride)]
         return maps[0], maps[1], maps[2]
-

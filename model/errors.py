@@ -1,19 +1,19 @@
 """Everything the codec can refuse, by whose fault it is. No torch, no HTTP.
 
-    CodecError
-    |-- FileError                   the bytes handed in are not a file this codec decodes
-    |   |-- NotACdcFile             no magic: some other kind of file
-    |   |-- TruncatedFile           the file ends before what its header promises
-    |   |-- ChecksumMismatch        CRC-32C differs: the file was damaged on the way
-    |   |-- MalformedFile           a field breaks the rules of the format
-    |   |-- UnsupportedVersion      a later version of the format, or an unknown critical section
-    |   `-- CorruptStream           checksum right, yet the entropy-coded symbols make no sense
-    |-- LimitExceeded               the file or picture is larger than the caller allows
-    |-- UnknownCodec                no installed model has the codec id of the file
-    |-- UnknownModel                no installed model has that name
-    |-- TargetUnreachable           no rate of the model meets `target_bpp` or `max_bytes`
-    |-- InvalidParameter            a parameter outside its range
-    `-- WeightsError                a weights file that cannot be used
+CodecError
+|-- FileError                   the bytes handed in are not a file this codec decodes
+|   |-- NotACdcFile             no magic: some other kind of file
+|   |-- TruncatedFile           the file ends before what its header promises
+|   |-- ChecksumMismatch        CRC-32C differs: the file was damaged on the way
+|   |-- MalformedFile           a field breaks the rules of the format
+|   |-- UnsupportedVersion      a later version of the format, or an unknown critical section
+|   `-- CorruptStream           checksum right, yet the entropy-coded symbols make no sense
+|-- LimitExceeded               the file or picture is larger than the caller allows
+|-- UnknownCodec                no installed model has the codec id of the file
+|-- UnknownModel                no installed model has that name
+|-- TargetUnreachable           no rate of the model meets `target_bpp` or `max_bytes`
+|-- InvalidParameter            a parameter outside its range
+`-- WeightsError                a weights file that cannot be used
 """
 
 from __future__ import annotations

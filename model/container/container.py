@@ -63,7 +63,8 @@ def pack(header: Header, sections: Iterable[Section]) -> bytes:
     body = header.to_bytes()
     body += b"".join(bytes([s.type]) + encode_varint(len(s.data)) + s.data for s in listed)
     body += bytes([SectionType.END])
-    return body + google_crc32c.value(body).to_bytes(CRC_BYTES, "little")
+    checksum: int = google_crc32c.value(body)
+    return body + checksum.to_bytes(CRC_BYTES, "little")
 
 
 def parse(data: bytes, max_pixels: int | None = None) -> Container:

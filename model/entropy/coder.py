@@ -49,8 +49,8 @@ class SymbolCoder:
         entries = index.astype(np.int32)
         for group, start, stop in bounds:
             encoder.encode(entries[start:stop], self._models[group])
-        words = encoder.get_compressed().astype("<u4")
-        return encode_varint(len(escapes)) + escapes + words.tobytes()
+        words: bytes = encoder.get_compressed().astype("<u4").tobytes()
+        return encode_varint(len(escapes)) + escapes + words
 
     def decode(self, stream: bytes, groups: npt.NDArray[np.integer[Any]]) -> Symbols:
         """Return the int32 [n] symbols of `stream`, in the order of `groups` [n].
@@ -86,7 +86,9 @@ class SymbolCoder:
             distance = excess >> 1
             if distance > SYMBOL_LIMIT + self._escape.max():
                 raise CorruptStream("a symbol is out of range")
-            values[position] = self._lowest[ordered[position]] - 1 - distance if excess & 1 else values[position] + distance
+            values[position] = (
+                self._lowest[ordered[position]] - 1 - distance if excess & 1 else values[position] + distance
+            )
         if offset != end:
             raise CorruptStream("escapes are left over")
         if values.size and np.abs(values).max() > SYMBOL_LIMIT:

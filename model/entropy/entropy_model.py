@@ -73,7 +73,7 @@ class EntropyModel:
         return SymbolCoder(self.latent_tables)
 
     def quantise_hyper(self, z: Tensor) -> Symbols:
-        """z float [C, h, w] -> symbols round(z - median), int32 [C, h, w]. The only float rounding of an encoder's z."""
+        """z float [C, h, w] -> symbols round(z - median), int32 [C, h, w]."""
         medians = torch.from_numpy(self.medians / 2.0**Z_BITS).float()[:, None, None]
         symbols = torch.round(z.cpu().float() - medians).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
         return symbols.to(torch.int32).numpy()
@@ -134,7 +134,8 @@ class EntropyModel:
                 for i in range(LAYERS)
             )
             hyper, latent = (
-                Tables(tensors[f"{n}.lowest"], tensors[f"{n}.sizes"], tensors[f"{n}.counts"]) for n in ("hyper", "latent")
+                Tables(tensors[f"{n}.lowest"], tensors[f"{n}.sizes"], tensors[f"{n}.counts"])
+                for n in ("hyper", "latent")
             )
             return cls(hyper, latent, tensors["medians"], ScaleHead(layers, tensors["gain_to_index"]))
         except KeyError as error:

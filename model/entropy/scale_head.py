@@ -2,8 +2,8 @@
 
 Float hyper-decoders round differently on a GPU and a CPU; a scale index flips and the rest of a stream is lost. Here
 weights and activations are integers and every sum stays below 2**53, so float64 matrix products are exact whatever the
-order of summation. A transposed convolution of stride 2 is written as a 3x3 convolution to four times the channels and a
-pixel shuffle, so that one kind of layer is all there is. No library convolution is used: Winograd and FFT are not exact.
+order of summation. A transposed convolution of stride 2 is written as a 3x3 convolution to four times the channels and
+a pixel shuffle, so that one kind of layer is all there is. No library convolution: Winograd and FFT are not exact.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _run(layer: IntegerLayer, x: Tensor) -> Tensor:
 
 
 def _for_each_strip(layer: IntegerLayer, x: Tensor, write: Callable[[int, Tensor], None]) -> None:
-    """Evaluate the layer on x [in, h, w] some rows at a time; hand each float64 strip [out * u**2, rows, w] to `write`."""
+    """Evaluate the layer on x [in, h, w] in strips; hand each, float64 [out * u**2, rows, w], to `write`."""
     low = 0 if layer.relu else -layer.limit
     padded = F.pad(x, (1, 1, 1, 1))
     for top in range(0, x.shape[1], STRIP_ROWS):
@@ -169,7 +169,7 @@ def _for_each_strip(layer: IntegerLayer, x: Tensor, write: Callable[[int, Tensor
 
 
 def _phases(kernel: Tensor) -> Tensor:
-    """Kernel [in, out, 5, 5] of a transposed convolution (stride 2, padding 2, output padding 1) -> [out * 4, in, 3, 3].
+    """Transposed kernel [in, out, 5, 5] (stride 2, padding 2, output padding 1) -> kernel [out * 4, in, 3, 3].
 
     The result is the 3x3 convolution whose pixel shuffle equals it: output row 2m + p takes tap k of input row i where
     2m + p + 2 - 2i = k, so rows m - 1, m, m + 1 give the taps 4 + p, 2 + p and p, those beyond 4 being zero.

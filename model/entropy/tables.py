@@ -44,7 +44,8 @@ class Tables:
     def table(self, group: int) -> npt.NDArray[np.int32]:
         """Counts of one group, int32 [sizes[group]]."""
         end = int(self.sizes[: group + 1].sum())
-        return self.counts[end - int(self.sizes[group]) : end]
+        counts: npt.NDArray[np.int32] = self.counts[end - int(self.sizes[group]) : end]
+        return counts
 
 
 def quantise_probabilities(probabilities: npt.NDArray[np.float64], escape: float) -> npt.NDArray[np.int32]:
@@ -56,7 +57,8 @@ def quantise_probabilities(probabilities: npt.NDArray[np.float64], escape: float
     free = (1 << COUNT_BITS) - p.size
     counts = 1 + np.floor(p / p.sum() * free).astype(np.int64)
     counts[int(counts.argmax())] += (1 << COUNT_BITS) - int(counts.sum())
-    return counts.astype(np.int32)
+    integers: npt.NDArray[np.int32] = counts.astype(np.int32)
+    return integers
 
 
 def gaussian_tables() -> Tables:

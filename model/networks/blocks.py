@@ -35,9 +35,17 @@ class ResBlock(nn.Module):
         return out
 
 
-def res_blocks(width: int, count: int, embedding: int | None = None) -> nn.ModuleList:
-    """Return `count` blocks of the same width, to be run in order."""
-    return nn.ModuleList(ResBlock(width, embedding) for _ in range(count))
+class ResBlocks(nn.ModuleList):
+    """`count` blocks of the same width, run in order."""
+
+    def __init__(self, width: int, count: int, embedding: int | None = None) -> None:
+        super().__init__(ResBlock(width, embedding) for _ in range(count))
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """x [B, width, H, W], embedding [B, E] or None -> [B, width, H, W]."""
+        for block in self:
+            x = block(x, embedding)
+        return x
 
 
 def _zero_bias(conv: nn.Conv2d) -> None:

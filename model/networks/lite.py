@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.networks.blocks import res_blocks
+from model.networks.blocks import ResBlocks
 
 PATCH = 4  # side of the pixel block that becomes channels
 PATCH_CHANNELS = 3 * PATCH * PATCH
@@ -42,15 +42,14 @@ class Encoder(nn.Module):
         super().__init__()
         w = config.widths
         self.stem = nn.Conv2d(PATCH_CHANNELS, w[0], 3, padding=1)
-        self.stages = nn.ModuleList(res_blocks(width, config.blocks) for width in w)
+        self.stages = nn.ModuleList(ResBlocks(width, config.blocks) for width in w)
         self.down = nn.ModuleList(nn.Conv2d(w[i], w[i + 1], 2, stride=2) for i in range(2))
         self.head = nn.Conv2d(w[2], config.latents, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
         h: Tensor = self.stem(F.pixel_unshuffle(image, PATCH))
         for level, stage in enumerate(self.stages):
-            for block in stage:  # type: ignore[union-attr]
-                h = block(h)
+            h = stage(h)
             if level < 2:
                 h = self.down[level](h)
         y: Tensor = self.head(h)
@@ -64,15 +63,14 @@ class Conditioner(nn.Module):
         super().__init__()
         w = config.widths
         self.stem = nn.Conv2d(config.latents, w[2], 3, padding=1)
-        self.stages = nn.ModuleList(res_blocks(width, config.blocks) for width in reversed(w))
+        self.stages = nn.ModuleList(ResBlocks(width, config.blocks) for width in reversed(w))
         self.up = nn.ModuleList([nn.Conv2d(w[2], 4 * w[1], 1), nn.Conv2d(w[1], 4 * w[0], 1)])
 
     def forward(self, y_hat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         h: Tensor = self.stem(y_hat)
         maps: list[Tensor] = []
         for level, stage in enumerate(self.stages):
-            for block in stage:  # type: ignore[union-attr]
-                h = block(h)
+            h = stage(h)
             maps.append(h)
             if level < 2:
                 h = F.pixel_shuffle(self.up[level](h), 2)
@@ -95,12 +93,12 @@ class Denoiser(nn.Module):
         self.embed = nn.Sequential(nn.Linear(2 * FREQUENCIES + 1, e), nn.SiLU(), nn.Linear(e, e), nn.SiLU())
         self.stem = nn.Conv2d(PATCH_CHANNELS, w[0], 3, padding=1)
         self.inject = nn.ModuleList(nn.Conv2d(width, width, 1) for width in w)
-        self.down_blocks = nn.ModuleList(res_blocks(width, config.blocks, e) for width in w[:2])
+        self.down_blocks = nn.ModuleList(ResBlocks(width, config.blocks, e) for width in w[:2])
         self.down = nn.ModuleList(nn.Conv2d(w[i], w[i + 1], 2, stride=2) for i in range(2))
-        self.mid_blocks = res_blocks(w[2], config.blocks + 1, e)
+        self.mid_blocks = ResBlocks(w[2], config.blocks + 1, e)
         self.up = nn.ModuleList([nn.Conv2d(w[2], 4 * w[1], 1), nn.Conv2d(w[1], 4 * w[0], 1)])
         self.merge = nn.ModuleList([nn.Conv2d(2 * w[1], w[1], 1), nn.Conv2d(2 * w[0], w[0], 1)])
-        self.up_blocks = nn.ModuleList(res_blocks(width, config.blocks, e) for width in (w[1], w[0]))
+        self.up_blocks = nn.ModuleList(ResBlocks(width, config.blocks, e) for width in (w[1], w[0]))
         self.head = nn.Conv2d(w[0], PATCH_CHANNELS, 3, padding=1)
 
     def inject_context(self, context: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,16 +117,13 @@ class Denoiser(nn.Module):
         h: Tensor = self.stem(F.pixel_unshuffle(x, PATCH)) + injected[0]
         skips: list[Tensor] = []
         for level in range(2):
-            for block in self.down_blocks[level]:  # type: ignore[union-attr]
-                h = block(h, embedding)
+            h = self.down_blocks[level](h, embedding)
             skips.append(h)
             h = self.down[level](h) + injected[level + 1]
-        for block in self.mid_blocks:
-            h = block(h, embedding)
+        h = self.mid_blocks(h, embedding)
         for level in range(2):
             h = self.merge[level](torch.cat([F.pixel_shuffle(self.up[level](h), 2), skips.pop()], dim=1))
-            for block in self.up_blocks[level]:  # type: ignore[union-attr]
-                h = block(h, embedding)
+            h = self.up_blocks[level](h, embedding)
         return F.pixel_shuffle(self.head(h), PATCH)
 
 

@@ -1,0 +1,92 @@
+"""Choosing the rate byte: by quality, by bits per pixel, or by a byte budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from model.codec import Codec
+from model.config import DEFAULT_QUALITY, quality_of_rate, rate_of_quality
+from model.container import Section
+from model.errors import InvalidParameter, TargetUnreachable
+from model.types import Latents
+
+MAX_RATE = 255
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A finished file, its rate byte 0..255 and the quality 1..100 nearest to it."""
+
+    data: bytes
+    rate: int
+
+    @property
+    def quality(self) -> int:
+        """Quality 1..100 whose rate byte is nearest."""
+        return quality_of_rate(self.rate)
+
+
+def pack_to_target(
+    codec: Codec,
+    latents: Latents,
+    *,
+    quality: int | None = None,
+    target_bpp: float | None = None,
+    max_bytes: int | None = None,
+    sections: Sequence[Section] = (),
+    between: Callable[[], None] = lambda: None,
+) -> Packed:
+    """Pack an analysed picture at the asked quality or size; the encoder has run once, whatever is asked.
+
+    Args:
+        quality: 1..100; 50 if nothing is asked.
+        target_bpp: bits of the whole file per pixel; the nearest rate is taken, the highest one if even that is below.
+        max_bytes: the highest rate whose file has at most this many bytes.
+        sections: further sections; they count towards the size.
+        between: called between attempts; may raise to abandon the work.
+
+    Raises:
+        InvalidParameter: more than one target, or one out of range.
+        TargetUnreachable: even the lowest rate is larger than asked.
+    """
+    if sum(v is not None for v in (quality, target_bpp, max_bytes)) > 1:
+        raise InvalidParameter("choose one of quality, target_bpp and max_bytes")
+    if target_bpp is None and max_bytes is None:
+        rate = rate_of_quality(DEFAULT_QUALITY if quality is None else quality)
+        return Packed(codec.pack(latents, rate, sections), rate)
+    if (target_bpp is not None and not 0 < target_bpp <= 1000) or (max_bytes is not None and max_bytes < 1):
+        raise InvalidParameter("target_bpp must be above 0 and at most 1000, max_bytes at least 1")
+    pixels = latents.width * latents.height
+    budget = float(max_bytes) if max_bytes is not None else float(target_bpp or 0) * pixels / 8
+
+    def attempt(rate: int) -> Packed:
+        between()
+        return Packed(codec.pack(latents, rate, sections), rate)
+
+    below, above = _bracket(attempt, budget)
+    if max_bytes is None and above is not None and len(above.data) - budget < budget - len(below.data):
+        return above
+    return below
+
+
+def _bracket(attempt: Callable[[int], Packed], budget: float) -> tuple[Packed, Packed | None]:
+    """Bisect the rate byte: return the last file within `budget` bytes and the first one beyond it, if there is one.
+
+    Size grows with the rate but for rare single steps; the bracket then is one of several right answers, and the file
+    returned as within the budget always is.
+    """
+    low, high = attempt(0), attempt(MAX_RATE)
+    if len(low.data) > budget:
+        raise TargetUnreachable(
+            f"the smallest file of this picture has {len(low.data)} bytes; {int(budget)} were asked"
+        )
+    if len(high.data) <= budget:
+        return high, None
+    while high.rate - low.rate > 1:
+        middle = attempt((low.rate + high.rate) // 2)
+        if len(middle.data) <= budget:
+            low = middle
+        else:
+            high = middle
+    return low, high

@@ -1,0 +1,34 @@
+"""Fixtures for the codec's own tests."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from model.checkpoint import load_weights
+from model.codec import Codec
+from model.registry import SHIPPED
+
+
+@pytest.fixture(scope="session")
+def codec() -> Codec:
+    """The shipped model in float32: bfloat16 is not available everywhere."""
+    return Codec(load_weights(SHIPPED / "cdc-lite.safetensors"), "float32")
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Run the test with one and with two CPU threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+    warnings.simplefilter("error")

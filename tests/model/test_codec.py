@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.codec import Codec, Tiling
+from model.container import Section, SectionType, parse
+from model.errors import CorruptStream, FileError, InvalidParameter, LimitExceeded, TargetUnreachable, UnknownCodec
+from model.rate_control import pack_to_target
+from model.tiling import spans, tiles
+
+GOLDEN = Path(__file__).parent.parent / "data" / "golden.cdc"
+GOLDEN_SYMBOLS = "97c4b29bda951cabf8e5b154ae85349e3b3fad156b668b0b114ca3824a4bf823"
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(65025 / np.square(a.astype(float) - b).mean()))
+
+
+def digest(codec: Codec, data: bytes) -> str:
+    """SHA-256 over symbols, scale indices and means of a file."""
+    q = codec.unpack(data).quantised
+    arrays = (q.hyper.astype("<i4"), q.latent.astype("<i4"), q.indices.numpy(), q.means.numpy().astype("<i4"))
+    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
+
+
+def test_round_trip_is_a_good_picture(codec: Codec, crop: np.ndarray) -> None:
+    latents = codec.analyse(crop)
+    quality = [psnr(codec.decode(codec.pack(latents, rate), 1, 0.0), crop) for rate in (0, 128, 255)]
+    assert quality[0] > 23
+    assert quality[1] > quality[0] + 3
+    assert quality[2] > quality[1] + 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (63, 65), (64, 64), (17, 129)])
+def test_any_size_round_trips(codec: Codec, photograph: np.ndarray, size: tuple[int, int]) -> None:
+    pixels = photograph[: size[0], : size[1]]
+    decoded = codec.decode(codec.pack(codec.analyse(pixels), 200), 2, 0.5)
+    assert decoded.shape == pixels.shape
+    assert psnr(decoded, pixels) > 25
+
+
+def test_the_file_carries_what_the_encoder_saw(codec: Codec, crop: np.ndarray) -> None:
+    sent = codec.quantise(codec.analyse(crop), 77)
+    got = codec.unpack(codec.pack(codec.analyse(crop), 77)).quantised
+    np.testing.assert_array_equal(got.hyper, sent.hyper)
+    np.testing.assert_array_equal(got.latent, sent.latent)
+    assert torch.equal(got.indices, sent.indices)
+    assert torch.equal(got.means, sent.means)
+    assert torch.equal(got.y_hat * 16, (got.y_hat * 16).round())
+
+
+def test_golden_file_decodes_to_its_symbols(codec: Codec, threads: int) -> None:
+    assert digest(codec, GOLDEN.read_bytes()) == GOLDEN_SYMBOLS
+
+
+def test_golden_file_decodes_alike_in_a_fresh_process() -> None:
+    script = (
+        "import sys, torch; sys.path.insert(0, sys.argv[1]); from test_codec import GOLDEN, digest\n"
+        "from model.registry import Registry; print(digest(Registry(precision='float32').get(), GOLDEN.read_bytes()))"
+    )
+    argv = [sys.executable, "-c", script, str(Path(__file__).parent)]
+    assert subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip() == GOLDEN_SYMBOLS
+
+
+def test_decoding_is_reproducible_and_the_seed_matters(codec: Codec, crop: np.ndarray) -> None:
+    latents = codec.analyse(crop)
+    data = codec.pack(latents, 60)
+    first = codec.decode(data, 3, 0.8)
+    np.testing.assert_array_equal(first, codec.decode(data, 3, 0.8))
+    np.testing.assert_array_equal(first, codec.decode(data, 3, 0.8, seed=codec.unpack(data).seed))
+    assert not np.array_equal(first, codec.decode(data, 3, 0.8, seed=1))
+    with_more = codec.pack(latents, 60, [Section(SectionType.EXIF, b"II*\0")])
+    np.testing.assert_array_equal(first, codec.decode(with_more, 3, 0.8))
+    assert codec.unpack(with_more).sections == (Section(SectionType.EXIF, b"II*\0"),)
+
+
+def test_parameters_out_of_range(codec: Codec, crop: np.ndarray) -> None:
+    unpacked = codec.unpack(codec.pack(codec.analyse(crop), 0))
+    for wrong in (
+        {"steps": 0},
+        {"steps": 9000},
+        {"gamma": -0.1},
+        {"gamma": 2.1},
+        {"gamma": float("nan")},
+        {"seed": -1},
+    ):
+        with pytest.raises(InvalidParameter):
+            codec.start(unpacked, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidParameter):
+        codec.analyse(crop.astype(np.float32))  # type: ignore[arg-type]
+    with pytest.raises(InvalidParameter):
+        codec.analyse(crop[:, :, :2])
+    with pytest.raises(InvalidParameter):
+        codec.analyse(np.zeros((1, 70000, 3), np.uint8))
+
+
+def test_file_errors(codec: Codec, crop: np.ndarray) -> None:
+    data = codec.pack(codec.analyse(crop), 128)
+    with pytest.raises(LimitExceeded):
+        codec.unpack(data, max_pixels=100)
+    container = parse(data)
+    other = type(container.header)(b"\0" * 8, 150, 120, 128)
+    with pytest.raises(UnknownCodec):
+        codec.unpack(type(container)(other, container.sections))
+    larger = type(container.header)(codec.codec_id, 1500, 1200, 128)
+    with pytest.raises(CorruptStream):
+        codec.unpack(type(container)(larger, container.sections))
+
+
+def test_damaged_symbols_with_a_right_checksum(codec: Codec, crop: np.ndarray) -> None:
+    """A garbage stream may decode to garbage symbols, but never crashes and never leaves the typed errors."""
+    container = parse(codec.pack(codec.analyse(crop), 128))
+    rng = np.random.default_rng(0)
+    refused = 0
+    for number in range(40):
+        streams = [bytearray(s.data) for s in container.sections]
+        victim = streams[number % 2]
+        for position in rng.integers(0, len(victim), 3):
+            victim[position] = int(rng.integers(256))
+        sections = tuple(Section(t, bytes(d)) for t, d in zip((1, 2), streams, strict=True))
+        try:
+            unpacked = codec.unpack(type(container)(container.header, sections))
+        except FileError:
+            refused += 1
+            continue
+        state = codec.start(unpacked, 1, 0.0)
+        codec.denoise_step(state)
+        assert codec.finish(state).shape == crop.shape
+    assert refused > 10
+
+
+def test_spans_cover_without_gap_and_keep_the_margin() -> None:
+    for length in (64, 1024, 1088, 2000 // 16 * 16, 5008):
+        covered = spans(length, 1024, 224)
+        assert [s.start for s in covered] == [0, *[s.stop for s in covered[:-1]]]
+        assert covered[-1].stop == length
+        for s in covered:
+            assert s.origin % 16 == 0
+            assert s.origin + s.size <= length
+            assert s.start - s.origin >= 224 or s.origin == 0
+            assert s.origin + s.size - s.stop >= 224 or s.origin + s.size == length
+    assert len(tiles(1024, 2048, 1024, 224)) == 3
+
+
+def test_tiled_equals_whole_at_full_margin(codec: Codec, photograph: np.ndarray) -> None:
+    """At a margin beyond the receptive radius, tiles change nothing but the last bits of float sums."""
+    wide = np.ascontiguousarray(np.tile(photograph[100:164], (1, 3, 1))[:, :1216])
+    whole_latents, tiled_latents = codec.analyse(wide), None
+    data = codec.pack(whole_latents, 128)
+    whole = codec.start(codec.unpack(data), 3, 0.8)
+    codec.tiling = Tiling(tile=640, margin=224)
+    try:
+        tiled_latents = codec.analyse(wide)
+        tiled = codec.start(codec.unpack(data), 3, 0.8)
+    finally:
+        codec.tiling = Tiling()
+    assert len(tiled.tiles) == 4
+    torch.testing.assert_close(tiled_latents.y, whole_latents.y, atol=1e-4, rtol=0)
+    for a, b in zip(tiled.injected, whole.injected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+    while not whole.done:
+        codec.denoise_step(whole)
+        codec.denoise_step(tiled)
+    torch.testing.assert_close(tiled.x, whole.x, atol=1e-4, rtol=0)
+
+
+def test_abandoning_a_step_leaves_the_state_as_it_was(codec: Codec, crop: np.ndarray) -> None:
+    state = codec.start(codec.unpack(codec.pack(codec.analyse(crop), 0)), 2, 0.8)
+    before = state.x.clone()
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        codec.denoise_step(state, stop)
+    assert state.position == 0
+    assert torch.equal(state.x, before)
+
+
+def test_targets(codec: Codec, crop: np.ndarray) -> None:
+    latents = codec.analyse(crop)
+    sizes = [len(codec.pack(latents, rate)) for rate in range(256)]
+    pixels = crop.shape[0] * crop.shape[1]
+    for budget in (sizes[0], sizes[90] + 1, sizes[255], 10**6):
+        packed = pack_to_target(codec, latents, max_bytes=budget)
+        assert len(packed.data) <= budget
+        assert packed.rate == 255 or len(codec.pack(latents, packed.rate + 1)) > budget
+    packed = pack_to_target(codec, latents, target_bpp=1.0)
+    nearest = min(abs(s * 8 / pixels - 1.0) for s in sizes)
+    assert abs(len(packed.data) * 8 / pixels - 1.0) <= nearest + 0.002
+    assert pack_to_target(codec, latents, target_bpp=100).rate == 255
+    assert pack_to_target(codec, latents).quality == 50
+    assert pack_to_target(codec, latents, quality=1).rate == 0
+    assert pack_to_target(codec, latents, quality=100).rate == 255
+    with pytest.raises(TargetUnreachable):
+        pack_to_target(codec, latents, max_bytes=sizes[0] - 1)
+    for wrong in (
+        {"quality": 0},
+        {"quality": 101},
+        {"max_bytes": 0},
+        {"target_bpp": -1.0},
+        {"quality": 5, "max_bytes": 5},
+    ):
+        with pytest.raises(InvalidParameter):
+            pack_to_target(codec, latents, **wrong)  # type: ignore[arg-type]
+
+
+def test_sections_count_towards_the_budget(codec: Codec, crop: np.ndarray) -> None:
+    latents = codec.analyse(crop)
+    plain = pack_to_target(codec, latents, max_bytes=3000)
+    extra = pack_to_target(codec, latents, max_bytes=3000, sections=[Section(SectionType.EXIF, bytes(1000))])
+    assert len(extra.data) <= 3000
+    assert extra.rate < plain.rate
