@@ -1,0 +1,1 @@
+"""Measuring the codec: metrics and ideal code lengths."""

@@ -1,0 +1,64 @@
+"""Ideal code lengths of a picture: what a perfect coder under a probability model would spend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from model.codec import Codec
+from model.entropy.likelihood import LEVELS_PER_NAT, SIGMA_LEVELS, gaussian_bits, sigma_of_index
+from model.entropy.tables import COUNT_BITS, Tables
+from model.types import Latents
+
+
+@dataclass(frozen=True)
+class CodeLength:
+    """Bits of one picture at one rate.
+
+    Attributes:
+        float_head: -log2 P of the float model: float hyper-decoder, means and scales not rounded.
+        integer_head: -log2 P with the means and scale indices of the integer path.
+        integer_tables: -log2 of the stored integer tables.
+        coded: bits of the z and y sections as written.
+    """
+
+    float_head: float
+    integer_head: float
+    integer_tables: float
+    coded: float
+
+
+@torch.inference_mode()
+def code_length(codec: Codec, latents: Latents, rate: int) -> CodeLength:
+    """Measure an analysed picture at a rate byte."""
+    q = codec.quantise(latents, rate)
+    gain = torch.exp(codec._level(codec.networks.log_gain, rate)).cpu()
+    y = latents.y * gain[:, None, None]
+    medians = torch.from_numpy(codec.entropy.medians / 256.0).float()[:, None, None]
+    z_hat = torch.from_numpy(q.hyper).float() + medians
+    z_bits = float(codec.prior.bits(z_hat[None]).sum())
+    mean, scale = codec.networks.hyper_decoder(z_hat[None])[0].chunk(2)
+    index = (scale + torch.log(gain)[:, None, None] * LEVELS_PER_NAT).clamp(0, SIGMA_LEVELS - 1)
+    float_y = float(gaussian_bits(torch.round(y - mean), sigma_of_index(index)).double().sum())
+    integer_y = float(
+        gaussian_bits(torch.from_numpy(q.latent).float(), sigma_of_index(q.indices.float())).double().sum()
+    )
+    channels = np.repeat(np.arange(len(codec.entropy.medians)), q.hyper[0].size)
+    tables = _table_bits(codec.entropy.hyper_tables, q.hyper.ravel(), channels)
+    tables += _table_bits(codec.entropy.latent_tables, q.latent.ravel(), q.indices.numpy().ravel())
+    streams = codec.entropy.encode_hyper(q.hyper), codec.entropy.encode_latent(q.latent, q.indices)
+    return CodeLength(z_bits + float_y, z_bits + integer_y, tables, 8.0 * sum(map(len, streams)))
+
+
+def _table_bits(tables: Tables, symbols: np.ndarray, groups: np.ndarray) -> float:  # type: ignore[type-arg]
+    """-log2 of the counts of each symbol; an escaped one costs its escape entry and its varint."""
+    starts = np.concatenate([[0], np.cumsum(tables.sizes)[:-1]])[groups]
+    last = tables.sizes[groups] - 1
+    entry = symbols.astype(np.int64) - tables.lowest[groups]
+    outside = (entry < 0) | (entry >= last)
+    excess = np.where(entry < 0, 2 * (-1 - entry) + 1, 2 * (entry - last))[outside]
+    counts = tables.counts[starts + np.where(outside, last, entry)]
+    varints = 8 * (1 + (excess >= 1 << 7) + (excess >= 1 << 14)).sum()
+    return float(-np.log2(counts / 2.0**COUNT_BITS).sum() + varints)
