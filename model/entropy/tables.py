@@ -13,7 +13,7 @@ from model.entropy.likelihood import SIGMA_LEVELS, FactorizedPrior, gaussian_bin
 from model.errors import WeightsError
 
 COUNT_BITS = 20  # every table sums to 2**20
-TAIL_MASS = 2.0**-17  # a table ends where less than this is left on either side; beyond it values are escaped
+TAIL_MASS = 2.0**-24  # a table ends where less than this is left on either side; beyond it values are escaped
 MAX_RADIUS = 1024
 
 

@@ -19,12 +19,14 @@ class CodeLength:
 
     Attributes:
         float_head: -log2 P of the float model: float hyper-decoder, means and scales not rounded.
+        rounded_head: the same with means rounded to 1/16 and scale indices to integers, as training sees them.
         integer_head: -log2 P with the means and scale indices of the integer path.
         integer_tables: -log2 of the stored integer tables.
         coded: bits of the z and y sections as written.
     """
 
     float_head: float
+    rounded_head: float
     integer_head: float
     integer_tables: float
     coded: float
@@ -41,15 +43,18 @@ def code_length(codec: Codec, latents: Latents, rate: int) -> CodeLength:
     z_bits = float(codec.prior.bits(z_hat[None]).sum())
     mean, scale = codec.networks.hyper_decoder(z_hat[None])[0].chunk(2)
     index = (scale + torch.log(gain)[:, None, None] * LEVELS_PER_NAT).clamp(0, SIGMA_LEVELS - 1)
-    float_y = float(gaussian_bits(torch.round(y - mean), sigma_of_index(index)).double().sum())
-    integer_y = float(
-        gaussian_bits(torch.from_numpy(q.latent).float(), sigma_of_index(q.indices.float())).double().sum()
-    )
+    float_y = _latent_bits(y, mean, index)
+    rounded_y = _latent_bits(y, torch.round(16 * mean) / 16, torch.round(index))
+    integer_y = _latent_bits(y, q.means / 16, q.indices.float())
     channels = np.repeat(np.arange(len(codec.entropy.medians)), q.hyper[0].size)
     tables = _table_bits(codec.entropy.hyper_tables, q.hyper.ravel(), channels)
     tables += _table_bits(codec.entropy.latent_tables, q.latent.ravel(), q.indices.numpy().ravel())
     streams = codec.entropy.encode_hyper(q.hyper), codec.entropy.encode_latent(q.latent, q.indices)
-    return CodeLength(z_bits + float_y, z_bits + integer_y, tables, 8.0 * sum(map(len, streams)))
+    return CodeLength(z_bits + float_y, z_bits + rounded_y, z_bits + integer_y, tables, 8.0 * sum(map(len, streams)))
+
+
+def _latent_bits(y: torch.Tensor, mean: torch.Tensor, index: torch.Tensor) -> float:
+    return float(gaussian_bits(torch.round(y - mean), sigma_of_index(index)).double().sum())
 
 
 def _table_bits(tables: Tables, symbols: np.ndarray, groups: np.ndarray) -> float:  # type: ignore[type-arg]

@@ -93,7 +93,7 @@ def test_golden_stream(coder: SymbolCoder) -> None:
     np.testing.assert_array_equal(coder.decode(stream, groups), symbols)
 
 
-GOLDEN_STREAM = "4f3218633d43aecaf2f11d5e9f9b8ca9a9b073086e46bf8989fdad92501fdc1a"
+GOLDEN_STREAM = "318b07b1b65d8b239d5a2ee9454326a3a7e3baced235d74f053eb3c3856409e3"
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,65 @@
+# Two commands on a fresh machine (python3 with venv, make and git): `make serve` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+HOST ?= 127.0.0.1
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev serve demo test test-slow lint type format openapi lock bench clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/serve.stamp: requirements/serve.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes -r requirements/serve.lock
+	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/dev.stamp: requirements/dev.lock $(VENV)/serve.stamp
+	$(PIP) install --require-hashes -r requirements/dev.lock
+	touch $@
+
+setup: $(VENV)/serve.stamp ## Install what serving needs into .venv (several GB: torch)
+
+setup-dev: $(VENV)/dev.stamp ## Install what tests and training need as well
+
+serve: setup ## Serve the API on HOST:PORT with the shipped weights
+	$(BIN)/cdc serve --host $(HOST) --port $(PORT)
+
+demo: setup ## Round-trip one photograph: bpp, PSNR, and where the pictures are
+	$(BIN)/cdc demo
+
+test: setup-dev ## Run the fast tests
+	$(BIN)/python -m pytest
+
+test-slow: setup-dev ## Run the tests that `make test` leaves out, but those for a GPU
+	$(BIN)/python -m pytest -m "slow or redis or browser"
+
+lint: setup-dev ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: setup-dev ## Check types
+	$(BIN)/mypy
+
+format: setup-dev ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+openapi: setup-dev ## Write openapi/openapi.json
+	$(BIN)/python -m service.api.openapi
+
+lock: ## Renew the lock files (needs uv)
+	requirements/compile
+
+bench: setup-dev ## Measure what docs/benchmarks.md reports (CDC_SHARED names the folder with kodak/)
+	$(BIN)/python -m tests.bars.code_length
+	$(BIN)/python -m tests.bars.memory
+	$(BIN)/python -m tests.bars.hostile
+	$(BIN)/python -m tests.bars.kodak
+
+clean: ## Remove the environment and everything that was generated
+	rm -rf $(VENV) out dist .mypy_cache .ruff_cache

@@ -1,0 +1,62 @@
+"""Coded size against ideal code length, and what the integer path costs, on every Kodak image and some rates.
+
+    CDC_SHARED=FOLDER python -m tests.bars.code_length [--images N]
+
+Exits with 1 when a file exceeds 1.01 times its ideal code length plus 40 bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from model.config import rate_of_quality
+from model.evaluation.code_length import code_length
+from model.registry import Registry
+
+QUALITIES = (1, 10, 30, 50, 70, 90, 100)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=24)
+    options = parser.parse_args()
+    folder = Path(os.environ["CDC_SHARED"]) / "data" / "kodak"
+    codec = Registry().get()
+    rows = []
+    for path in sorted(folder.glob("kodim*.png"))[: options.images]:
+        latents = codec.analyse(np.asarray(Image.open(path).convert("RGB")))
+        for quality in QUALITIES:
+            rate = rate_of_quality(quality)
+            length = code_length(codec, latents, rate)
+            size = len(codec.pack(latents, rate))
+            rows.append((quality, size * 8, *astuple(length)))
+    table = np.array(rows)
+    size, float_head, rounded_head, ideal, tables = table[:, 1:6].T
+    print(
+        "| quality | file / ideal | file - ideal, bytes | integer / float | integer / rounded float | tables / ideal |"
+    )
+    print("|---|---|---|---|---|---|")
+    for quality in (*QUALITIES, None):
+        t = np.ones(len(table), bool) if quality is None else table[:, 0] == quality
+        print(
+            f"| {quality or 'all'} | {size[t].sum() / ideal[t].sum():.5f} | {((size - ideal)[t] / 8).mean():.1f} "
+            f"| {ideal[t].sum() / float_head[t].sum():.5f} | {ideal[t].sum() / rounded_head[t].sum():.5f} "
+            f"| {tables[t].sum() / ideal[t].sum():.5f} |"
+        )
+    excess = size / 8 - (1.01 * ideal / 8 + 40)
+    print(f"largest file / ideal: {(size / ideal).max():.5f}")
+    print(f"files beyond 1.01 x ideal + 40 bytes: {int((excess > 0).sum())} of {len(table)}")
+    print(f"rate cost of integer arithmetic, worst file: {100 * (ideal / rounded_head - 1).max():.3f} %")
+    print(f"rate cost of integer arithmetic and rounding, worst file: {100 * (ideal / float_head - 1).max():.3f} %")
+    sys.exit(int((excess > 0).any()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Rate and distortion on Kodak through the HTTP API, real bytes, beside Pillow's JPEG and WebP at the same bytes.
+
+    CDC_SHARED=FOLDER python -m tests.bars.kodak [--images N] [--out FOLDER]
+
+FOLDER/data/kodak holds kodim01.png .. kodim24.png. Writes kodak.json, and prints the tables of docs/benchmarks.md; with
+matplotlib it draws kodak.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from model.evaluation.metrics import ms_ssim, psnr
+from tests.bars.server import running_server
+
+QUALITIES = (10, 50, 90)
+MODES = ((1, 0.0), (1, 0.8), (4, 0.0), (4, 0.8), (17, 0.0), (17, 0.8))
+CURVE = (1, 30, 70, 100)  # further qualities, one step only, to draw the whole curve
+OVERHEAD = 40  # bytes allowed beyond 1 % of the ideal code length
+
+Row = dict[str, Any]
+
+
+def pixels_of(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def measure(client: httpx.Client, path: Path) -> list[Row]:
+    """All rows of one picture."""
+    original = np.asarray(Image.open(path).convert("RGB"))
+    count = original.shape[0] * original.shape[1]
+    rows: list[Row] = []
+    for quality in sorted({*QUALITIES, *CURVE}):
+        start = time.perf_counter()
+        answer = client.post("/encode", content=path.read_bytes(), params={"quality": quality}, headers=PNG)
+        answer.raise_for_status()
+        seconds = time.perf_counter() - start
+        file = answer.content
+        common = {"image": path.name, "quality": quality, "bytes": len(file), "bpp": 8 * len(file) / count}
+        rows.append({**common, "codec": "encode", "seconds": seconds})
+        for steps, gamma in MODES if quality in QUALITIES else MODES[:1]:
+            start = time.perf_counter()
+            params: dict[str, str | int | float] = {"steps": steps, "gamma": gamma}
+            decoded = client.post("/decode", content=file, params=params, headers=CDC)
+            decoded.raise_for_status()
+            row = {
+                **common,
+                "codec": "cdc-lite",
+                "steps": steps,
+                "gamma": gamma,
+                "seconds": time.perf_counter() - start,
+            }
+            rows.append(row | distortion(original, pixels_of(decoded.content)))
+        for name, save in RIVALS.items():
+            rival = best_within(original, len(file), save)
+            if rival is not None:
+                row = {**common, "codec": name, "bytes": len(rival), "bpp": 8 * len(rival) / count}
+                rows.append(row | distortion(original, pixels_of(rival)))
+    return rows
+
+
+PNG = {"Content-Type": "image/png"}
+CDC = {"Content-Type": "image/x-cdc"}
+
+
+def distortion(original: np.ndarray, picture: np.ndarray) -> Row:
+    return {"psnr": psnr(original, picture), "ms_ssim": ms_ssim(original, picture)}
+
+
+def save_jpeg(image: Image.Image, quality: int) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality, optimize=True)
+    return out.getvalue()
+
+
+def save_webp(image: Image.Image, quality: int) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "WEBP", quality=quality, method=6)
+    return out.getvalue()
+
+
+RIVALS: dict[str, Callable[[Image.Image, int], bytes]] = {"jpeg": save_jpeg, "webp": save_webp}
+
+
+def best_within(original: np.ndarray, budget: int, save: Callable[[Image.Image, int], bytes]) -> bytes | None:
+    """The file of the highest quality with at most `budget` bytes, None if even quality 1 is larger."""
+    image, low, high, best = Image.fromarray(original), 1, 100, None
+    while low <= high:
+        middle = (low + high) // 2
+        data = save(image, middle)
+        if len(data) <= budget:
+            best, low = data, middle + 1
+        else:
+            high = middle - 1
+    return best
+
+
+def summarise(rows: list[Row]) -> list[Row]:
+    """Means over the images of each codec, quality and mode."""
+    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["codec"], row["quality"], row.get("steps"), row.get("gamma")].append(row)
+    out = []
+    for (codec, quality, steps, gamma), members in groups.items():
+        mean = {"codec": codec, "quality": quality, "steps": steps, "gamma": gamma, "images": len(members)}
+        for key in ("bytes", "bpp", "psnr", "ms_ssim", "seconds"):
+            if key in members[0]:
+                mean[key] = float(np.mean([m[key] for m in members]))
+        out.append(mean)
+    return out
+
+
+def print_tables(means: list[Row]) -> None:
+    print("| quality | codec | steps | gamma | bpp | PSNR dB | MS-SSIM | images | s |")
+    print("|---" * 9 + "|")
+    for m in sorted(means, key=lambda m: (m["quality"], m["codec"], m["steps"] or 0, m["gamma"] or 0)):
+        if m["codec"] == "encode":
+            print(f"| {m['quality']} | encode | | | {m['bpp']:.3f} | | | {m['images']} | {m['seconds']:.2f} |")
+            continue
+        mode = (m["steps"], m["gamma"]) if m["steps"] else ("", "")
+        seconds = f"{m['seconds']:.2f}" if "seconds" in m else ""
+        print(
+            f"| {m['quality']} | {m['codec']} | {mode[0]} | {mode[1]} | {m['bpp']:.3f} | {m['psnr']:.2f} "
+            f"| {m['ms_ssim']:.4f} | {m['images']} | {seconds} |"
+        )
+
+
+def print_bd_rates(means: list[Row]) -> None:
+    """BD-rate of the one-step decode against each rival, over the points where all images have one."""
+    import bjontegaard as bd
+
+    ours = sorted((m for m in means if (m["codec"], m["steps"], m["gamma"]) == ("cdc-lite", 1, 0.0)), key=BPP)
+    for name in RIVALS:
+        theirs = sorted((m for m in means if m["codec"] == name and m["images"] == ours[0]["images"]), key=BPP)
+        for metric in ("psnr", "ms_ssim"):
+            scale = (lambda v: v) if metric == "psnr" else (lambda v: -10 * np.log10(1 - v))
+            curves = [([p["bpp"] for p in c], [float(scale(p[metric])) for p in c]) for c in (theirs, ours)]
+            rate = bd.bd_rate(*curves[0], *curves[1], method="akima", min_overlap=0)
+            print(f"BD-rate of cdc-lite (1 step, gamma 0) against {name}, {metric}: {rate:+.1f} %")
+
+
+def BPP(row: Row) -> float:  # noqa: N802 - a sort key
+    return float(row["bpp"])
+
+
+def draw(means: list[Row], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), constrained_layout=True)
+    lines = {
+        "cdc-lite, 1 step, γ 0": ("cdc-lite", 1, 0.0, "o-"),
+        "cdc-lite, 17 steps, γ 0.8": ("cdc-lite", 17, 0.8, "s--"),
+        "WebP (Pillow)": ("webp", None, None, "^-"),
+        "JPEG (Pillow)": ("jpeg", None, None, "v-"),
+    }
+    for axis, metric, label in zip(axes, ("psnr", "ms_ssim"), ("PSNR (dB)", "MS-SSIM"), strict=True):
+        for name, (codec, steps, gamma, style) in lines.items():
+            points = sorted(
+                (m for m in means if (m["codec"], m["steps"], m["gamma"]) == (codec, steps, gamma)), key=BPP
+            )
+            full = [p for p in points if p["images"] == max(q["images"] for q in points)]
+            axis.plot([p["bpp"] for p in full], [p[metric] for p in full], style, label=name, markersize=5)
+        axis.set(xlabel="bits per pixel", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.suptitle("Kodak, 24 images, real bytes")
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--out", type=Path, default=Path("out"))
+    options = parser.parse_args()
+    folder = Path(os.environ["CDC_SHARED"]) / "data" / "kodak"
+    paths = sorted(folder.glob("kodim*.png"))[: options.images]
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    with running_server() as (client, _):
+        for path in paths:
+            rows += measure(client, path)
+            print(f"{path.name} done", flush=True)
+    means = summarise(rows)
+    (options.out / "kodak.json").write_text(json.dumps({"rows": rows, "means": means}, indent=1))
+    print_tables(means)
+    print_bd_rates(means)
+    draw(means, options.out / "kodak.png")
+
+
+if __name__ == "__main__":
+    main()
