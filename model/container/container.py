@@ -9,7 +9,7 @@ from enum import IntEnum
 import google_crc32c
 
 from model.container.header import Header, read_header
-from model.container.varint import decode_varint, encode_varint
+from model.varint import decode_varint, encode_varint
 from model.errors import ChecksumMismatch, InvalidParameter, MalformedFile, TruncatedFile, UnsupportedVersion
 
 CRC_BYTES = 4

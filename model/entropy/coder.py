@@ -14,7 +14,7 @@ import constriction
 import numpy as np
 import numpy.typing as npt
 
-from model.container.varint import decode_varint, encode_varint
+from model.varint import decode_varint, encode_varint
 from model.entropy.tables import Tables
 from model.errors import CodecError, CorruptStream
 

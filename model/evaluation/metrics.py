@@ -23,5 +23,5 @@ def ms_ssim(reference: Pixels, picture: Pixels) -> float:
     import torch
     from pytorch_msssim import ms_ssim as compute
 
-    a, b = (torch.from_numpy(np.ascontiguousarray(p)).permute(2, 0, 1)[None].float() for p in (reference, picture))
+    a, b = (torch.from_numpy(np.array(p)).permute(2, 0, 1)[None].float() for p in (reference, picture))
     return float(compute(a, b, data_range=255))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from model.container import Header, Section, SectionType, pack, parse, read_header
 from model.container.header import MAGIC, MAX_SIDE
-from model.container.varint import decode_varint, encode_varint
+from model.varint import decode_varint, encode_varint
 from model.errors import (
     ChecksumMismatch,
     FileError,

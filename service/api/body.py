@@ -1,0 +1,203 @@
+"""Reading a request: its body, its deadline, the format it wants, and whether its caller is still there."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio.to_thread
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from service.api.refusals import EmptyBody, MalformedRequest, NotAcceptable, UnsupportedMediaType
+from service.codec.image_io import Format
+from service.errors import Cancelled, DeadlineExceeded
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+T = TypeVar("T")
+
+MULTIPART = "multipart/form-data"
+FIELD = b"file"
+MAX_PARTS = 16
+MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
+_DIGITS = re.compile(r"[0-9]{1,9}")
+
+
+async def read_body(request: Request, accepted: tuple[str, ...]) -> bytes:
+    """Return the uploaded file: the raw body, or the part `file` of a multipart one (RFC 7578).
+
+    `accepted` lists content types, `image/*` standing for all images. A body without a content type is taken.
+
+    Raises:
+        UnsupportedMediaType, MalformedRequest, EmptyBody: see `service.api.refusals`.
+        BodyTooLarge, SlowBody: from the layer that limits the body as it arrives.
+    """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("a compressed body is not taken; send it without Content-Encoding")
+    header = request.headers.get("content-type", "application/octet-stream")
+    media_type = header.split(";")[0].strip().lower()
+    family = media_type.split("/")[0] + "/*"
+    if media_type != MULTIPART and media_type not in accepted and family not in accepted:
+        raise UnsupportedMediaType(f"send {', '.join(accepted)} or {MULTIPART}, not {media_type or 'an empty type'!r}")
+    data = await request.body()
+    if media_type == MULTIPART:
+        data = await anyio.to_thread.run_sync(extract_file, data, header)
+    if not data:
+        raise EmptyBody("the body is empty; send a file in it")
+    return data
+
+
+def extract_file(body: bytes, content_type: str) -> bytes:
+    """Return the part named `file` of a multipart body; blocks.
+
+    Raises:
+        MalformedRequest: not multipart, no such part, two of them, or more than 16 parts.
+    """
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
+        raise MalformedRequest("the multipart content type lacks its boundary")
+    # Counted first: the parser is slow where data imitates the boundary over and over.
+    if body.count(b"\r\n--" + boundary) > MAX_PARTS:
+        raise MalformedRequest(f"the multipart body has more than {MAX_PARTS} parts")
+    reader = _PartReader()
+    try:
+        parser = MultipartParser(boundary, reader.callbacks())
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise MalformedRequest("the multipart body is malformed") from error
+    if not reader.ended:
+        raise MalformedRequest("the multipart body is cut short")
+    if len(reader.files) != 1:
+        raise MalformedRequest(f"the multipart body must have one part named 'file', not {len(reader.files)}")
+    return b"".join(reader.files[0])
+
+
+class _PartReader:
+    """Collects the parts named `file`; the others are passed over."""
+
+    def __init__(self) -> None:
+        self.files: list[list[bytes]] = []
+        self.ended = False
+        self._field = self._value = b""
+        self._named = False
+
+    def callbacks(self) -> MultipartCallbacks:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_part_data": self._data,
+            "on_end": self._end,
+        }
+
+    def _begin(self) -> None:
+        self._named = False
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        if self._field.lower() == b"content-disposition" and parse_options_header(self._value)[1].get(b"name") == FIELD:
+            self._named = True
+            self.files.append([])
+        self._field = self._value = b""
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._named:
+            self.files[-1].append(data[start:end])
+
+    def _end(self) -> None:
+        self.ended = True
+
+
+def pick_format(query: Format | None, accept: str | None) -> Format:
+    """Return the output format: `query` if given, else what the Accept header (RFC 9110, 12.5.1) likes best.
+
+    Among equals PNG comes before WebP before JPEG; no header means PNG.
+
+    Raises:
+        NotAcceptable: the header excludes all three.
+    """
+    if query is not None:
+        return query
+    if not accept or not accept.strip():
+        return "png"
+    weights: dict[str, float] = {}
+    for item in accept.lower().split(","):
+        media_range, *parameters = (part.strip() for part in item.split(";"))
+        weights[media_range] = next((_quality(p) for p in parameters if p.startswith("q=")), 1.0)
+    best: Format = "png"
+    best_weight = 0.0
+    for format, media_type in MEDIA_TYPES.items():
+        weight = next((weights[r] for r in (media_type, "image/*", "*/*") if r in weights), 0.0)
+        if weight > best_weight:
+            best, best_weight = format, weight
+    if best_weight == 0.0:
+        raise NotAcceptable(f"the answer can be {', '.join(MEDIA_TYPES.values())}; the Accept header excludes them all")
+    return best
+
+
+def _quality(parameter: str) -> float:
+    return float(parameter[2:]) if re.fullmatch(r"q=[01](\.[0-9]{0,3})?", parameter) else 1.0
+
+
+@asynccontextmanager
+async def deadline(request: Request, default_s: float, longest_s: float) -> AsyncIterator[None]:
+    """Cancel the block when the request's time is up: X-Deadline-Ms after its arrival, or `default_s` seconds.
+
+    Raises:
+        MalformedRequest: the header is not a number of milliseconds, 1..999999999.
+        DeadlineExceeded: the time is up.
+    """
+    header = request.headers.get("x-deadline-ms")
+    seconds = default_s
+    if header is not None:
+        if not _DIGITS.fullmatch(header) or int(header) < 1:
+            raise MalformedRequest("X-Deadline-Ms must be a whole number of milliseconds, at least 1")
+        seconds = min(int(header) / 1000, longest_s)
+    try:
+        async with asyncio.timeout_at(request.state.started + seconds):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded(f"the work was not done within {seconds:g} seconds") from None
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T], abandoned: set[asyncio.Task[Any]]) -> T:
+    """Return the result of `work`; cancel it when the caller goes away or this task is cancelled.
+
+    Cancelled work ends in the background (a thread that reads an image cannot be interrupted), kept in `abandoned`
+    until then, so that a deadline is answered on time.
+
+    Raises:
+        Cancelled: the caller went away first.
+    """
+    task = asyncio.create_task(work)
+    watch = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise Cancelled("the caller went away before the work was done")
+    finally:
+        watch.cancel()
+        if not task.done():
+            abandoned.add(task)
+            task.add_done_callback(abandoned.discard)
+            task.add_done_callback(lambda t: t.cancelled() or t.exception())  # an error nobody waits for any more
+            task.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,146 @@
+"""What the OpenAPI document says beyond the signatures: binary bodies, response headers, problems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model.errors import (
+    ChecksumMismatch,
+    CorruptStream,
+    InvalidParameter,
+    MalformedFile,
+    NotACdcFile,
+    TargetUnreachable,
+    TruncatedFile,
+    UnknownCodec,
+    UnknownModel,
+    UnsupportedVersion,
+)
+from service.api import problems, refusals
+from service.api.body import MEDIA_TYPES, MULTIPART
+from service.api.schemas import Problem
+from service.errors import (
+    AnimatedImage,
+    BodyTooLarge,
+    BrokenImage,
+    Busy,
+    DeadlineExceeded,
+    Draining,
+    NotReady,
+    TooManyPixels,
+    TooMuchWork,
+    UnsupportedImage,
+    WorkerFailed,
+)
+
+Responses = dict[int | str, dict[str, Any]]
+
+BODY = (
+    refusals.MalformedRequest,
+    refusals.EmptyBody,
+    refusals.SlowBody,
+    refusals.UnsupportedMediaType,
+    BodyTooLarge,
+    InvalidParameter,
+)
+WORK = (TooManyPixels, UnknownModel, Busy, Draining, NotReady, WorkerFailed, DeadlineExceeded)
+FILE = (
+    NotACdcFile,
+    TruncatedFile,
+    ChecksumMismatch,
+    MalformedFile,
+    UnsupportedVersion,
+)
+ENCODE = (*BODY, *WORK, UnsupportedImage, BrokenImage, AnimatedImage, TargetUnreachable)
+DECODE = (*BODY, *WORK, *FILE, CorruptStream, UnknownCodec, TooMuchWork, refusals.NotAcceptable)
+INSPECT = (*BODY, *FILE, Busy, Draining, NotReady, DeadlineExceeded)
+
+_BINARY = {"type": "string", "format": "binary"}
+_FORM = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {"file": {**_BINARY, "description": "The file."}},
+}
+
+_HEADERS: dict[str, tuple[str, str]] = {
+    "ETag": ("string", "Strong validator: sha256 of the body, in quotes."),
+    "Server-Timing": ("string", "Stages of the work and their milliseconds."),
+    "X-Request-Id": ("string", "Id of the request, the caller's own if it sent one."),
+    "X-Cdc-Bpp": ("number", "Bits per pixel of the .cdc file."),
+    "X-Cdc-Width": ("integer", "Width in pixels."),
+    "X-Cdc-Height": ("integer", "Height in pixels."),
+    "X-Cdc-Model": ("string", "Model that did the work."),
+    "X-Cdc-Codec-Id": ("string", "Codec id of the file, 16 hexadecimal digits."),
+    "X-Cdc-Quality": ("integer", "Quality that was used, 1..100."),
+    "X-Cdc-Steps": ("integer", "Denoising steps that were taken."),
+    "X-Cdc-Gamma": ("number", "Standard deviation of the start noise."),
+    "X-Cdc-Seed": ("integer", "Seed of the start noise."),
+}
+_COMMON = ("ETag", "Server-Timing", "X-Request-Id", "X-Cdc-Bpp", "X-Cdc-Width", "X-Cdc-Height", "X-Cdc-Model")
+ENCODE_HEADERS = (*_COMMON, "X-Cdc-Codec-Id", "X-Cdc-Quality")
+DECODE_HEADERS = (*_COMMON, "X-Cdc-Codec-Id", "X-Cdc-Steps", "X-Cdc-Gamma", "X-Cdc-Seed")
+
+DEADLINE_PARAMETER = {
+    "name": "X-Deadline-Ms",
+    "in": "header",
+    "required": False,
+    "description": "Milliseconds after which the work is cancelled and 504 answered.",
+    "schema": {"type": "integer", "minimum": 1},
+    "example": 30000,
+}
+
+
+def upload(*media_types: str) -> dict[str, Any]:
+    """Return the operation's members for a raw upload of `media_types` or a multipart one, and the deadline header."""
+    content: dict[str, Any] = {MULTIPART: {"schema": _FORM}}
+    content.update({media_type: {"schema": _BINARY} for media_type in media_types})
+    return {"requestBody": {"required": True, "content": content}, "parameters": [DEADLINE_PARAMETER]}
+
+
+def binary_answer(description: str, media_types: tuple[str, ...], headers: tuple[str, ...]) -> dict[str, Any]:
+    """Return a response with a binary body."""
+    return {
+        "description": description,
+        "content": {media_type: {"schema": _BINARY} for media_type in media_types},
+        "headers": {
+            name: {"description": _HEADERS[name][1], "schema": {"type": _HEADERS[name][0]}} for name in headers
+        },
+    }
+
+
+def problem_answers(*errors: type[Exception]) -> Responses:
+    """Return the responses of the problems of `errors`, one per status with an example of each type."""
+    grouped: dict[int, list[problems.Kind]] = {}
+    for error in errors:
+        kind = problems.TABLE[next(c for c in error.__mro__ if c in problems.TABLE)]
+        grouped.setdefault(kind.status, [])
+        if kind not in grouped[kind.status]:
+            grouped[kind.status].append(kind)
+    return {status: _problem_answer(kinds) for status, kinds in sorted(grouped.items())}
+
+
+def _problem_answer(kinds: list[problems.Kind]) -> dict[str, Any]:
+    examples = {
+        kind.name: {
+            "summary": kind.title,
+            "value": {
+                "type": kind.type,
+                "title": kind.title,
+                "status": kind.status,
+                "detail": kind.title,
+                "instance": "6f1c2d3e4b5a69788796a5b4c3d2e1f0",
+            },
+        }
+        for kind in kinds
+    }
+    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    answer: dict[str, Any] = {
+        "description": "; ".join(kind.title for kind in kinds),
+        "content": {problems.MEDIA_TYPE: {"schema": schema, "examples": examples}},
+    }
+    if any(kind.retry for kind in kinds):
+        answer["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+    return answer
+
+
+IMAGE_TYPES = tuple(MEDIA_TYPES.values())

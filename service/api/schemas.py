@@ -1,0 +1,172 @@
+"""What goes in as query and comes out as JSON."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ModelName = Annotated[
+    str | None,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="Name of the model, as in GET /models; left out: the default, or the newest fitting the file.",
+        examples=["cdc-lite"],
+    ),
+]
+
+
+class _Query(BaseModel):
+    """A parameter that does not exist is refused: a misspelt one would otherwise be obeyed by silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EncodeQuery(_Query):
+    """Query of POST /encode."""
+
+    quality: int | None = Field(default=None, ge=1, le=100, description="Quality 1..100; left out: 50.", examples=[50])
+    target_bpp: float | None = Field(
+        default=None,
+        gt=0,
+        le=64,
+        allow_inf_nan=False,
+        description="Aim at this many bits per pixel of the whole file, instead of a quality.",
+        examples=[0.25],
+    )
+    max_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        lt=2**63,
+        description="Best quality within this many bytes, instead of a quality.",
+        examples=[20000],
+    )
+    model: ModelName = None
+    alpha: Literal["keep", "drop"] = Field(
+        default="keep", description="keep: transparency is stored without loss; drop: the picture is laid over white."
+    )
+    metadata: Literal["strip", "keep"] = Field(
+        default="strip", description="keep: EXIF is stored, without location, maker notes and thumbnail."
+    )
+    frame: Literal["first"] | None = Field(
+        default=None, description="first: take the first frame of an animation, which is refused otherwise."
+    )
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if sum(value is not None for value in (self.quality, self.target_bpp, self.max_bytes)) > 1:
+            raise ValueError("quality, target_bpp and max_bytes exclude each other: give one")
+        return self
+
+
+class DecodeQuery(_Query):
+    """Query of POST /decode."""
+
+    steps: int | None = Field(
+        default=None, ge=1, lt=2**31, description="Denoising steps; left out: the model's own default.", examples=[17]
+    )
+    gamma: float = Field(
+        default=0.8,
+        ge=0,
+        le=2,
+        allow_inf_nan=False,
+        description="Standard deviation of the start noise: 0 gives one picture for every seed, more adds texture.",
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        lt=2**63,
+        description="Seed of the start noise; left out: derived from the file.",
+        examples=[42],
+    )
+    model: ModelName = None
+    format: Literal["png", "webp", "jpeg"] | None = Field(
+        default=None, description="Format of the answer; left out: by the Accept header, else png."
+    )
+
+
+class Problem(BaseModel):
+    """An error as in RFC 9457."""
+
+    type: str = Field(description="Kind of problem; never changes.", examples=["/problems/checksum-mismatch"])
+    title: str = Field(description="The kind in words.")
+    status: int = Field(description="HTTP status.")
+    detail: str = Field(description="What is wrong with this request.")
+    instance: str | None = Field(description="Id of the request, as in X-Request-Id.")
+    errors: list[ParameterFault] | None = Field(default=None, description="For invalid-parameter: each fault.")
+
+
+class ParameterFault(BaseModel):
+    """A parameter that failed validation."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    place: str = Field(alias="in", description="query, header or path.")
+    parameter: str | None = Field(description="Its name; null for a rule over several.")
+    message: str = Field(description="What is wrong with it.")
+
+
+class ModelAnswer(BaseModel):
+    """An installed model."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    codec_id: str = Field(description="16 hexadecimal digits; files with this id decode with this model.")
+    default_steps: int = Field(description="Steps of a decode that asks for none.")
+    max_steps: int
+    parameters: int = Field(description="Number of weights.")
+    default: bool = Field(description="True for the model that encodes when none is asked for.")
+
+
+class ModelsAnswer(BaseModel):
+    """The installed models."""
+
+    models: list[ModelAnswer]
+
+
+class SectionAnswer(BaseModel):
+    """A section of a file."""
+
+    type: int = Field(description="Section type, 1..255.")
+    name: str = Field(description="HYPER, LATENT, ALPHA, EXIF or UNKNOWN.")
+    bytes: int = Field(description="Length of its data.")
+
+
+class DecodeCost(BaseModel):
+    """What a decode with the default steps would cost; null where no installed model fits."""
+
+    steps: int | None
+    pixel_steps: int | None = Field(description="Pixels x steps.")
+    within_limits: bool = Field(description="True when POST /decode takes the file with its default parameters.")
+
+
+class InspectAnswer(BaseModel):
+    """What a `.cdc` file says of itself."""
+
+    width: int
+    height: int
+    codec_id: str
+    rate: int = Field(description="Rate byte, 0..255.")
+    quality: int = Field(description="The quality 1..100 nearest to the rate byte.")
+    bytes: int = Field(description="Size of the whole file.")
+    bpp: float = Field(description="Bits per pixel of the whole file.")
+    sections: list[SectionAnswer]
+    models: list[str] = Field(description="Installed models that decode it.")
+    decode_cost: DecodeCost
+
+
+class VersionAnswer(BaseModel):
+    """Versions of the service and of the file format it writes."""
+
+    version: str
+    format_version: int
+
+
+class HealthAnswer(BaseModel):
+    """The state of the service."""
+
+    status: Literal["live", "ready"]
+
+
+Problem.model_rebuild()

@@ -1,0 +1,40 @@
+"""What the application holds for its routes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from service.codec.limits import Budget
+from service.codec.service import CodecService
+from service.metrics import Metrics
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class State:
+    """The parts of one application, wired in `create_app`.
+
+    Attributes:
+        uploads: how many bodies are held in memory.
+        abandoned: cancelled work that has not ended yet.
+    """
+
+    settings: Settings
+    service: CodecService
+    metrics: Metrics
+    uploads: Budget
+    abandoned: set[asyncio.Task[Any]] = field(default_factory=set)
+
+
+def get_state(request: Request) -> State:
+    """Return the state of the application that serves `request`."""
+    state = request.app.state.parts
+    assert isinstance(state, State)
+    return state
+
+
+StateOf = Annotated[State, Depends(get_state)]

@@ -1,0 +1,78 @@
+"""What is refused before any work is done, and how much may be held at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from model.errors import InvalidParameter
+from service.errors import Busy, TooManyPixels, TooMuchWork
+
+RETRY_SECONDS = 2.0  # a picture is held for seconds, so asking again soon is worth it
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one request.
+
+    Attributes:
+        max_pixels: pixels of a picture.
+        max_steps: denoising steps of a decode.
+        max_pixel_steps: pixels x steps of a decode.
+    """
+
+    max_pixels: int
+    max_steps: int
+    max_pixel_steps: int
+
+    def check_pixels(self, width: int, height: int) -> None:
+        """Raise TooManyPixels when a picture of that size is over the limit."""
+        if width * height > self.max_pixels:
+            raise TooManyPixels(
+                f"the picture has {width}x{height} = {width * height} pixels; the limit is {self.max_pixels}"
+            )
+
+    def check_cost(self, pixels: int, steps: int) -> None:
+        """Refuse a decode of `pixels` in `steps` denoising steps that is over the limits.
+
+        Raises:
+            InvalidParameter: more steps than allowed.
+            TooMuchWork: pixels x steps over the limit; the message says how many steps would do.
+        """
+        if steps > self.max_steps:
+            raise InvalidParameter(f"steps must be 1..{self.max_steps}, not {steps}")
+        if pixels * steps > self.max_pixel_steps:
+            most = self.max_pixel_steps // pixels
+            advice = f"ask for at most {most} steps" if most else "the picture is too large to decode here"
+            raise TooMuchWork(
+                f"{pixels} pixels x {steps} steps = {pixels * steps} exceed the limit of {self.max_pixel_steps}; "
+                + advice
+            )
+
+
+class Budget:
+    """An amount that requests hold for a while, such as pixels. Used on the event loop only.
+
+    A request larger than the whole budget is let in when nothing else is held: it would never fit otherwise.
+    """
+
+    def __init__(self, total: int, what: str) -> None:
+        self.total = total
+        self.held = 0
+        self._what = what
+
+    @contextmanager
+    def hold(self, amount: int) -> Iterator[None]:
+        """Hold `amount` until the block ends.
+
+        Raises:
+            Busy: others hold too much at present.
+        """
+        if self.held and self.held + amount > self.total:
+            raise Busy(f"too many {self._what} are being worked on; try again shortly", RETRY_SECONDS)
+        self.held += amount
+        try:
+            yield
+        finally:
+            self.held -= amount

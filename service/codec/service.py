@@ -1,0 +1,269 @@
+"""The codec service: image bytes to `.cdc` bytes and back, through the engine. Knows no HTTP.
+
+encode   image file -> limits -> pixels, alpha, EXIF -> engine -> .cdc file
+decode   .cdc file -> limits -> engine -> pixels, alpha, EXIF -> image file
+inspect  .cdc file -> header, sections, what a decode would cost
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from model.container import Container, Header, Section, SectionType, parse, read_header
+from model.errors import CorruptStream, InvalidParameter, UnknownCodec, UnknownModel
+from service.codec import image_io
+from service.codec.limits import Budget, Limits
+from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, EncodeResult, Engine, ModelInfo, OnProgress
+from service.errors import Draining, NotReady
+from service.metrics import Metrics
+
+T = TypeVar("T")
+Seconds = dict[str, float]
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How to encode. At most one of `quality`, `target_bpp`, `max_bytes`; ranges as in `EncodeRequest`."""
+
+    quality: int | None = None
+    target_bpp: float | None = None
+    max_bytes: int | None = None
+    model: str | None = None
+    alpha: Literal["keep", "drop"] = "keep"
+    metadata: Literal["strip", "keep"] = "strip"
+    frame: Literal["first"] | None = None
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How to decode; ranges as in `DecodeRequest`."""
+
+    steps: int | None = None
+    gamma: float = 0.8
+    seed: int | None = None
+    model: str | None = None
+    format: image_io.Format = "png"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An answer to `encode`: the engine's result, the sha256 of the file in hexadecimal, seconds by stage."""
+
+    result: EncodeResult
+    digest: str
+    seconds: Seconds
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An answer to `decode`: the image file, its sha256 in hexadecimal, the engine's result, seconds by stage."""
+
+    data: bytes
+    digest: str
+    result: DecodeResult
+    seconds: Seconds
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file says of itself, and the models that decode it. `steps` and `pixel_steps` are of a default decode."""
+
+    container: Container
+    size: int
+    models: tuple[ModelInfo, ...]
+    steps: int | None
+    pixel_steps: int | None
+    within_limits: bool
+
+
+@dataclass
+class _Clock:
+    """Seconds by stage."""
+
+    seconds: Seconds = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+class CodecService:
+    """Runs image coding in its own worker threads and the codec in the engine; the event loop only waits.
+
+    Args:
+        engine: where the codec runs.
+        limits: of one request.
+        pixel_budget: of all requests together; holds the pixels of a picture while it is in memory.
+        image_threads: threads for reading and writing image files.
+    """
+
+    def __init__(
+        self, engine: Engine, limits: Limits, pixel_budget: Budget, metrics: Metrics, image_threads: int = 2
+    ) -> None:
+        self.engine = engine
+        self.limits = limits
+        self._pixels = pixel_budget
+        self._metrics = metrics
+        self._limiter = anyio.CapacityLimiter(image_threads)
+
+    def check_open(self) -> None:
+        """Raise Draining or NotReady when the engine takes no work."""
+        status = self.engine.status()
+        if status.draining:
+            raise Draining("the service is shutting down")
+        if not status.ready:
+            raise NotReady("the models are still being loaded")
+
+    async def encode(self, data: bytes, options: EncodeOptions) -> Encoded:
+        """Encode an image file.
+
+        Raises:
+            ImageError, TooLarge, Busy, Draining, NotReady: see `service.errors`.
+            UnknownModel, TargetUnreachable, InvalidParameter: see `model.errors`.
+        """
+        self.check_open()
+        if options.model is not None:
+            self._named(options.model)
+        clock = _Clock()
+        with clock.stage("image"):
+            width, height = await self._in_thread(
+                lambda: image_io.probe_image(data, max_pixels=self.limits.max_pixels, frame=options.frame)
+            )
+        with self._pixels.hold(width * height):
+            with clock.stage("image"):
+                request = await self._in_thread(lambda: self._encode_request(data, options))
+            result = await self.engine.encode(request)
+        digest = await self._in_thread(lambda: hashlib.sha256(result.data).hexdigest())
+        self._metrics.bpp.observe(result.bpp)
+        self._metrics.pixels.observe(width * height)
+        return Encoded(result, digest, {**clock.seconds, **result.seconds})
+
+    async def decode(self, data: bytes, options: DecodeOptions, on_progress: OnProgress | None = None) -> Decoded:
+        """Decode a `.cdc` file into an image file.
+
+        Raises:
+            FileError, UnknownCodec, UnknownModel, InvalidParameter: see `model.errors`.
+            TooLarge, Busy, Draining, NotReady: see `service.errors`.
+        """
+        self.check_open()
+        header = self._check_decode(data, options)
+        clock = _Clock()
+        with self._pixels.hold(header.pixels):
+            with clock.stage("parse"):
+                await self._in_thread(lambda: parse(data))  # damage is found before the request waits in line
+            request = DecodeRequest(
+                data, options.model, options.steps, options.gamma, options.seed, self.limits.max_pixels
+            )
+            try:
+                result = await self.engine.decode(request, on_progress)
+            except CorruptStream:
+                self._metrics.entropy_failures.inc()
+                raise
+            with clock.stage("image"):
+                image, digest = await self._in_thread(lambda: _image_file(result, options.format))
+        self._metrics.pixels.observe(header.pixels)
+        self._metrics.steps.observe(result.steps)
+        return Decoded(image, digest, result, {**clock.seconds, **result.seconds})
+
+    async def inspect(self, data: bytes) -> Inspection:
+        """Parse and verify a `.cdc` file without decoding it; pictures over the pixel limit are described as well.
+
+        Raises:
+            FileError: see `model.errors`.
+            NotReady: the models are not known yet.
+        """
+        infos = self.models()
+        container = await self._in_thread(lambda: parse(data))
+        header = container.header
+        fitting = tuple(m for m in infos if m.codec_id == header.codec_id.hex())
+        steps = fitting[0].default_steps if fitting else None
+        cost = header.pixels * steps if steps is not None else None
+        limits = self.limits
+        within = (
+            steps is not None
+            and steps <= limits.max_steps
+            and header.pixels <= limits.max_pixels
+            and header.pixels * steps <= limits.max_pixel_steps
+        )
+        return Inspection(container, len(data), fitting, steps, cost, within)
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Return the installed models. Raises NotReady until they are known."""
+        infos = self.engine.models()
+        if not infos:
+            raise NotReady("the models are still being loaded")
+        return infos
+
+    def _named(self, name: str) -> ModelInfo:
+        for info in self.models():
+            if info.name == name:
+                return info
+        raise UnknownModel(f"no model {name!r} is installed; GET /models lists them")
+
+    def _encode_request(self, data: bytes, options: EncodeOptions) -> EncodeRequest:
+        picture = image_io.read_image(
+            data,
+            max_pixels=self.limits.max_pixels,
+            alpha=options.alpha,
+            frame=options.frame,
+            metadata=options.metadata,
+        )
+        sections: list[Section] = []
+        if picture.alpha is not None:
+            sections.append(image_io.pack_alpha(picture.alpha))
+        if picture.exif is not None:
+            sections.append(Section(SectionType.EXIF, picture.exif))
+        return EncodeRequest(
+            picture.pixels,
+            options.model,
+            options.quality,
+            options.target_bpp,
+            options.max_bytes,
+            tuple(sections),
+        )
+
+    def _check_decode(self, data: bytes, options: DecodeOptions) -> Header:
+        """Refuse by the header alone what cannot or may not be decoded."""
+        header, _ = read_header(data)
+        self.limits.check_pixels(header.width, header.height)
+        image_io.check_output_size(header.width, header.height, options.format)
+        codec_id = header.codec_id.hex()
+        if options.model is not None:
+            info = self._named(options.model)
+            if info.codec_id != codec_id:
+                raise UnknownModel(f"model {info.name!r} does not decode files with the codec id {codec_id}")
+        else:
+            fitting = [m for m in self.models() if m.codec_id == codec_id]
+            if not fitting:
+                raise UnknownCodec(f"no installed model decodes files with the codec id {codec_id}")
+            info = fitting[0]
+        steps = options.steps if options.steps is not None else info.default_steps
+        if steps > info.max_steps:
+            raise InvalidParameter(f"model {info.name!r} takes 1..{info.max_steps} steps, not {steps}")
+        self.limits.check_cost(header.pixels, steps)
+        return header
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(function, limiter=self._limiter)
+
+
+def _image_file(result: DecodeResult, format: image_io.Format) -> tuple[bytes, str]:
+    """Return the image file of a decoded picture and its sha256."""
+    sections = {s.type: s.data for s in result.sections}
+    height, width = result.pixels.shape[:2]
+    packed = sections.get(SectionType.ALPHA)
+    alpha = None if packed is None else image_io.unpack_alpha(packed, width, height)
+    data = image_io.write_image(result.pixels, alpha, sections.get(SectionType.EXIF), format)
+    return data, hashlib.sha256(data).hexdigest()

@@ -1,0 +1,73 @@
+"""Prometheus metrics. One `Metrics` object per application: its registry is its own, so two never mix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from service.engine.job import EngineStatus
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120)
+_BPP = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1, 1.5, 2, 3, 4)
+_PIXELS = (1e4, 1e5, 2.5e5, 5e5, 1e6, 2e6, 4e6, 8e6, 12e6, 24e6, 50e6, 100e6)
+_STEPS = (1, 2, 4, 8, 12, 17, 25, 33, 50, 65, 100, 200, 500)
+
+
+class Metrics:
+    """The metrics of one application.
+
+    Attributes:
+        registry: what `/metrics` writes out.
+        duration: cdc_request_duration_seconds{route,stage}; stage "total" is the whole request.
+        requests: cdc_requests_total{route,status}.
+        bpp: bits per pixel of encoded pictures.
+        pixels: pixels of encoded and decoded pictures.
+        steps: denoising steps of decodes.
+        entropy_failures: files with a right checksum whose symbols make no sense.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.duration = Histogram(
+            "cdc_request_duration_seconds",
+            "Seconds per request and stage",
+            ("route", "stage"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.requests = Counter("cdc_requests_total", "Requests answered", ("route", "status"), registry=self.registry)
+        self.bpp = Histogram("cdc_bpp", "Bits per pixel of encoded pictures", buckets=_BPP, registry=self.registry)
+        self.pixels = Histogram("cdc_pixels", "Pixels per picture", buckets=_PIXELS, registry=self.registry)
+        self.steps = Histogram("cdc_steps", "Denoising steps per decode", buckets=_STEPS, registry=self.registry)
+        self.entropy_failures = Counter(
+            "cdc_entropy_failures_total", "Files whose entropy-coded symbols make no sense", registry=self.registry
+        )
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+
+    def watch(self, status: Callable[[], EngineStatus]) -> None:
+        """Report the engine's own figures, asked for at every scrape."""
+        self.registry.register(_EngineCollector(status))
+
+    def observe_stages(self, route: str, seconds: Mapping[str, float]) -> None:
+        """Add the stages of one request to the durations."""
+        for stage, value in seconds.items():
+            self.duration.labels(route, stage).observe(value)
+
+
+class _EngineCollector(Collector):
+    def __init__(self, status: Callable[[], EngineStatus]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield cdc_jobs{state}, cdc_worker_restarts_total and cdc_ready."""
+        status = self._status()
+        jobs = GaugeMetricFamily("cdc_jobs", "Requests in the engine", labels=("state",))
+        jobs.add_metric(("waiting",), status.waiting)
+        jobs.add_metric(("running",), status.running)
+        yield jobs
+        yield CounterMetricFamily("cdc_worker_restarts", "Times a worker was replaced", value=status.restarts)
+        yield GaugeMetricFamily("cdc_ready", "1 while the engine takes work", value=float(status.ready))

@@ -1,0 +1,97 @@
+"""Configuration: one tree of values, each from an environment variable `CDC_<NAME>`, all checked at the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "CDC_"
+
+
+class SettingsError(ValueError):
+    """A setting is out of its range. The message names every variable concerned, never its value."""
+
+
+class Settings(BaseSettings):
+    """What an operator can choose. Frozen: nothing changes while the service runs."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", validate_default=True)
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(default=8000, ge=1, le=65535, description="TCP port to listen on.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged."
+    )
+    docs: bool = Field(default=True, description="Serve the interactive documentation at /docs and the schema.")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Origins, comma-separated, whose pages may call the service; `*` for any."
+    )
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, description="Port of its own for /metrics; unset: the port of the service."
+    )
+
+    max_body_bytes: int = Field(default=64 * 1024**2, ge=1024, description="Largest body of a request, in bytes.")
+    body_timeout_s: float = Field(default=60.0, gt=0, le=3600, description="Seconds a caller has for sending a body.")
+    max_pixels: int = Field(default=50_000_000, ge=1, le=65535**2, description="Largest picture, in pixels.")
+    max_steps: int = Field(default=250, ge=1, le=20_000, description="Most denoising steps of one decode.")
+    max_pixel_steps: int = Field(
+        default=850_000_000,
+        ge=1,
+        description="Most work of one decode, pixels x steps. The default lets the largest picture take 17 steps.",
+    )
+    max_concurrent_uploads: int = Field(
+        default=128, ge=1, le=100_000, description="Requests whose bodies are held in memory at the same time."
+    )
+    max_pixels_in_flight: int = Field(
+        default=200_000_000,
+        ge=1,
+        description="Pixels of all the pictures held at the same time; one picture is always let in.",
+    )
+    image_threads: int = Field(default=2, ge=1, le=256, description="Threads which read and write image files.")
+
+    default_deadline_s: float = Field(
+        default=300.0, gt=0, description="Seconds a request may take when it sends no X-Deadline-Ms."
+    )
+    max_deadline_s: float = Field(
+        default=3600.0, gt=0, description="Longest deadline; a later X-Deadline-Ms is cut to it."
+    )
+    max_waiting: int = Field(
+        default=64, ge=0, le=100_000, description="Requests that may wait for the worker before a 429."
+    )
+    grace_s: float = Field(
+        default=30.0, ge=0, le=3600, description="Seconds running work has left once the service stops."
+    )
+
+    models_dir: Path | None = Field(
+        default=None, description="Folder with further weights files; unset: the shipped model alone."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="Arithmetic of the networks.")
+    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the worker; 0: all cores.")
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("models_dir")
+    @classmethod
+    def _check_folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise ValueError("is not a folder")
+        return value
+
+
+def load_settings(**values: Any) -> Settings:
+    """Return the settings from the environment, `values` taking precedence.
+
+    Raises:
+        SettingsError: a value is missing or out of range; the message names its variable.
+    """
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        faults = (f"{PREFIX}{'.'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" for e in error.errors())
+        raise SettingsError("; ".join(faults)) from None

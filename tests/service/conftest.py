@@ -1,0 +1,65 @@
+"""An application around the fake engine, and images to send to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from io import BytesIO
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+
+from service.api.app import create_app
+from service.settings import Settings
+from tests.service.fake_engine import FakeEngine
+
+MakeClient = Callable[..., Awaitable[httpx.AsyncClient]]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+async def make_client(engine: FakeEngine) -> AsyncIterator[MakeClient]:
+    """A function that returns a client of a running application with the given settings."""
+    async with AsyncExitStack() as stack:
+
+        async def make(**settings: Any) -> httpx.AsyncClient:
+            app = create_app(Settings(**settings), engine)
+            await stack.enter_async_context(app.router.lifespan_context(app))
+            return await stack.enter_async_context(client_of(app))
+
+        yield make
+
+
+@pytest.fixture
+async def client(make_client: MakeClient) -> httpx.AsyncClient:
+    return await make_client()
+
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://cdc.test")
+
+
+def image_file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    out = BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def photograph(width: int = 32, height: int = 24) -> Image.Image:
+    """Return a smooth RGB picture in which no two corners look alike."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [x * 255 / max(1, width - 1), y * 255 / max(1, height - 1), 255 - (x + y) * 255 / (width + height)]
+    return Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8))

@@ -1,0 +1,123 @@
+"""An engine without a codec: valid files of made-up symbols, gradients for pictures, knobs for what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import numpy as np
+
+from model.container import Header, Section, SectionType, pack, parse
+from service.engine.job import (
+    DecodeRequest,
+    DecodeResult,
+    EncodeRequest,
+    EncodeResult,
+    EngineStatus,
+    ModelInfo,
+    OnProgress,
+    Pixels,
+    Progress,
+    Request,
+)
+
+CODEC_ID = bytes.fromhex("00112233445566ff")
+OTHER_ID = bytes.fromhex("ffeeddccbbaa9900")
+LITE = ModelInfo("lite", CODEC_ID.hex(), default_steps=17, max_steps=200, parameters=1000, default=True)
+OTHER = ModelInfo("other", OTHER_ID.hex(), default_steps=200, max_steps=20000, parameters=2000, default=False)
+
+
+def make_file(
+    width: int, height: int, rate: int = 128, sections: tuple[Section, ...] = (), codec_id: bytes = CODEC_ID
+) -> bytes:
+    """Return a valid file whose symbols are noise."""
+    noise = hashlib.shake_256(f"{width}x{height}@{rate}".encode()).digest(64)
+    own = (Section(SectionType.HYPER, noise[:16]), Section(SectionType.LATENT, noise[16:]))
+    return pack(Header(codec_id, width, height, rate), [*own, *sections])
+
+
+def gradient(width: int, height: int) -> Pixels:
+    """Return uint8 [height, width, 3]: red grows to the right, green downwards."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0] = np.linspace(0, 255, width, dtype=np.uint8)[None, :]
+    pixels[..., 1] = np.linspace(0, 255, height, dtype=np.uint8)[:, None]
+    return pixels
+
+
+class FakeEngine:
+    """Implements `service.engine.job.Engine`.
+
+    Attributes:
+        requests: all requests that came in.
+        cancelled: those whose task was cancelled.
+        delay: seconds that each request takes.
+        error: raised by every request instead of an answer.
+        step_delay: seconds per denoising step.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.cancelled: list[Request] = []
+        self.delay = 0.0
+        self.step_delay = 0.0
+        self.error: BaseException | None = None
+        self.state = EngineStatus(ready=True, draining=False, waiting=0, running=0, restarts=0)
+        self.status_calls = 0
+        self.starts = 0
+        self.stops: list[float] = []
+
+    async def start(self) -> None:
+        self.starts += 1
+
+    async def stop(self, grace: float) -> None:
+        self.stops.append(grace)
+
+    async def encode(self, request: EncodeRequest) -> EncodeResult:
+        await self._work(request)
+        height, width = request.pixels.shape[:2]
+        quality = request.quality or 50
+        rate = round(255 * (quality - 1) / 99)
+        data = make_file(width, height, rate, request.sections)
+        bpp = 8 * len(data) / (width * height)
+        seconds = {"queue": 0.001, "transform": 0.002, "entropy": 0.003}
+        return EncodeResult(data, LITE.name, LITE.codec_id, width, height, rate, quality, bpp, seconds)
+
+    async def decode(self, request: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult:
+        await self._work(request)
+        container = parse(request.data, request.max_pixels)
+        header = container.header
+        steps = request.steps or LITE.default_steps
+        for step in range(1, steps + 1):
+            if self.step_delay:
+                await asyncio.sleep(self.step_delay)
+            if on_progress is not None:
+                on_progress(Progress(step, steps))
+        return DecodeResult(
+            gradient(header.width, header.height),
+            LITE.name,
+            header.codec_id.hex(),
+            header.rate,
+            8 * len(request.data) / header.pixels,
+            steps,
+            request.gamma,
+            request.seed if request.seed is not None else 7,
+            tuple(s for s in container.sections if s.type not in (SectionType.HYPER, SectionType.LATENT)),
+            {"queue": 0.001, "entropy": 0.002, "denoise": 0.003},
+        )
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        return (LITE, OTHER) if self.state.ready else ()
+
+    def status(self) -> EngineStatus:
+        self.status_calls += 1
+        return self.state
+
+    async def _work(self, request: Request) -> None:
+        self.requests.append(request)
+        try:
+            await asyncio.sleep(self.delay)
+        except asyncio.CancelledError:
+            self.cancelled.append(request)
+            raise
+        if self.error is not None:
+            raise self.error

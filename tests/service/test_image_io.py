@@ -1,0 +1,445 @@
+"""Image files in and out: every kind of pixel, orientation, profile and damage."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
+
+from model.container import SectionType
+from model.errors import InvalidParameter, MalformedFile
+from service.codec.image_io import (
+    Format,
+    Picture,
+    pack_alpha,
+    probe_image,
+    read_image,
+    unpack_alpha,
+    write_image,
+)
+from service.errors import AnimatedImage, BrokenImage, TooManyPixels, UnsupportedImage
+from tests.service.conftest import image_file, photograph
+
+MAX = 1_000_000
+KINDS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM"]
+
+
+def read(data: bytes, **options: Any) -> Picture:
+    return read_image(data, max_pixels=MAX, **options)
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(BytesIO(data))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_accepted_kind(kind: str) -> None:
+    data = image_file(photograph(), kind)
+    picture = read(data)
+    assert probe_image(data, max_pixels=MAX) == (32, 24)
+    assert picture.pixels.dtype == np.uint8
+    assert picture.pixels.shape == (24, 32, 3)
+    assert picture.alpha is None
+    difference = np.abs(picture.pixels.astype(int) - np.array(photograph()).astype(int))
+    limit = 0 if kind in ("PNG", "BMP", "TIFF", "PPM") else 24
+    assert difference.max() <= limit
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_thin_and_tiny_pictures(kind: str, size: tuple[int, int]) -> None:
+    assert read(image_file(photograph(*size), kind)).pixels.shape == (size[1], size[0], 3)
+
+
+# How the stored picture must be turned to stand upright (EXIF 2.3, tag 0x0112), in numpy's terms.
+UPRIGHT: dict[int, Callable[[Any], Any]] = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.swapaxes(0, 1),
+    6: lambda p: np.rot90(p, -1),
+    7: lambda p: p[::-1, ::-1].swapaxes(0, 1),
+    8: lambda p: np.rot90(p, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_orientation_is_applied_and_then_forgotten(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.Make] = "Maker"
+    stored = photograph()
+    stored.putalpha(Image.fromarray(np.arange(24 * 32).astype(np.uint8).reshape(24, 32)))
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    data = image_file(stored, kind, exif=exif, **options)
+    picture = read(data, metadata="keep")
+    turn = UPRIGHT[orientation]
+    np.testing.assert_array_equal(picture.pixels, turn(np.array(stored)[..., :3]))
+    assert picture.alpha is not None
+    np.testing.assert_array_equal(picture.alpha, turn(np.array(stored)[..., 3]))
+    assert picture.exif is not None
+    kept = Image.Exif()
+    kept.load(b"Exif\x00\x00" + picture.exif)
+    assert dict(kept) == {int(ExifTags.Base.Make): "Maker"}
+
+
+def test_an_orientation_out_of_range_is_ignored() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 9
+    np.testing.assert_array_equal(read(image_file(photograph(), "PNG", exif=exif)).pixels, np.array(photograph()))
+
+
+def test_location_maker_notes_and_thumbnail_never_stay() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "Camera"
+    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitude: (51.0, 28.0, 38.0), ExifTags.GPS.GPSLatitudeRef: "N"}
+    exif[ExifTags.IFD.Exif] = {
+        ExifTags.Base.LensModel: "50 mm",
+        ExifTags.Base.MakerNote: b"Greenwich",
+        ExifTags.Base.ExposureTime: 0.01,
+    }
+    data = image_file(photograph(), "JPEG", exif=exif)
+    assert opened(data).getexif().get_ifd(ExifTags.IFD.GPSInfo)  # the picture does say where it was taken
+    assert read(data).exif is None
+    block = read(data, metadata="keep").exif
+    assert block is not None
+    kept = Image.Exif()
+    kept.load(b"Exif\x00\x00" + block)
+    assert kept[ExifTags.Base.Model] == "Camera"
+    assert kept.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.LensModel] == "50 mm"
+    assert not kept.get_ifd(ExifTags.IFD.GPSInfo)
+    assert b"Greenwich" not in block
+
+
+@pytest.mark.parametrize(
+    "block", [b"Exif\x00\x00", b"Exif\x00\x00II*\x00\xff\xff\xff\xff", b"Exif\x00\x00" + b"MM" * 40]
+)
+def test_damaged_exif_costs_neither_picture_nor_error(block: bytes) -> None:
+    picture = read(image_file(photograph(), "JPEG", exif=block), metadata="keep")
+    assert picture.exif is None
+    assert picture.pixels.shape == (24, 32, 3)
+
+
+def test_grey_bilevel_and_palette() -> None:
+    grey = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    expected = np.repeat(np.array(grey)[..., None], 3, axis=2)
+    np.testing.assert_array_equal(read(image_file(grey)).pixels, expected)
+    two = grey.point(lambda v: 255 if v > 99 else 0).convert("1")
+    np.testing.assert_array_equal(read(image_file(two)).pixels[..., 1], np.where(np.array(grey) > 99, 255, 0))
+    palette = photograph().quantize(16)
+    np.testing.assert_array_equal(read(image_file(palette)).pixels, np.array(palette.convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bit_grey_is_rounded_not_cut(kind: str) -> None:
+    values = np.array([[0, 128, 129, 257, 32767, 32896, 65406, 65407, 65535]], np.uint16)
+    if kind == "PPM":
+        data = b"P5 9 1 65535\n" + values.astype(">u2").tobytes()
+    else:
+        data = image_file(Image.fromarray(values), kind)
+    picture = read(data)
+    np.testing.assert_array_equal(picture.pixels[..., 0], np.round(values / 257).astype(np.uint8))
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """Return a PNG made by hand."""
+    listed = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)), *chunks]
+    listed += [(b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in listed
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_sixteen_bit_colour() -> None:
+    rows = b"\x00" + np.array([[0x1234, 0x80FF, 0xFFFF], [0, 0x0100, 0xFE00]], ">u2").tobytes()
+    pixels = read(png(2, 1, 16, 2, rows)).pixels
+    assert np.abs(pixels.astype(int) - [[[0x12, 0x80, 0xFF], [0, 1, 0xFE]]]).max() <= 1
+
+
+def test_a_transparent_colour_of_a_sixteen_bit_file() -> None:
+    grey = png(3, 1, 16, 0, b"\x00" + np.array([5, 1000, 5], ">u2").tobytes(), (b"tRNS", struct.pack(">H", 5)))
+    assert np.array_equal(read(grey).alpha, [[0, 255, 0]])  # type: ignore[arg-type]
+    rows = b"\x00" + np.array([[0x1234, 0x2256, 0x3378], [0x4444, 0, 0]], ">u2").tobytes()
+    colour = png(2, 1, 16, 2, rows, (b"tRNS", struct.pack(">HHH", 0x1234, 0x2256, 0x3378)))
+    assert np.array_equal(read(colour).alpha, [[0, 255]])  # type: ignore[arg-type]
+
+
+def test_palette_with_transparency() -> None:
+    image = Image.new("P", (2, 2))
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.putdata([0, 1, 2, 0])
+    picture = read(image_file(image, "PNG", transparency=bytes([0, 128, 255])))
+    np.testing.assert_array_equal(picture.pixels, [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 0, 0]]])
+    np.testing.assert_array_equal(picture.alpha, [[0, 128], [255, 0]])  # type: ignore[arg-type]
+    gif = read(image_file(image, "GIF", transparency=1))
+    np.testing.assert_array_equal(gif.alpha, [[255, 0], [255, 255]])  # type: ignore[arg-type]
+
+
+def test_grey_with_alpha_and_colour_key() -> None:
+    image = Image.merge("LA", (Image.new("L", (2, 1), 77), Image.fromarray(np.array([[10, 200]], np.uint8))))
+    picture = read(image_file(image))
+    np.testing.assert_array_equal(picture.pixels, np.full((1, 2, 3), 77))
+    np.testing.assert_array_equal(picture.alpha, [[10, 200]])  # type: ignore[arg-type]
+    keyed = read(image_file(photograph(), "PNG", transparency=(0, 0, 255)))
+    assert keyed.alpha is not None
+    assert keyed.alpha[0, 0] == 0
+    assert (keyed.alpha == 255).sum() == 32 * 24 - 1
+
+
+def test_alpha_that_is_all_opaque_is_none_and_dropped_alpha_is_laid_over_the_background() -> None:
+    opaque = photograph()
+    opaque.putalpha(255)
+    assert read(image_file(opaque)).alpha is None
+    half = Image.new("RGBA", (1, 3), (200, 100, 0, 128))
+    half.putpixel((0, 1), (200, 100, 0, 0))
+    half.putpixel((0, 2), (200, 100, 0, 255))
+    white = read(image_file(half), alpha="drop")
+    assert white.alpha is None
+    assert white.pixels[1].tolist() == [[255, 255, 255]]
+    assert white.pixels[2].tolist() == [[200, 100, 0]]
+    assert np.abs(white.pixels[0].astype(int) - [[227, 177, 127]]).max() <= 1
+    black = read(image_file(half), alpha="drop", background=(0, 0, 0))
+    assert black.pixels[1].tolist() == [[0, 0, 0]]
+
+
+def test_cmyk_without_a_profile() -> None:
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    for kind in ("JPEG", "TIFF"):
+        pixels = read(image_file(image, kind)).pixels
+        assert np.abs(pixels.astype(int) - [255, 0, 0]).max() <= 6, kind
+
+
+def profile(name: str) -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()  # type: ignore[arg-type]
+
+
+def swapped_profile(renamed: bool = True) -> bytes:
+    """Return an sRGB profile whose red and green primaries have changed places, under another name or its own."""
+    data = bytearray(profile("sRGB"))
+    count = struct.unpack(">I", data[128:132])[0]
+    entries = {bytes(data[o : o + 4]): o for o in range(132, 132 + 12 * count, 12)}
+    red, green = entries[b"rXYZ"], entries[b"gXYZ"]
+    data[red + 4 : red + 12], data[green + 4 : green + 12] = data[green + 4 : green + 12], data[red + 4 : red + 12]
+    if not renamed:
+        return bytes(data)
+    return bytes(data).replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be")).replace(b"sRGB b", b"swap b")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_colours_are_converted_from_the_profile(kind: str) -> None:
+    image = Image.new("RGB", (16, 16), (255, 0, 0))
+    plain = read(image_file(image, kind)).pixels
+    converted = read(image_file(image, kind, icc_profile=swapped_profile())).pixels
+    assert np.abs(plain.astype(int) - [255, 0, 0]).max() <= 3
+    assert np.abs(converted.astype(int) - [0, 255, 0]).max() <= 8
+
+
+def test_alpha_is_no_colour_to_a_profile() -> None:
+    image = Image.new("RGBA", (2, 1), (255, 0, 0, 90))
+    picture = read(image_file(image, "PNG", icc_profile=swapped_profile()))
+    np.testing.assert_array_equal(picture.alpha, [[90, 90]])  # type: ignore[arg-type]
+    assert np.abs(picture.pixels.astype(int) - [0, 255, 0]).max() <= 8
+
+
+def test_srgb_damaged_and_unfitting_profiles_change_nothing() -> None:
+    srgb = profile("sRGB")
+    damaged = srgb[:200] + bytes(len(srgb) - 200)
+    by_name = swapped_profile(renamed=False)  # what calls itself sRGB is not transformed
+    for icc in (srgb, by_name, damaged, b"x" * 200, b"x", profile("LAB")):
+        np.testing.assert_array_equal(
+            read(image_file(photograph(), "PNG", icc_profile=icc)).pixels, np.array(photograph())
+        )
+
+
+def frames() -> list[Image.Image]:
+    return [Image.new("RGB", (8, 6), colour) for colour in ("red", "green", "blue")]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_several_frames_are_refused_unless_the_first_is_asked_for(kind: str) -> None:
+    first, *rest = frames()
+    data = image_file(first, kind, save_all=True, append_images=rest)
+    with pytest.raises(AnimatedImage, match="frame=first"):
+        read(data)
+    with pytest.raises(AnimatedImage):
+        probe_image(data, max_pixels=MAX)
+    pixels = read(data, frame="first").pixels
+    assert np.abs(pixels.astype(int) - [255, 0, 0]).max() <= 6
+
+
+def test_a_multi_picture_jpeg_is_a_photograph() -> None:
+    data = image_file(photograph(), "MPO", save_all=True, append_images=[Image.new("RGB", (8, 6))])
+    assert opened(data).format == "MPO"
+    assert read(data).pixels.shape == (24, 32, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_data_cut_short_is_a_broken_image(kind: str) -> None:
+    data = image_file(photograph(200, 100), kind)
+    for share in (0.2, 0.5, 0.9):
+        with pytest.raises(BrokenImage):
+            read(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_anywhere_gives_a_picture_or_a_typed_error(kind: str) -> None:
+    data = image_file(photograph(), kind)
+    random = np.random.default_rng(len(data))
+    for _ in range(60):
+        damaged = bytearray(data)
+        for index in random.integers(0, len(data), 4):
+            damaged[index] = random.integers(0, 256)
+        try:
+            picture = read(bytes(damaged))
+        except (BrokenImage, UnsupportedImage, TooManyPixels, AnimatedImage):
+            continue
+        assert picture.pixels.ndim == 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"a text of some length, which is not an image",
+        b"\x00" * 100,
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%PDF-1.7\n",
+        b"P3 1 1 255 0 0 0\n",
+        b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic",
+        b"RIFF\x04\x00\x00\x00WAVE",
+    ],
+)
+def test_what_is_not_an_accepted_image(data: bytes) -> None:
+    with pytest.raises(UnsupportedImage, match="accepted kind"):
+        read(data)
+
+
+def test_a_cdc_file_is_told_from_an_image() -> None:
+    with pytest.raises(UnsupportedImage, match="/decode"):
+        read(b"\x8fCDC\r\n\x1a\n")
+
+
+def test_pixels_of_unbounded_range_are_not_taken() -> None:
+    with pytest.raises(UnsupportedImage, match="'F'"):
+        read(image_file(Image.new("F", (4, 4), 0.5), "TIFF"))
+
+
+def test_a_header_that_claims_huge_sides_is_refused_undecoded() -> None:
+    with pytest.raises(TooManyPixels, match="60000x60000 = 3600000000 pixels; the limit is 1000000"):
+        read(png(60000, 60000, 8, 2, b"\x00"))
+
+
+def test_a_small_file_of_a_huge_picture_is_refused_undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = png(20000, 20000, 1, 0, bytes(20000 * 2501))
+    assert len(data) < 60_000
+
+    def load(self: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    with pytest.raises(TooManyPixels):
+        read(data)
+
+
+def test_the_limit_is_exact() -> None:
+    data = image_file(photograph(32, 24))
+    assert read_image(data, max_pixels=768).pixels.shape == (24, 32, 3)
+    with pytest.raises(TooManyPixels):
+        read_image(data, max_pixels=767)
+
+
+def test_text_and_profiles_that_inflate_are_bounded() -> None:
+    text = b"Comment\x00\x00" + zlib.compress(bytes(50_000_000), 9)
+    with pytest.raises(BrokenImage):
+        read(png(1, 1, 8, 0, b"\x00\x00", (b"zTXt", text)))
+    for size, fits in ((3_000_000, True), (50_000_000, False)):
+        icc = b"profile\x00\x00" + zlib.compress(bytes(size), 9)
+        data = png(1, 1, 8, 0, b"\x00\x00", (b"iCCP", icc))
+        if fits:
+            assert read(data).pixels.shape == (1, 1, 3)
+        else:
+            with pytest.raises(BrokenImage):
+                read(data)
+
+
+def test_a_tiff_tile_larger_than_the_limit_is_refused() -> None:
+    data = zlib.compress(bytes(100))
+    tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: 60000, 323: 60000, 324: 200, 325: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    file = b"II*\x00\x08\x00\x00\x00" + struct.pack("<H", len(tags)) + entries + bytes(4)
+    with pytest.raises(TooManyPixels, match="tile"):
+        read(file.ljust(200, b"\x00") + data)
+
+
+@pytest.mark.parametrize("format", ["png", "webp", "jpeg"])
+@pytest.mark.parametrize("with_alpha", [False, True])
+def test_writing(format: Format, with_alpha: bool) -> None:
+    pixels = np.array(photograph())
+    alpha = np.linspace(0, 255, 24 * 32).astype(np.uint8).reshape(24, 32) if with_alpha else None
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    block = exif.tobytes().removeprefix(b"Exif\x00\x00")
+    image = opened(write_image(pixels, alpha, block, format))
+    assert image.mode == ("RGBA" if with_alpha and format != "jpeg" else "RGB")
+    assert image.getexif()[ExifTags.Base.Make] == "Maker"
+    if format == "png":
+        np.testing.assert_array_equal(np.array(image)[..., :3], pixels)
+        assert image.info["srgb"] == 0
+    if with_alpha and format == "jpeg":
+        cover = alpha[..., None] / 255  # type: ignore[index]
+        expected = pixels * cover + 255 * (1 - cover)
+        assert np.abs(np.array(image) - expected).max() <= 12
+    elif with_alpha:
+        np.testing.assert_array_equal(np.array(image)[..., 3], alpha)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("format", ["png", "webp", "jpeg"])
+def test_exif_too_long_for_a_jpeg_is_left_out(format: Format) -> None:
+    assert "exif" not in opened(write_image(np.array(photograph()), None, bytes(70_000), format)).info
+
+
+@pytest.mark.parametrize(("format", "side"), [("webp", 16384), ("jpeg", 65501)])
+def test_sides_a_format_cannot_hold(format: Format, side: int) -> None:
+    with pytest.raises(InvalidParameter, match="ask for png"):
+        write_image(np.zeros((1, side, 3), np.uint8), None, None, format)
+    assert opened(write_image(np.zeros((1, side - 1, 3), np.uint8), None, None, format)).size == (side - 1, 1)
+
+
+def test_alpha_sections() -> None:
+    alpha = np.random.default_rng(1).integers(0, 256, (20, 30)).astype(np.uint8)
+    section = pack_alpha(alpha)
+    assert section.type == SectionType.ALPHA
+    np.testing.assert_array_equal(unpack_alpha(section.data, 30, 20), alpha)
+
+
+ALPHA = pack_alpha(np.random.default_rng(2).integers(0, 256, (20, 30)).astype(np.uint8)).data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        ALPHA[:20],
+        ALPHA[:-60],
+        ALPHA[:60] + bytes(len(ALPHA) - 60),
+        pack_alpha(np.zeros((30, 20), np.uint8)).data,
+        image_file(Image.new("RGB", (30, 20))),
+        image_file(Image.new("1", (30, 20))),
+        image_file(Image.new("L", (30, 20)), "JPEG"),
+        png(60000, 60000, 8, 0, b""),
+        png(30, 20, 4, 0, bytes(20 * 16)),
+        png(30, 20, 8, 0, b"") + png(60000, 60000, 8, 0, b""),
+    ],
+)
+def test_damaged_alpha_sections(data: bytes) -> None:
+    with pytest.raises(MalformedFile, match="alpha section"):
+        unpack_alpha(data, 30, 20)

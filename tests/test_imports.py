@@ -1,0 +1,189 @@
+"""Who may import whom: data flows one way, and torch stays out of everything but one file of the service."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(p for top in ("service", "model") for p in (ROOT / top).rglob("*.py"))
+
+# The longest prefix of a module decides what it may import of this project. Its own room is named where it is allowed.
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "service.version": (),
+    "service.errors": (),
+    "service.logs": (),
+    "service.settings": (),
+    "service.metrics": ("service.engine.job",),
+    "service.api": (
+        "service.api",
+        "service.codec",
+        "service.jobs",
+        "service.engine.job",
+        "service.engine.messages",
+        "service.engine.pool",
+        "service.settings",
+        "service.errors",
+        "service.logs",
+        "service.metrics",
+        "service.version",
+        "model.errors",
+        "model.container",
+    ),
+    "service.codec": (
+        "service.codec",
+        "service.engine.job",
+        "service.errors",
+        "service.logs",
+        "service.metrics",
+        "model.errors",
+        "model.container",
+    ),
+    "service.engine": (
+        "service.engine",
+        "service.errors",
+        "service.settings",
+        "service.logs",
+        "service.metrics",
+        "model.errors",
+        "model.container",
+    ),
+    "service.engine.job": ("model.container",),
+    "service.engine.runner": (
+        "service.engine",
+        "service.errors",
+        "service.settings",
+        "service.logs",
+        "model",
+    ),
+    "service.jobs": ("service.jobs", "service.engine.job", "service.errors", "service.settings", "model.errors"),
+    "service.client": ("service.client", "service.api.app"),
+    "service.cli": ("service", "model"),
+    "service.worker": ("service", "model.errors"),
+    "service": (),
+    "model": ("model.errors", "model.container", "model.config", "model.tiling", "model.types"),
+    "model.errors": (),
+    "model.container": ("model.container", "model.errors"),
+    "model.entropy": ("model.entropy", "model.errors", "model.varint"),  # one integer code for both
+    "model.networks": ("model.networks", "model.errors", "model.config"),
+    "model.diffusion": ("model.diffusion", "model.errors", "model.config"),
+}
+# These put the parts of the codec together, so anything in the library is open to them.
+WHOLE_LIBRARY = (
+    "model.codec",
+    "model.checkpoint",
+    "model.registry",
+    "model.rate_control",
+    "model.training",
+    "model.evaluation",
+    "model.cli",
+)
+
+# Third-party packages that one place alone may know.
+ONLY: dict[str, tuple[str, ...]] = {
+    "torch": ("service.engine.runner", "service.cli", "model"),
+    "PIL": ("service.codec.image_io", "service.cli", "model.evaluation", "model.training", "model.cli"),
+    "constriction": ("model.entropy.coder",),
+    "fastapi": ("service.api",),
+    "starlette": ("service.api",),
+    "prometheus_client": ("service.api", "service.metrics"),
+    "redis": ("service.jobs",),
+    "streaq": ("service.jobs",),
+}
+NEVER_IN_CONTAINER = ("torch", "numpy")
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def within(module: str, prefixes: tuple[str, ...]) -> bool:
+    return any(module == p or module.startswith(p + ".") for p in prefixes)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the modules a file imports, also inside functions; `from a import b` counts as a.b if that is a module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            children = {f"{module}.{alias.name}" for alias in node.names}
+            modules = {c for c in children if is_module(c)}
+            found |= modules
+            if modules != children:
+                found.add(module)
+    return found
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def allowed_for(module: str) -> tuple[str, ...]:
+    if within(module, WHOLE_LIBRARY):
+        return ("model",)
+    return ALLOWED[max((p for p in ALLOWED if within(module, (p,))), key=len)]
+
+
+def faults_of(module: str, imported: set[str]) -> list[str]:
+    """Return a line for each import that the tables forbid."""
+    faults = []
+    for name in sorted(imported):
+        top = name.split(".")[0]
+        own = top in ("service", "model")
+        if own and name not in ("service", "model") and not within(name, allowed_for(module)):
+            faults.append(f"{module} must not import {name}")
+        if top in ONLY and not within(module, ONLY[top]):
+            faults.append(f"{module} must not import {name}")
+        if within(module, ("model.container",)) and top in NEVER_IN_CONTAINER:
+            faults.append(f"{module} must not import {name}")
+    return faults
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_table(path: Path) -> None:
+    assert faults_of(module_of(path), imports_of(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("service.api.routes", "torch"),
+        ("service.api.routes", "model.codec"),
+        ("service.api.routes", "service.engine.runner"),
+        ("service.codec.service", "service.settings"),
+        ("service.codec.service", "service.api.problems"),
+        ("service.codec.limits", "PIL.Image"),
+        ("service.engine.pool", "torch"),
+        ("service.engine.pool", "service.api.app"),
+        ("service.engine.pool", "fastapi"),
+        ("service.errors", "service.logs"),
+        ("model.codec", "service.errors"),
+        ("model.entropy.tables", "model.networks.blocks"),
+        ("model.entropy.tables", "constriction"),
+        ("model.container.header", "numpy"),
+        ("service.brand_new", "service.api"),
+    ],
+)
+def test_the_table_forbids(module: str, imported: str) -> None:
+    assert faults_of(module, {imported})
+
+
+@pytest.mark.parametrize(
+    "module", ["service.api.app", "service.engine.pool", "service.codec.service", "model.container"]
+)
+def test_torch_stays_out_of_a_fresh_interpreter(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({{'torch', 'compressai', 'constriction'}} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
