@@ -67,8 +67,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service": (),
     "model": ("model.errors", "model.container", "model.config", "model.tiling", "model.types"),
     "model.errors": (),
-    "model.container": ("model.container", "model.errors"),
-    "model.entropy": ("model.entropy", "model.errors", "model.varint"),  # one integer code for both
+    "model.varint": ("model.errors",),
+    "model.container": ("model.container", "model.errors", "model.varint"),
+    "model.entropy": ("model.entropy", "model.errors", "model.varint"),
     "model.networks": ("model.networks", "model.errors", "model.config"),
     "model.diffusion": ("model.diffusion", "model.errors", "model.config"),
 }
