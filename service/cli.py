@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -161,10 +162,12 @@ def demo(
         file = pack_to_target(codec, codec.analyse(pixels), quality=quality).data
     decoded = _decode(codec, codec.unpack(file), steps, gamma, None)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / name for name in ("original.png", "demo.cdc", "decoded.png")}
+    paths = {name: folder / name for name in ("original.png", "demo.cdc", "decoded.png", "both.png")}
     paths["original.png"].write_bytes(image_io.write_image(pixels, None, None, "png"))
     paths["demo.cdc"].write_bytes(file)
     paths["decoded.png"].write_bytes(image_io.write_image(decoded, None, None, "png"))
+    both = np.concatenate([pixels, decoded], axis=1)
+    paths["both.png"].write_bytes(image_io.write_image(both, None, None, "png"))
     values = {
         "picture": f"{pixels.shape[1]}x{pixels.shape[0]}",
         "bytes": len(file),
@@ -173,6 +176,7 @@ def demo(
         "original": str(paths["original.png"]),
         "file": str(paths["demo.cdc"]),
         "decoded": str(paths["decoded.png"]),
+        "side_by_side": str(paths["both.png"]),
     }
     report(values, as_json)
 
