@@ -7,22 +7,25 @@ decode   bytes --unpack--> Unpacked --start--> DecodeState --denoise_step (K tim
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.checkpoint import Weights
 from model.config import (
     DEFAULT_GAMMA,
+    ENCODER_MARGIN,
     HYPER_STRIDE,
     LATENT_STRIDE,
     MARGIN,
     MAX_GAMMA,
     TILE,
+    canvas_side,
     padded,
 )
 from model.container import Container, Header, Section, SectionType, pack, parse
@@ -33,8 +36,8 @@ from model.entropy.coder import SYMBOL_LIMIT
 from model.errors import InvalidParameter, UnknownCodec
 from model.networks.lite import interpolate_levels
 from model.precision import faster_dtype
-from model.tiling import Tile, tiles
-from model.types import DecodeState, Injected, Latents, Pixels, Quantised, Unpacked
+from model.tiling import tiles
+from model.types import Analysis, DecodeState, Injected, Latents, Pixels, Quantised, Unpacked
 
 Precision = Literal["auto", "float32", "bfloat16"]
 FINISH_ROWS = 512  # rows converted to 8 bits at a time
@@ -46,6 +49,7 @@ class Tiling:
 
     tile: int = TILE
     margin: int = MARGIN
+    encoder_margin: int = ENCODER_MARGIN
 
 
 class Codec:
@@ -76,13 +80,11 @@ class Codec:
 
     # Encoding -----------------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
-    def analyse(self, pixels: Pixels, between: Callable[[], None] = lambda: None) -> Latents:
-        """Run the encoder once; every rate can be packed from its result.
+    def begin(self, pixels: Pixels) -> Analysis:
+        """Prepare an encode; nothing is computed yet.
 
         Args:
             pixels: uint8 [H, W, 3], sides 1..65535.
-            between: called between tiles; may raise to abandon the work.
 
         Raises:
             InvalidParameter: wrong shape or dtype, or a side too long.
@@ -90,17 +92,30 @@ class Codec:
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise InvalidParameter(f"pixels must be uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
         height, width = pixels.shape[:2]
-        Header(self.codec_id, width, height, 0)  # checks the sides before anything is computed
+        Header(self.codec_id, width, height, 0)  # checks the sides before anything is allocated
         rows, columns = padded(height), padded(width)
         canvas = np.pad(pixels, ((0, rows - height), (0, columns - width), (0, 0)), mode="edge")
         y = torch.empty((self.networks.config.latents, rows // LATENT_STRIDE, columns // LATENT_STRIDE))
-        for tile in self._tiles(rows, columns):
-            between()
-            window = torch.from_numpy(np.ascontiguousarray(canvas[tile.window()])).to(self.device)
-            image = (window.permute(2, 0, 1)[None].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-            part = self.networks.encoder(image)[0].cpu()
-            y[:, *tile.centre(LATENT_STRIDE)] = part[:, *tile.inner(LATENT_STRIDE)]
-        return Latents(y, width, height)
+        cover = tiles(rows, columns, self.tiling.tile, self.tiling.encoder_margin)
+        return Analysis(canvas, Latents(y, width, height), cover, set(range(len(cover))))
+
+    @torch.inference_mode()
+    def analyse_tiles(self, rows: Sequence[tuple[Analysis, int]]) -> None:
+        """Run the encoder once on tiles of equal shape, of any pictures: (picture, number of the tile)."""
+        windows = np.stack([a.canvas[a.tiles[i].window()] for a, i in rows])
+        image = torch.from_numpy(windows).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        y = self.networks.encoder(image.contiguous(memory_format=torch.channels_last)).cpu()
+        for row, (analysis, i) in enumerate(rows):
+            tile = analysis.tiles[i]
+            analysis.latents.y[:, *tile.centre(LATENT_STRIDE)] = y[row, :, *tile.inner(LATENT_STRIDE)]
+            analysis.pending.discard(i)
+
+    def analyse(self, pixels: Pixels) -> Latents:
+        """Run the encoder on a whole picture; every rate can be packed from the result. Raises as `begin`."""
+        analysis = self.begin(pixels)
+        for i in range(len(analysis.tiles)):
+            self.analyse_tiles([(analysis, i)])
+        return analysis.latents
 
     @torch.inference_mode()
     def quantise(self, latents: Latents, rate: int) -> Quantised:
@@ -153,16 +168,20 @@ class Codec:
         steps: int | None = None,
         gamma: float = DEFAULT_GAMMA,
         seed: int | None = None,
-        between: Callable[[], None] = lambda: None,
+        *,
+        keep_x0: bool = False,
     ) -> DecodeState:
-        """Run the conditioner and draw the start noise.
+        """Lay out the canvas and draw the start noise; no network but the time embedding runs.
+
+        A picture smaller than its tile is extended by the last row and column of y_hat: zero padding would change the
+        picture as much as the signal does.
 
         Args:
             unpacked: what `unpack` gave.
             steps: 1..8193, None for the model's default of 17.
             gamma: standard deviation of the start noise, 0..2; 0 starts from zeros.
             seed: of the noise, None for the file's own.
-            between: called between tiles; may raise to abandon the work.
+            keep_x0: keep the present guess of the picture for `preview`.
 
         Raises:
             InvalidParameter: a parameter out of range.
@@ -171,59 +190,88 @@ class Codec:
             raise InvalidParameter(f"gamma must be 0..{MAX_GAMMA:g}, not {gamma}")
         indices = self.schedule.indices(self.default_steps if steps is None else steps)
         header = unpacked.header
-        rows, columns = padded(header.height), padded(header.width)
-        cover = self._tiles(rows, columns)
-        if gamma > 0:
-            noise = normal_noise(unpacked.seed if seed is None else seed, 0, 0, rows, columns)
-            x = torch.from_numpy(noise).mul_(gamma)
-        else:
-            x = torch.zeros((3, rows, columns))
+        rows, columns = canvas_side(header.height), canvas_side(header.width)
+        noise = normal_noise(unpacked.seed if seed is None else seed, 0, 0, rows, columns) if gamma else None
+        x = torch.zeros((3, rows, columns)) if noise is None else torch.from_numpy(noise).mul_(gamma)
         inverse_gain = torch.exp(self._level(self.networks.log_inverse_gain, header.rate)).cpu()
         y_hat = unpacked.quantised.y_hat * inverse_gain[:, None, None]
-        injected = self._inject(y_hat, cover, between)
-        return DecodeState(header, indices, 0, x.to(self.device), injected, header.rate / 255, cover)
+        beyond = (0, columns // LATENT_STRIDE - y_hat.shape[2], 0, rows // LATENT_STRIDE - y_hat.shape[1])
+        y_hat = F.pad(y_hat[None], beyond, mode="replicate")[0].to(self.dtype)
+        cover = tiles(rows, columns, self.tiling.tile, self.tiling.margin)
+        return DecodeState(
+            header=header,
+            alpha_bar=self.schedule.at(torch.tensor([*indices, -1], device=self.device)),
+            embeddings=self._embed(indices, header.rate),
+            position=0,
+            x=x.to(self.device),
+            after=torch.empty_like(x, device=self.device) if len(cover) > 1 else None,
+            x0=torch.zeros_like(x, device=self.device) if keep_x0 else None,
+            y_hat=y_hat,
+            injected=[None] * len(cover),
+            tiles=cover,
+            pending=set(range(len(cover))),
+        )
 
     @torch.inference_mode()
-    def denoise_step(self, state: DecodeState, between: Callable[[], None] = lambda: None) -> None:
-        """Advance `state` by one DDIM step, tile by tile.
+    def condition_tiles(self, rows: Sequence[tuple[DecodeState, int]]) -> None:
+        """Run the conditioner once on tiles of equal shape, of any pictures: (decode, number of the tile)."""
+        windows = [s.y_hat[:, *s.tiles[i].window(LATENT_STRIDE)] for s, i in rows if s.y_hat is not None]
+        y_hat = torch.stack(windows).to(self.device).contiguous(memory_format=torch.channels_last)
+        maps = self.networks.denoiser.inject_context(self.networks.conditioner(y_hat))
+        for row, (state, i) in enumerate(rows):
+            a, b, c = (m[row : row + 1].clone(memory_format=torch.preserve_format) for m in maps)
+            state.injected[i] = (a, b, c)
+            state.pending.discard(i)
+            if not state.pending:
+                state.y_hat, state.pending = None, set(range(len(state.tiles)))
 
-        Centres go to a second canvas that replaces x when the step is complete: margins must still read x_n. If
-        `between` raises, the state is as it was before the step.
+    @torch.inference_mode()
+    def denoise_tiles(self, rows: Sequence[tuple[DecodeState, int]]) -> None:
+        """Run the denoiser once on tiles of equal shape: each row has its own picture, step, rate and noise.
+
+        A decode moves to its next step when all its tiles have been through. If this raises, no decode has moved.
         """
-        index = state.indices[state.position]
-        following = state.indices[state.position + 1] if state.position + 1 < len(state.indices) else -1
-        alpha_from, alpha_to = (self.schedule.at(torch.tensor([i], device=self.device)) for i in (index, following))
-        t = torch.tensor([(index + 1) / self.schedule.length], device=self.device)
-        q = torch.tensor([state.q], device=self.device)
-        embedding = self.networks.denoiser.embed_time(t, q).to(self.dtype)
-        after = torch.empty_like(state.x) if len(state.tiles) > 1 else None
-        for tile in state.tiles:
-            between()
-            a, b, c = (m[:, :, *tile.window(s)] for m, s in zip(state.injected, (4, 8, 16), strict=True))
+        x = torch.stack([s.x[:, *s.tiles[i].window()] for s, i in rows])
+        embedding = torch.stack([s.embeddings[s.position] for s, _ in rows])
+        alpha_from = torch.stack([s.alpha_bar[s.position] for s, _ in rows])
+        alpha_to = torch.stack([s.alpha_bar[s.position + 1] for s, _ in rows])
+        injected = _gather([s.injected[i] for s, i in rows])
 
-            def network(x: Tensor, maps: Injected = (a, b, c)) -> Tensor:
-                x = x.to(self.dtype, memory_format=torch.channels_last)
-                return self.networks.denoiser(x, embedding, maps)  # type: ignore[no-any-return]
+        def network(x: Tensor) -> Tensor:
+            x = x.to(self.dtype, memory_format=torch.channels_last)
+            return self.networks.denoiser(x, embedding, injected)  # type: ignore[no-any-return]
 
-            window = state.x[None, :, *tile.window()]
-            x = ddim_step(network, window, alpha_from, alpha_to, self.schedule.parameterization).x[0]
-            if after is None:
-                after = x
+        step = ddim_step(network, x, alpha_from, alpha_to, self.schedule.parameterization)
+        for row, (state, i) in enumerate(rows):
+            tile = state.tiles[i]
+            if state.x0 is not None:
+                state.x0[:, *tile.centre()] = step.x0[row, :, *tile.inner()]
+            if state.after is None:
+                state.x = step.x[row].clone() if len(rows) > 1 else step.x[row]  # a view would keep all rows alive
             else:
-                after[:, *tile.centre()] = x[:, *tile.inner()]
-        assert after is not None
-        state.x = after
-        state.position += 1
+                state.after[:, *tile.centre()] = step.x[row, :, *tile.inner()]
+            state.pending.discard(i)
+            if not state.pending:
+                if state.after is not None:
+                    state.x, state.after = state.after, state.x
+                state.position += 1
+                state.pending = set(range(len(state.tiles)))
+
+    def denoise_step(self, state: DecodeState) -> None:
+        """Advance one decode by one step, running the conditioner first where it has not run."""
+        if not state.conditioned:
+            for i in range(len(state.tiles)):
+                self.condition_tiles([(state, i)])
+        for i in range(len(state.tiles)):
+            self.denoise_tiles([(state, i)])
+
+    def preview(self, state: DecodeState) -> Pixels | None:
+        """Return the present guess of the picture, uint8 [H, W, 3]; None unless `keep_x0` was set."""
+        return None if state.x0 is None else _to_pixels(state.x0, state.header)
 
     def finish(self, state: DecodeState) -> Pixels:
         """Return the picture, uint8 [H, W, 3], cropped; before the last step it is still noisy."""
-        height, width = state.header.height, state.header.width
-        out = np.empty((height, width, 3), dtype=np.uint8)
-        for top in range(0, height, FINISH_ROWS):
-            rows = state.x[:, top : min(top + FINISH_ROWS, height), :width]
-            levels = (rows * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
-            out[top : top + FINISH_ROWS] = levels.permute(1, 2, 0).cpu().numpy()
-        return out
+        return _to_pixels(state.x, state.header)
 
     def decode(
         self, file: bytes, steps: int | None = None, gamma: float = DEFAULT_GAMMA, seed: int | None = None
@@ -239,29 +287,29 @@ class Codec:
     def _level(self, table: Tensor, rate: int) -> Tensor:
         return interpolate_levels(table, torch.tensor([rate / 255], device=table.device))[0]
 
-    def _tiles(self, rows: int, columns: int) -> list[Tile]:
-        return tiles(rows, columns, self.tiling.tile, self.tiling.margin)
+    def _embed(self, indices: tuple[int, ...], rate: int) -> Tensor:
+        """Embeddings of time and rate at each step, [K, E]."""
+        t = (torch.tensor(indices, device=self.device, dtype=torch.float32) + 1) / self.schedule.length
+        q = torch.full_like(t, rate / 255)
+        return self.networks.denoiser.embed_time(t, q).to(self.dtype)
 
-    def _inject(self, y_hat: Tensor, cover: list[Tile], between: Callable[[], None]) -> Injected:
-        """y_hat [M, h, w] -> the denoiser's injected maps, computed tile by tile, [1, C, ...] each."""
-        networks, (_, h, w) = self.networks, y_hat.shape
-        maps: list[Tensor] = []
-        for tile in cover:
-            between()
-            window = y_hat[None, :, *tile.window(LATENT_STRIDE)].to(self.device, self.dtype)
-            context = networks.conditioner(window.contiguous(memory_format=torch.channels_last))
-            parts: Injected = networks.denoiser.inject_context(context)
-            if len(cover) == 1:
-                return parts
-            if not maps:
-                maps = [
-                    torch.empty(
-                        (1, p.shape[1], h * f, w * f),
-                        dtype=p.dtype,
-                        device=p.device,
-                    ).contiguous(memory_format=torch.channels_last)
-                    for p, f in zip(parts, (4, 2, 1), strict=True)
-                ]
-            for whole, part, stride in zip(maps, parts, (4, 8, 16), strict=True):
-                whole[:, :, *tile.centre(stride)] = part[:, :, *tile.inner(stride)]
-        return maps[0], maps[1], maps[2]
+
+def _gather(maps: list[Injected | None]) -> Injected:
+    """Stack the maps of several tiles into one batch; those of a single tile are used as they are."""
+    present = [m for m in maps if m is not None]
+    if len(present) != len(maps):
+        raise ValueError("a tile is denoised before the conditioner has run on it")
+    if len(present) == 1:
+        return present[0]
+    a, b, c = (torch.cat([m[level] for m in present]) for level in range(3))
+    return a, b, c
+
+
+def _to_pixels(x: Tensor, header: Header) -> Pixels:
+    """x float [3, H, W] in [-1, 1] -> uint8 [height, width, 3], cropped, some rows at a time to bound memory."""
+    out = np.empty((header.height, header.width, 3), dtype=np.uint8)
+    for top in range(0, header.height, FINISH_ROWS):
+        rows = x[:, top : min(top + FINISH_ROWS, header.height), : header.width]
+        levels = (rows * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
+        out[top : top + FINISH_ROWS] = levels.permute(1, 2, 0).cpu().numpy()
+    return out

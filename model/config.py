@@ -6,8 +6,23 @@ from model.errors import InvalidParameter
 
 LATENT_STRIDE = 16  # pixels a side of one latent
 HYPER_STRIDE = 64  # pixels a side of one hyper latent; pictures are padded to multiples of it
-TILE = 2048  # pixels a side: larger canvases are processed in tiles
-MARGIN = 224  # pixels around a tile's centre; beyond the receptive radius (215) of every network of cdc-lite
+TILE = 1024  # pixels a side: larger canvases are processed in tiles
+TILE_SIDES = (
+    64,
+    128,
+    192,
+    256,
+    384,
+    512,
+    640,
+    768,
+    896,
+    TILE,
+)  # sides of decoder tiles: few, so that decodes share batches
+# Pixels around a tile's centre. The receptive radii are 215 (denoiser), 143 (conditioner) and 132 (encoder); what is
+# left at 96 is below 2e-5 of the range with trained weights (docs/benchmarks.md), a hundredth of a level.
+MARGIN = 96
+ENCODER_MARGIN = 144
 DEFAULT_QUALITY = 50
 DEFAULT_GAMMA = 0.8  # the paper's best stochastic setting
 MAX_GAMMA = 2.0
@@ -30,5 +45,10 @@ def quality_of_rate(rate: int) -> int:
 
 
 def padded(side: int) -> int:
-    """Picture side in pixels -> canvas side, the next multiple of 64."""
+    """Picture side in pixels -> the next multiple of 64, as the encoder and the entropy coder see it."""
     return -(-side // HYPER_STRIDE) * HYPER_STRIDE
+
+
+def canvas_side(side: int) -> int:
+    """Picture side in pixels -> side of the decoder's canvas: the next tile side, or the next multiple of 64 beyond."""
+    return next((tile for tile in TILE_SIDES if tile >= side), padded(side))

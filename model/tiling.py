@@ -25,6 +25,11 @@ class Tile:
     y: Span
     x: Span
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of what is computed, in pixels."""
+        return self.y.size, self.x.size
+
     def window(self, stride: int = 1) -> tuple[slice, slice]:
         """Slices of what the tile reads, on a map with `stride` pixels a side."""
         return _slice(self.y.origin, self.y.size, stride), _slice(self.x.origin, self.x.size, stride)

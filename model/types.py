@@ -65,28 +65,63 @@ class Unpacked:
 
 
 @dataclass
+class Analysis:
+    """An encode between two tiles. Only `Codec` changes it.
+
+    Attributes:
+        canvas: uint8 [H, W, 3], padded to multiples of 64 by its last row and column.
+        latents: what is filled in, tile by tile.
+        tiles: what covers the canvas.
+        pending: numbers of the tiles that are still to be computed.
+    """
+
+    canvas: Pixels
+    latents: Latents
+    tiles: list[Tile]
+    pending: set[int]
+
+
+@dataclass
 class DecodeState:
-    """A decode between two denoising steps. Only `Codec` changes it.
+    """A decode between two tiles. Only `Codec` changes it.
 
     Attributes:
         header: of the file.
-        indices: schedule indices, noisiest first.
-        position: how many steps are done, 0..len(indices).
-        x: x_n, float32 [3, H, W] of the padded canvas.
-        injected: step-invariant maps of the denoiser, [1, C, H/s, W/s] each.
-        q: rate in [0, 1].
+        alpha_bar: float32 [K + 1], from the noisiest step's to 1 (the clean picture).
+        embeddings: of time and rate at each step, [K, E].
+        position: how many steps are done, 0..K.
+        x: x_n, float32 [3, H, W] of the canvas.
+        after: x of the next step, filled in tile by tile; margins must still read x_n, hence a second canvas.
+        x0: the present guess of the picture, float32 [3, H, W]; kept only where previews are asked for.
+        y_hat: after the inverse gain, [M, H/16, W/16]; dropped when every tile is conditioned.
+        injected: step-invariant maps of the denoiser for each tile, None before the conditioner has run on it.
         tiles: what covers the canvas.
+        pending: numbers of the tiles that this step, or the conditioner, still has to compute.
     """
 
     header: Header
-    indices: tuple[int, ...]
+    alpha_bar: Tensor
+    embeddings: Tensor
     position: int
     x: Tensor
-    injected: Injected
-    q: float
+    after: Tensor | None
+    x0: Tensor | None
+    y_hat: Tensor | None
+    injected: list[Injected | None]
     tiles: list[Tile]
+    pending: set[int]
+
+    @property
+    def steps(self) -> int:
+        """K, the number of steps of the whole decode."""
+        return len(self.embeddings)
+
+    @property
+    def conditioned(self) -> bool:
+        """True when the conditioner has run on every tile, so that denoising may begin."""
+        return self.y_hat is None
 
     @property
     def done(self) -> bool:
         """True when x is the decoded picture."""
-        return self.position == len(self.indices)
+        return self.position == self.steps

@@ -220,7 +220,7 @@ def _decode(codec: Codec, unpacked: Any, steps: int | None, gamma: float, seed: 
     state = codec.start(unpacked, steps, gamma, seed)
     columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("decoding", total=len(state.indices))
+        task = progress.add_task("decoding", total=state.steps)
         while not state.done:
             codec.denoise_step(state)
             progress.advance(task)

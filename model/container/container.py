@@ -9,8 +9,8 @@ from enum import IntEnum
 import google_crc32c
 
 from model.container.header import Header, read_header
-from model.varint import decode_varint, encode_varint
 from model.errors import ChecksumMismatch, InvalidParameter, MalformedFile, TruncatedFile, UnsupportedVersion
+from model.varint import decode_varint, encode_varint
 
 CRC_BYTES = 4
 MAX_SECTIONS = 16

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.varint import decode_varint, encode_varint
 from model.errors import InvalidParameter, LimitExceeded, MalformedFile, NotACdcFile, TruncatedFile, UnsupportedVersion
+from model.varint import decode_varint, encode_varint
 
 MAGIC = b"\x8fCDC\r\n\x1a\n"  # high bit and CR LF, as PNG: a transfer that strips or translates either is found at once
 VERSION = 1

@@ -14,9 +14,9 @@ import constriction
 import numpy as np
 import numpy.typing as npt
 
-from model.varint import decode_varint, encode_varint
 from model.entropy.tables import Tables
 from model.errors import CodecError, CorruptStream
+from model.varint import decode_varint, encode_varint
 
 SYMBOL_LIMIT = 1 << 15  # |symbol| <= this: an encoder clamps, a decoder refuses more
 Symbols = npt.NDArray[np.int32]

@@ -78,7 +78,7 @@ class Runner:
     def _encode(self, request: EncodeRequest, check: Callable[[], None]) -> EncodeResult:
         codec = self.registry.get(request.model)
         start = time.perf_counter()
-        latents = codec.analyse(request.pixels, check)
+        latents = codec.analyse(request.pixels)
         analysed = time.perf_counter()
         packed = pack_to_target(
             codec,
@@ -108,11 +108,11 @@ class Runner:
         begin = time.perf_counter()
         unpacked = codec.unpack(container)
         entropy_done = time.perf_counter()
-        state = codec.start(unpacked, request.steps, request.gamma, request.seed, check)
-        steps = len(state.indices)
+        state = codec.start(unpacked, request.steps, request.gamma, request.seed)
+        steps = state.steps
         while not state.done:
             check()
-            codec.denoise_step(state, check)
+            codec.denoise_step(state)
             on_progress(Progress(state.position, steps))
         pixels = codec.finish(state)
         return DecodeResult(

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from model.container import Header, Section, SectionType, pack, parse, read_header
 from model.container.header import MAGIC, MAX_SIDE
-from model.varint import decode_varint, encode_varint
 from model.errors import (
     ChecksumMismatch,
     FileError,
@@ -18,6 +17,7 @@ from model.errors import (
     TruncatedFile,
     UnsupportedVersion,
 )
+from model.varint import decode_varint, encode_varint
 
 CODEC_ID = bytes(range(8))
 HEADER = Header(CODEC_ID, 768, 512, 128)
