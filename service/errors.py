@@ -1,20 +1,20 @@
 """What the service itself can refuse or fail at, apart from the codec's own errors. Knows no HTTP.
 
-    ServiceError
-    |-- ImageError                   the upload is not a picture we take
-    |   |-- UnsupportedImage         not an image, or a kind that is not accepted
-    |   |-- BrokenImage              an accepted kind whose data is damaged
-    |   `-- AnimatedImage            more than one frame, and the caller did not ask for the first
-    |-- TooLarge                     more bytes, pixels or work than the service takes
-    |   |-- BodyTooLarge             bytes of the body
-    |   |-- TooManyPixels            pixels of the picture
-    |   `-- TooMuchWork              pixels x steps
-    |-- Busy                         too much work is waiting; `retry_after` says when to come back
-    |-- Draining                     the service is shutting down
-    |-- NotReady                     the worker is still loading its models
-    |-- Cancelled                    the caller went away
-    |-- DeadlineExceeded             the deadline of the request passed
-    `-- WorkerFailed                 the worker process died twice on this request
+ServiceError
+|-- ImageError                   the upload is not a picture we take
+|   |-- UnsupportedImage         not an image, or a kind that is not accepted
+|   |-- BrokenImage              an accepted kind whose data is damaged
+|   `-- AnimatedImage            more than one frame, and the caller did not ask for the first
+|-- TooLarge                     more bytes, pixels or work than the service takes
+|   |-- BodyTooLarge             bytes of the body
+|   |-- TooManyPixels            pixels of the picture
+|   `-- TooMuchWork              pixels x steps
+|-- Busy                         too much work is waiting; `retry_after` says when to come back
+|-- Draining                     the service is shutting down
+|-- NotReady                     the worker is still loading its models
+|-- Cancelled                    the caller went away
+|-- DeadlineExceeded             the deadline of the request passed
+`-- WorkerFailed                 the worker process died twice on this request
 """
 
 from __future__ import annotations

@@ -9,11 +9,19 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from service.engine.job import EngineStatus
+from service.engine.messages import Ticked
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120)
 _BPP = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1, 1.5, 2, 3, 4)
 _PIXELS = (1e4, 1e5, 2.5e5, 5e5, 1e6, 2e6, 4e6, 8e6, 12e6, 24e6, 50e6, 100e6)
 _STEPS = (1, 2, 4, 8, 12, 17, 25, 33, 50, 65, 100, 200, 500)
+_ROWS = (1, 2, 4, 8, 16, 32, 64)
+_RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+
+
+def _rows_label(rows: int) -> str:
+    """Rows as a label: the next power of two, so that a tile has at most seven."""
+    return str(1 << (rows - 1).bit_length())
 
 
 class Metrics:
@@ -26,6 +34,7 @@ class Metrics:
         bpp: bits per pixel of encoded pictures.
         pixels: pixels of encoded and decoded pictures.
         steps: denoising steps of decodes.
+        step_seconds: of denoising passes; batch_rows, batch_fill: of all passes.
         entropy_failures: files with a right checksum whose symbols make no sense.
     """
 
@@ -45,12 +54,33 @@ class Metrics:
         self.entropy_failures = Counter(
             "cdc_entropy_failures_total", "Files whose entropy-coded symbols make no sense", registry=self.registry
         )
+        self.step_seconds = Histogram(
+            "cdc_denoise_step_seconds",
+            "Seconds of a denoising pass by tile and rows",
+            ("tile", "rows"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.batch_rows = Histogram(
+            "cdc_batch_rows", "Rows of a forward pass", ("kind",), buckets=_ROWS, registry=self.registry
+        )
+        self.batch_fill = Histogram(
+            "cdc_batch_fill_ratio", "Rows of a forward pass / rows it may hold", buckets=_RATIOS, registry=self.registry
+        )
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
     def watch(self, status: Callable[[], EngineStatus]) -> None:
         """Report the engine's own figures, asked for at every scrape."""
         self.registry.register(_EngineCollector(status))
+
+    def observe_tick(self, tick: Ticked) -> None:
+        """Add one forward pass of the engine."""
+        if tick.kind == "denoise":
+            tile = f"{tick.shape[1]}x{tick.shape[0]}"
+            self.step_seconds.labels(tile, _rows_label(tick.rows)).observe(tick.seconds)
+        self.batch_rows.labels(tick.kind).observe(tick.rows)
+        self.batch_fill.observe(tick.rows / tick.capacity)
 
     def observe_stages(self, route: str, seconds: Mapping[str, float]) -> None:
         """Add the stages of one request to the durations."""
@@ -70,4 +100,7 @@ class _EngineCollector(Collector):
         jobs.add_metric(("running",), status.running)
         yield jobs
         yield CounterMetricFamily("cdc_worker_restarts", "Times a worker was replaced", value=status.restarts)
+        yield GaugeMetricFamily(
+            "cdc_backlog_device_seconds", "Estimated device time of accepted work", value=status.backlog_seconds
+        )
         yield GaugeMetricFamily("cdc_ready", "1 while the engine takes work", value=float(status.ready))

@@ -58,8 +58,14 @@ class Settings(BaseSettings):
     max_deadline_s: float = Field(
         default=3600.0, gt=0, description="Longest deadline; a later X-Deadline-Ms is cut to it."
     )
-    max_waiting: int = Field(
-        default=64, ge=0, le=100_000, description="Requests that may wait for the worker before a 429."
+    max_waiting: int = Field(default=256, ge=0, le=100_000, description="Requests in flight on a device before a 429.")
+    max_backlog_s: float = Field(
+        default=120.0, gt=0, description="Estimated device seconds that may wait on a device before a 429."
+    )
+    memory_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Memory for the pictures in work on a device before a 429; 0: half of the machine's.",
     )
     grace_s: float = Field(
         default=30.0, ge=0, le=3600, description="Seconds running work has left once the service stops."
@@ -70,6 +76,18 @@ class Settings(BaseSettings):
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="Arithmetic of the networks.")
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the worker; 0: all cores.")
+    devices: str = Field(
+        default="auto",
+        pattern=r"^(auto|(cpu|cuda:\d+)(,\s*(cpu|cuda:\d+))*)$",
+        description="Devices, one worker each: `cpu`, `cuda:0,cuda:1`, or `auto` for all GPUs, else the CPU.",
+    )
+    cache_dir: Path = Field(
+        default=Path("~/.cache/cdc").expanduser(), description="Folder of measured speed profiles; may be unwritable."
+    )
+    tick_s: float = Field(default=0.5, gt=0, le=60, description="Longest time of one forward pass, in seconds.")
+    batching: bool = Field(
+        default=True, description="Share forward passes between requests; off: one request at a time."
+    )
 
     @field_validator("cors_origins", mode="before")
     @classmethod

@@ -18,7 +18,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service.errors": (),
     "service.logs": (),
     "service.settings": (),
-    "service.metrics": ("service.engine.job",),
+    "service.metrics": ("service.engine.job", "service.engine.messages"),
     "service.api": (
         "service.api",
         "service.codec",

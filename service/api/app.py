@@ -53,9 +53,9 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         SettingsError: the environment holds a value out of range.
     """
     settings = settings or load_settings()
-    if engine is None:
-        engine = _pool(settings)
     metrics = Metrics()
+    if engine is None:
+        engine = _pool(settings, metrics)
     metrics.watch(engine.status)
     limits = Limits(settings.max_pixels, settings.max_steps, settings.max_pixel_steps)
     pixels = Budget(settings.max_pixels_in_flight, "pixels")
@@ -85,13 +85,30 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     return app
 
 
-def _pool(settings: Settings) -> Engine:
-    """Return the engine with its own worker process, which is started with the application."""
+def _pool(settings: Settings, metrics: Metrics) -> Engine:
+    """Return the engine with a worker process for each device; they are started with the application."""
     from service.engine.messages import RunnerOptions
-    from service.engine.pool import PoolEngine
+    from service.engine.pool import PoolEngine, devices
 
-    options = RunnerOptions(settings.models_dir, settings.precision, settings.threads)
-    return PoolEngine(options, settings.max_waiting)
+    options = [
+        RunnerOptions(
+            models_dir=settings.models_dir,
+            precision=settings.precision,
+            threads=settings.threads,
+            device=device,
+            cache_dir=settings.cache_dir,
+            tick_seconds=settings.tick_s,
+            batching=settings.batching,
+        )
+        for device in devices(settings.devices)
+    ]
+    return PoolEngine(
+        options,
+        max_waiting=settings.max_waiting,
+        max_backlog_seconds=settings.max_backlog_s,
+        memory_bytes=settings.memory_bytes,
+        on_tick=metrics.observe_tick,
+    )
 
 
 def _add_layers(app: FastAPI, settings: Settings, metrics: Metrics) -> None:

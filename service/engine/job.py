@@ -82,6 +82,8 @@ class DecodeRequest:
         gamma: standard deviation of the start noise, 0..2; 0 is deterministic.
         seed: 0..2**63-1 for the start noise; None derives one from the file, so that the default is reproducible.
         max_pixels: refuse pictures with more pixels.
+        deterministic: every tile has a forward pass of its own: bit-equal on one type of device, whatever the load.
+        previews: send the present guess of the picture with every step.
     """
 
     data: bytes
@@ -90,6 +92,8 @@ class DecodeRequest:
     gamma: float = 0.8
     seed: int | None = None
     max_pixels: int | None = None
+    deterministic: bool = False
+    previews: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,10 +114,14 @@ class DecodeResult:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a request is: `step` of `steps` denoising steps are done."""
+    """How far a request is: `step` of `steps` denoising steps are done.
+
+    `preview` is the present guess of the picture, uint8 [H, W, 3], where it was asked for.
+    """
 
     step: int
     steps: int
+    preview: Pixels | None = field(default=None, compare=False)
 
 
 Request = EncodeRequest | DecodeRequest
@@ -131,6 +139,7 @@ class EngineStatus:
         waiting: requests accepted and not yet started.
         running: requests being worked on.
         restarts: times a worker process died and was replaced.
+        backlog_seconds: estimated device time of everything accepted and not done.
     """
 
     ready: bool
@@ -138,6 +147,7 @@ class EngineStatus:
     waiting: int
     running: int
     restarts: int
+    backlog_seconds: float = 0.0
 
 
 class Engine(Protocol):

@@ -11,11 +11,25 @@ from service.engine.job import ModelInfo, Progress, Request, Result
 
 @dataclass(frozen=True)
 class RunnerOptions:
-    """How a worker runs: folder of further weights, arithmetic, CPU threads (0: all cores)."""
+    """How a worker runs.
+
+    Attributes:
+        models_dir: folder of further weights files.
+        precision: arithmetic of the decoder's networks.
+        threads: CPU threads, 0 for all cores.
+        device: "cpu", "cuda:N", or "auto" (the first GPU if there is one).
+        cache_dir: folder of speed profiles; None measures at every start.
+        tick_seconds: longest time of one forward pass.
+        batching: False runs one request at a time, for comparison.
+    """
 
     models_dir: Path | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int = 0
+    device: str = "cpu"
+    cache_dir: Path | None = None
+    tick_seconds: float = 0.5
+    batching: bool = True
 
 
 @dataclass(frozen=True)
@@ -35,14 +49,16 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Ready:
-    """From the worker: models are loaded and warm."""
+    """From the worker: models are loaded and warm. `seconds_per_cost` is of one pixel and denoising step."""
 
     models: tuple[ModelInfo, ...]
+    device: str
+    seconds_per_cost: float
 
 
 @dataclass(frozen=True)
 class Started:
-    """From the worker: the job has left the queue."""
+    """From the worker: the job is prepared and its first tile may run in the next tick."""
 
     job: int
 
@@ -71,5 +87,16 @@ class Failed:
     error: Exception
 
 
+@dataclass(frozen=True)
+class Ticked:
+    """From the worker: one forward pass; `rows` of `capacity` tiles of `shape` (height, width) in pixels."""
+
+    kind: str
+    shape: tuple[int, int]
+    rows: int
+    capacity: int
+    seconds: float
+
+
 ToWorker = Submit | Cancel | None  # None: finish and leave
-FromWorker = Ready | Started | Advanced | Finished | Failed
+FromWorker = Ready | Started | Advanced | Finished | Failed | Ticked

@@ -1,16 +1,15 @@
-"""The API's side of the engine: a spawned worker process, watched and replaced when it dies. Never imports torch."""
+"""The API's side of the engine: one worker process a device, watched and replaced when it dies. Never imports torch."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from typing import Any, cast
+from pathlib import Path
+from typing import cast
 
+from service.engine.admission import GUESSED_SECONDS_PER_COST, Estimate, Gate, default_memory, estimate
 from service.engine.job import (
     DecodeRequest,
     DecodeResult,
@@ -32,91 +31,106 @@ from service.engine.messages import (
     RunnerOptions,
     Started,
     Submit,
-    ToWorker,
+    Ticked,
 )
+from service.engine.worker_process import WorkerProcess
 from service.errors import Busy, Draining, NotReady, WorkerFailed
 
 log = logging.getLogger(__name__)
 MAX_TRIES = 2  # a request is tried once more when the worker dies on it
 RESTART_DELAYS = (0.0, 1.0, 2.0, 5.0, 15.0)  # seconds before start n in a row that never became ready
-GUESSED_SECONDS = 5.0  # per request, until one has been measured
 
 
 @dataclass
 class _Job:
     request: Request
+    estimate: Estimate
     future: asyncio.Future[Result]
     on_progress: OnProgress | None
+    slot: _Slot | None = None
     tries: int = 0
     running: bool = False
+    share_done: float = 0.0  # 0..1
+
+    @property
+    def cost_left(self) -> float:
+        return self.estimate.cost * (1 - self.share_done)
 
 
-@dataclass
-class _Worker:
-    """One process, its pipe, and the thread that writes to it (a large picture may block the pipe)."""
+@dataclass(eq=False)
+class _Slot:
+    """One device: its options and the worker that has it now."""
 
-    process: multiprocessing.process.BaseProcess
-    pipe: Connection
-    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "cdc-pipe"))
+    options: RunnerOptions
+    worker: WorkerProcess | None = None
+    ready: bool = False
+    failed_starts: int = 0
+    seconds_per_cost: float = GUESSED_SECONDS_PER_COST
+    jobs: dict[int, _Job] = field(default_factory=dict)
 
-    def send(self, message: ToWorker) -> None:
-        self.writer.submit(self._write, message)
-
-    def _write(self, message: ToWorker) -> None:
-        try:
-            self.pipe.send(message)
-        except (OSError, ValueError):  # the process has died: the reader notices and the job is sent again
-            log.info("the worker's pipe is closed")
+    @property
+    def backlog_seconds(self) -> float:
+        return self.seconds_per_cost * sum(job.cost_left for job in self.jobs.values())
 
 
 class PoolEngine:
-    """An `Engine` with one worker process that runs requests in order of arrival.
+    """An `Engine` with one worker process for each device.
 
-    All methods belong to one event loop; messages of the worker are handed to it by a reader thread.
+    All methods belong to one event loop; messages of the workers are handed to it by reader threads.
     """
 
-    def __init__(self, options: RunnerOptions, max_waiting: int = 64) -> None:
+    def __init__(
+        self,
+        options: Sequence[RunnerOptions],
+        *,
+        max_waiting: int = 64,
+        max_backlog_seconds: float = 120.0,
+        memory_bytes: int = 0,
+        on_tick: Callable[[Ticked], None] = lambda _: None,
+    ) -> None:
         """Nothing is started yet.
 
         Args:
-            options: passed to the worker.
-            max_waiting: requests that may wait beyond the running one; more are refused with `Busy`.
+            options: one for each device.
+            max_waiting: requests in flight on a device beyond one; more are refused with `Busy`.
+            max_backlog_seconds: device time that may wait on each device.
+            memory_bytes: for the pictures in work on each device; 0 is half of the machine's memory.
+            on_tick: called with every forward pass.
         """
-        self._options = options
+        self._slots = [_Slot(o) for o in options]
         self._max_waiting = max_waiting
-        self._jobs: dict[int, _Job] = {}
+        self._gate = Gate(max_backlog_seconds, memory_bytes or default_memory() // len(self._slots))
+        self._on_tick = on_tick
         self._next_job = 0
-        self._worker: _Worker | None = None
         self._models: tuple[ModelInfo, ...] = ()
-        self._ready = self._draining = False
-        self._restarts = self._failed_starts = 0
-        self._seconds_per_job = GUESSED_SECONDS
+        self._draining = False
+        self._restarts = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._respawn: asyncio.TimerHandle | None = None
+        self._respawns: set[asyncio.TimerHandle] = set()
 
     async def start(self) -> None:
-        """Spawn the worker; returns at once. `status().ready` turns true when its models are warm."""
-        self._loop = asyncio.get_running_loop()
-        self._spawn()
+        """Spawn the workers; returns at once. `status().ready` turns true when the first one is warm."""
+        for slot in self._slots:
+            self._spawn(slot)
 
     async def stop(self, grace: float) -> None:
-        """Refuse new work, wait up to `grace` seconds for what is in flight, then end the worker."""
+        """Refuse new work, wait up to `grace` seconds for what is in flight, then end the workers."""
         self._draining = True
         try:
             async with asyncio.timeout(grace):
                 await self._idle.wait()
         except TimeoutError:
-            log.warning("grace time over with %d requests in flight", len(self._jobs))
-        if self._respawn is not None:
-            self._respawn.cancel()
-        for job in self._jobs.values():
+            log.warning("grace time over with %d requests in flight", len(self._jobs()))
+        for handle in self._respawns:
+            handle.cancel()
+        for job in self._jobs():
             if not job.future.done():
                 job.future.set_exception(Draining("the service is shutting down"))
-        if (worker := self._worker) is not None:
-            self._worker = None
-            await asyncio.to_thread(_end, worker)
+        workers = [slot.worker for slot in self._slots if slot.worker is not None]
+        for slot in self._slots:
+            slot.worker, slot.ready = None, False
+        await asyncio.gather(*(asyncio.to_thread(worker.end) for worker in workers))
 
     async def encode(self, request: EncodeRequest) -> EncodeResult:
         """See `Engine.encode`."""
@@ -132,129 +146,125 @@ class PoolEngine:
 
     def status(self) -> EngineStatus:
         """See `Engine.status`."""
-        running = sum(job.running for job in self._jobs.values())
-        return EngineStatus(self._ready, self._draining, len(self._jobs) - running, running, self._restarts)
+        jobs = self._jobs()
+        running = sum(job.running for job in jobs)
+        return EngineStatus(
+            ready=any(slot.ready for slot in self._slots),
+            draining=self._draining,
+            waiting=len(jobs) - running,
+            running=running,
+            restarts=self._restarts,
+            backlog_seconds=sum(slot.backlog_seconds for slot in self._slots),
+        )
+
+    def seconds_of(self, cost: float) -> float:
+        """Seconds until a request of that cost, in pixels of a denoising step, would be done if it came now."""
+        slot = self._least_busy()
+        return slot.backlog_seconds + slot.seconds_per_cost * cost
+
+    # Requests -----------------------------------------------------------------------------------------------------
 
     async def _submit(self, request: Request, on_progress: OnProgress | None) -> Result:
         if self._draining:
             raise Draining("the service is shutting down")
-        if self._loop is None or not self._models:
+        if not self._models:
             raise NotReady("the models are still being loaded")
-        if len(self._jobs) > self._max_waiting:
-            wait = self._seconds_per_job * len(self._jobs)
-            raise Busy(f"{len(self._jobs)} requests are waiting", retry_after=wait)
+        slot, new = self._least_busy(), estimate(request, self._models)
+        if len(slot.jobs) > self._max_waiting:
+            raise Busy(f"{len(slot.jobs)} requests are waiting", retry_after=max(1.0, slot.backlog_seconds))
+        self._gate.check(new, slot.backlog_seconds, sum(job.estimate.bytes for job in slot.jobs.values()))
         number, self._next_job = self._next_job, self._next_job + 1
-        job = _Job(request, self._loop.create_future(), on_progress)
-        self._jobs[number] = job
+        job = _Job(request, new, asyncio.get_running_loop().create_future(), on_progress)
         self._idle.clear()
-        if self._ready:
-            self._send(number, job)
+        self._assign(number, job, slot)
         try:
             return await job.future
         except asyncio.CancelledError:
-            if self._worker is not None:
-                self._worker.send(Cancel(number))
+            if job.slot is not None and job.slot.worker is not None:
+                job.slot.worker.send(Cancel(number))
             raise
         finally:
-            del self._jobs[number]
-            if not self._jobs:
+            if job.slot is not None:
+                del job.slot.jobs[number]
+            if not self._jobs():
                 self._idle.set()
 
-    def _send(self, number: int, job: _Job) -> None:
-        assert self._worker is not None
-        job.tries += 1
-        self._worker.send(Submit(number, job.request))
+    def _assign(self, number: int, job: _Job, slot: _Slot) -> None:
+        """Give a request to a device; where its worker is not ready, it is sent when that is."""
+        if job.slot is not None:
+            del job.slot.jobs[number]
+        job.slot, job.running, job.share_done = slot, False, 0.0
+        slot.jobs[number] = job
+        if slot.ready and slot.worker is not None:
+            job.tries += 1
+            slot.worker.send(Submit(number, job.request))
 
-    # The worker process -------------------------------------------------------------------------------------------
+    def _least_busy(self) -> _Slot:
+        return min(self._slots, key=lambda s: (not s.ready, s.backlog_seconds, len(s.jobs)))
 
-    def _spawn(self) -> None:
-        from service.engine.process import run_worker
+    def _jobs(self) -> list[_Job]:
+        return [job for slot in self._slots for job in slot.jobs.values()]
 
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=run_worker, args=(theirs, self._options), name="cdc-worker", daemon=True)
-        process.start()
-        theirs.close()
-        self._worker = _Worker(process, ours)
-        threading.Thread(target=self._read, args=(self._worker,), name="cdc-reader", daemon=True).start()
+    # Workers ------------------------------------------------------------------------------------------------------
 
-    def _read(self, worker: _Worker) -> None:
-        """Thread: pass messages to the event loop until the process is gone."""
-        assert self._loop is not None
-        message: Any
-        while True:
-            try:
-                message = worker.pipe.recv()
-            except Exception:  # EOFError, OSError, or a message cut short by a kill: in every case the worker is lost
-                message = None
-            try:
-                if message is None:
-                    self._loop.call_soon_threadsafe(self._lost, worker)
-                    return
-                self._loop.call_soon_threadsafe(self._handle, worker, message)
-            except RuntimeError:  # the event loop is closed: the service is gone
-                return
+    def _spawn(self, slot: _Slot) -> None:
+        slot.worker = WorkerProcess(
+            slot.options,
+            lambda worker, message: self._handle(slot, worker, message),
+            lambda worker: self._lost(slot, worker),
+        )
 
-    def _handle(self, worker: _Worker, message: FromWorker) -> None:
-        if worker is not self._worker:
+    def _handle(self, slot: _Slot, worker: WorkerProcess, message: FromWorker) -> None:
+        if worker is not slot.worker:
             return
         if isinstance(message, Ready):
-            self._models, self._ready, self._failed_starts = message.models, True, 0
-            for number, waiting in self._jobs.items():
-                self._send(number, waiting)
-            return
-        job = self._jobs.get(message.job)
-        if job is None or job.future.done():  # cancelled in the meantime
-            return
+            self._models, slot.seconds_per_cost = message.models, message.seconds_per_cost
+            slot.ready, slot.failed_starts = True, 0
+            for number, waiting in list(slot.jobs.items()):
+                self._assign(number, waiting, slot)
+        elif isinstance(message, Ticked):
+            self._on_tick(message)
+        elif (job := slot.jobs.get(message.job)) is not None and not job.future.done():  # else: cancelled meanwhile
+            self._tell(job, message)
+
+    def _tell(self, job: _Job, message: Started | Advanced | Finished | Failed) -> None:
         if isinstance(message, Started):
             job.running = True
         elif isinstance(message, Advanced):
+            job.share_done = message.progress.step / message.progress.steps
             if job.on_progress is not None:
                 job.on_progress(message.progress)
         elif isinstance(message, Finished):
-            self._measure(message.result)
             job.future.set_result(message.result)
-        elif isinstance(message, Failed):
+        else:
             job.future.set_exception(message.error)
 
-    def _measure(self, result: Result) -> None:
-        """Keep a moving average of seconds per request, for Retry-After."""
-        seconds = sum(v for k, v in result.seconds.items() if k != "queue")
-        self._seconds_per_job += 0.2 * (seconds - self._seconds_per_job)
-
-    def _lost(self, worker: _Worker) -> None:
-        """The worker died: replace it, try what it held once more."""
-        if worker is not self._worker:
+    def _lost(self, slot: _Slot, worker: WorkerProcess) -> None:
+        """A worker died: replace it; what it held goes to another device, or waits for the new one."""
+        if worker is not slot.worker:
             return
-        self._worker = None
-        if not self._ready:
-            self._failed_starts += 1
-        self._ready = False
+        worker.close()
+        log.error("worker died with exit code %s, %d requests in flight", worker.exit_code, len(slot.jobs))
+        slot.failed_starts += not slot.ready
+        slot.worker, slot.ready = None, False
         self._restarts += 1
-        worker.process.join(timeout=1)
-        log.error("worker died with exit code %s; %d requests in flight", worker.process.exitcode, len(self._jobs))
-        worker.pipe.close()
-        worker.writer.shutdown(wait=False)
-        for job in self._jobs.values():
-            if job.running and job.tries >= MAX_TRIES and not job.future.done():
+        for number, job in list(slot.jobs.items()):
+            if job.future.done():
+                continue
+            if not job.running:
+                job.tries = 0  # it was only waiting: not its fault
+            if job.tries >= MAX_TRIES:
                 job.future.set_exception(WorkerFailed("the worker died twice on this request"))
-            elif not job.running and job.tries:
-                job.tries -= 1  # it was only waiting: not its fault
-            job.running = False
-        assert self._loop is not None
-        delay = RESTART_DELAYS[min(self._failed_starts, len(RESTART_DELAYS) - 1)]
-        self._respawn = self._loop.call_later(delay, self._spawn)
+            else:
+                self._assign(number, job, self._least_busy())
+        delay = RESTART_DELAYS[min(slot.failed_starts, len(RESTART_DELAYS) - 1)]
+        handle = asyncio.get_running_loop().call_later(delay, self._spawn, slot)
+        self._respawns = {h for h in self._respawns if not h.cancelled() and h.when() > handle.when() - 60} | {handle}
 
 
-def _end(worker: _Worker) -> None:
-    """Ask the process to leave, then make it."""
-    worker.send(None)
-    worker.process.join(timeout=1)
-    if worker.process.is_alive():
-        worker.process.terminate()
-        worker.process.join(timeout=5)
-    if worker.process.is_alive():
-        worker.process.kill()
-        worker.process.join()
-    worker.writer.shutdown(wait=True, cancel_futures=True)
-    worker.pipe.close()
+def devices(setting: str) -> list[str]:
+    """`CDC_DEVICES` -> device names: "auto" is every NVIDIA GPU of the machine, or the CPU if there is none."""
+    if setting != "auto":
+        return [name.strip() for name in setting.split(",")]
+    gpus = sorted(p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*"))
+    return [f"cuda:{number}" for number in range(len(gpus))] or ["cpu"]

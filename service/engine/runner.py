@@ -1,63 +1,203 @@
-"""The worker's side of the engine: the only file of the service that knows torch and the codec.
-
-Requests run one after the other, in the order they came; between any two denoising steps a cancelled one is dropped.
-"""
+"""The device side of the engine: the only file of the service that knows torch and the codec."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import queue
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from model.container import parse
-from model.errors import CodecError
+from model.codec import Codec
+from model.container import Container, parse
 from model.rate_control import pack_to_target
 from model.registry import DEFAULT_MODEL, Registry
-from service.engine.job import (
-    DecodeRequest,
-    DecodeResult,
-    EncodeRequest,
-    EncodeResult,
-    ModelInfo,
-    OnProgress,
-    Progress,
-    Request,
-    Result,
-)
-from service.engine.messages import Advanced, Cancel, Failed, Finished, Ready, RunnerOptions, Started, Submit
-from service.errors import Busy, Cancelled, ServiceError
+from model.types import Analysis, DecodeState, Unpacked
+from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, EncodeResult, ModelInfo, Progress, Request
+from service.engine.loop import Loop, Work
+from service.engine.messages import Cancel, Ready, RunnerOptions, Submit
+from service.engine.profile import Profile, cached, measure
+from service.engine.scheduler import WEIGHT, Key, Kind, Unit
 
 log = logging.getLogger(__name__)
 WARM_UP_SIDE = 64
+PROBE_ROUNDS = 3
+
+
+class EncodeWork:
+    """An encode: pad (CPU thread), encoder tiles (device), hyper-encoder and entropy coding (CPU thread)."""
+
+    def __init__(self, job: int, request: EncodeRequest, codec: Codec) -> None:
+        self.codec = codec
+        self._job = job
+        self._request = request
+        self._offered = False
+        self.analysis: Analysis
+
+    def prepare(self) -> None:
+        """Pad the picture."""
+        self.analysis = self.codec.begin(self._request.pixels)
+
+    def cost(self) -> float:
+        """Cost of the encoder's tiles."""
+        return WEIGHT["analyse"] * sum(t.shape[0] * t.shape[1] for t in self.analysis.tiles)
+
+    def ready(self) -> list[Unit]:
+        """All tiles at once: they do not depend on each other."""
+        if self._offered:
+            return []
+        self._offered = True
+        name = self.codec.info.name
+        return [Unit(self._job, i, Key(name, "analyse", t.shape)) for i, t in enumerate(self.analysis.tiles)]
+
+    def progress(self) -> None:
+        """An encode has no steps."""
+
+    def done(self) -> bool:
+        """True when all tiles are analysed."""
+        return not self.analysis.pending
+
+    def finish(self) -> EncodeResult:
+        """Choose the rate and write the file."""
+        start = time.perf_counter()
+        request, latents = self._request, self.analysis.latents
+        packed = pack_to_target(
+            self.codec,
+            latents,
+            quality=request.quality,
+            target_bpp=request.target_bpp,
+            max_bytes=request.max_bytes,
+            sections=request.sections,
+        )
+        return EncodeResult(
+            data=packed.data,
+            model=self.codec.info.name,
+            codec_id=self.codec.codec_id.hex(),
+            width=latents.width,
+            height=latents.height,
+            rate=packed.rate,
+            quality=packed.quality,
+            bpp=8 * len(packed.data) / (latents.width * latents.height),
+            seconds={"entropy": time.perf_counter() - start},
+        )
+
+
+class DecodeWork:
+    """A decode: entropy decoding and noise (CPU thread), conditioner and K steps (device), 8 bits (CPU thread)."""
+
+    def __init__(self, job: int, request: DecodeRequest, codec: Codec, container: Container) -> None:
+        self.codec = codec
+        self._job = job
+        self._request = request
+        self._container = container
+        self._entropy_seconds = 0.0
+        self._offered: tuple[bool, int] | None = None  # phase and step whose tiles are with the scheduler
+        self._reported = 0
+        self._unpacked: Unpacked | None = None
+        self.state: DecodeState
+
+    def prepare(self) -> None:
+        """Decode the symbols, lay out the canvas, draw the noise."""
+        start = time.perf_counter()
+        request = self._request
+        unpacked = self.codec.unpack(self._container)
+        self._entropy_seconds = time.perf_counter() - start
+        self.state = self.codec.start(unpacked, request.steps, request.gamma, request.seed, keep_x0=request.previews)
+        self._seed = unpacked.seed if request.seed is None else request.seed
+        self._sections = unpacked.sections
+
+    def cost(self) -> float:
+        """Cost of the conditioner and all steps."""
+        pixels = sum(t.shape[0] * t.shape[1] for t in self.state.tiles)
+        return pixels * (WEIGHT["condition"] + WEIGHT["denoise"] * self.state.steps)
+
+    def ready(self) -> list[Unit]:
+        """The tiles of the present step, when they have not been handed out."""
+        now = (self.state.conditioned, self.state.position)
+        if now == self._offered:
+            return []
+        self._offered = now
+        kind: Kind = "denoise" if self.state.conditioned else "condition"
+        name, alone = self.codec.info.name, self._request.deterministic
+        return [Unit(self._job, i, Key(name, kind, t.shape), alone) for i, t in enumerate(self.state.tiles)]
+
+    def progress(self) -> Progress | None:
+        """A record for every step that is complete."""
+        if self.state.position == self._reported:
+            return None
+        self._reported = self.state.position
+        return Progress(self.state.position, self.state.steps, self.codec.preview(self.state))
+
+    def done(self) -> bool:
+        """True when all steps are."""
+        return self.state.done
+
+    def finish(self) -> DecodeResult:
+        """Turn the canvas into 8-bit pixels."""
+        header, request = self._container.header, self._request
+        return DecodeResult(
+            pixels=self.codec.finish(self.state),
+            model=self.codec.info.name,
+            codec_id=self.codec.codec_id.hex(),
+            rate=header.rate,
+            bpp=8 * len(request.data) / header.pixels,
+            steps=self.state.steps,
+            gamma=request.gamma,
+            seed=self._seed,
+            sections=self._sections,
+            seconds={"entropy": self._entropy_seconds},
+        )
 
 
 class Runner:
-    """Runs one request at a time on the installed models."""
+    """The models on one device."""
 
-    def __init__(self, models_dir: Path | None, precision: str, threads: int) -> None:
-        """Find the models. Raises `model.errors.WeightsError`."""
-        if threads:
-            torch.set_num_threads(threads)
+    def __init__(self, options: RunnerOptions) -> None:
+        """Load every installed model and measure the device. Raises `model.errors.WeightsError`."""
+        if options.threads:
+            torch.set_num_threads(options.threads)
         torch.set_flush_denormal(True)
-        self.registry = Registry(models_dir, precision)  # type: ignore[arg-type]
+        gpu = options.device == "auto" and torch.cuda.is_available()
+        self.device = "cuda:0" if gpu else "cpu" if options.device == "auto" else options.device
+        self.registry = Registry(options.models_dir, options.precision, self.device)
+        self.models = tuple(self._describe(info.name) for info in self.registry.infos())
+        self.warm_up()
+        measured = (
+            measure(self._probe, options.tick_seconds)
+            if options.cache_dir is None
+            else cached(options.cache_dir, self._fingerprint(), lambda: measure(self._probe, options.tick_seconds))
+        )
+        self.profile = Profile(measured, options.tick_seconds)
 
-    def models(self) -> tuple[ModelInfo, ...]:
-        """Load every installed model and describe it."""
-        out = []
-        for info in self.registry.infos():
-            codec = self.registry.get(info.name)
-            is_default = info.name == DEFAULT_MODEL
-            steps, length = codec.default_steps, codec.schedule.length
-            out.append(ModelInfo(info.name, info.codec_id, steps, length, codec.parameters, is_default))
-        return tuple(out)
+    def work(self, job: int, request: Request) -> Work:
+        """Make the work of a request. Raises UnknownModel, UnknownCodec, or a FileError."""
+        if isinstance(request, EncodeRequest):
+            return EncodeWork(job, request, self.registry.get(request.model))
+        container = parse(request.data, request.max_pixels)
+        return DecodeWork(job, request, self.registry.for_file(container.header.codec_id, request.model), container)
+
+    def run(self, units: Sequence[tuple[Work, Unit]]) -> None:
+        """One forward pass. Raises MemoryError when the device has too little memory for so many rows."""
+        encodes = [(w, u) for w, u in units if isinstance(w, EncodeWork)]
+        decodes = [(w, u) for w, u in units if isinstance(w, DecodeWork)]
+        try:
+            if encodes:
+                encodes[0][0].codec.analyse_tiles([(w.analysis, u.tile) for w, u in encodes])
+            elif units[0][1].key.kind == "condition":
+                decodes[0][0].codec.condition_tiles([(w.state, u.tile) for w, u in decodes])
+            else:
+                decodes[0][0].codec.denoise_tiles([(w.state, u.tile) for w, u in decodes])
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise MemoryError(str(error)) from error
+        except RuntimeError as error:
+            if "can't allocate memory" in str(error):  # what torch's CPU allocator says
+                raise MemoryError(str(error)) from error
+            raise
 
     def warm_up(self) -> None:
         """Run a small picture through, so that the first request does not pay for lazy initialisation."""
@@ -65,122 +205,59 @@ class Runner:
         data = codec.pack(codec.analyse(np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)), 128)
         codec.decode(data, steps=1)
 
-    def run(self, request: Request, on_progress: OnProgress, check: Callable[[], None]) -> Result:
-        """Run a request; `check` is called between steps and raises to abandon it.
+    def _describe(self, name: str) -> ModelInfo:
+        codec = self.registry.get(name)
+        is_default = name == DEFAULT_MODEL
+        steps, length = codec.default_steps, codec.schedule.length
+        return ModelInfo(name, codec.codec_id.hex(), steps, length, codec.parameters, is_default)
 
-        Raises:
-            CodecError: the request is at fault.
-        """
-        if isinstance(request, EncodeRequest):
-            return self._encode(request, check)
-        return self._decode(request, on_progress, check)
-
-    def _encode(self, request: EncodeRequest, check: Callable[[], None]) -> EncodeResult:
-        codec = self.registry.get(request.model)
-        start = time.perf_counter()
-        latents = codec.analyse(request.pixels)
-        analysed = time.perf_counter()
-        packed = pack_to_target(
-            codec,
-            latents,
-            quality=request.quality,
-            target_bpp=request.target_bpp,
-            max_bytes=request.max_bytes,
-            sections=request.sections,
-            between=check,
-        )
-        return EncodeResult(
-            data=packed.data,
-            model=codec.info.name,
-            codec_id=codec.codec_id.hex(),
-            width=latents.width,
-            height=latents.height,
-            rate=packed.rate,
-            quality=packed.quality,
-            bpp=8 * len(packed.data) / (latents.width * latents.height),
-            seconds={"analysis": analysed - start, "entropy": time.perf_counter() - analysed},
-        )
-
-    def _decode(self, request: DecodeRequest, on_progress: OnProgress, check: Callable[[], None]) -> DecodeResult:
-        container = parse(request.data, request.max_pixels)
-        header = container.header
-        codec = self.registry.for_file(header.codec_id, request.model)
-        begin = time.perf_counter()
-        unpacked = codec.unpack(container)
-        entropy_done = time.perf_counter()
-        state = codec.start(unpacked, request.steps, request.gamma, request.seed)
-        steps = state.steps
-        while not state.done:
-            check()
+    def _probe(self, pixels: int) -> float:
+        """Seconds of one denoising pass of that many pixels, a square: the least of three rounds."""
+        codec = self.registry.get()
+        side = round(pixels**0.5)
+        black = codec.unpack(codec.pack(codec.analyse(np.zeros((side, side, 3), np.uint8)), 0))
+        state = codec.start(black, steps=PROBE_ROUNDS + 1)
+        codec.denoise_step(state)
+        seconds = []
+        for _ in range(PROBE_ROUNDS):
+            start = time.perf_counter()
             codec.denoise_step(state)
-            on_progress(Progress(state.position, steps))
-        pixels = codec.finish(state)
-        return DecodeResult(
-            pixels=pixels,
-            model=codec.info.name,
-            codec_id=codec.codec_id.hex(),
-            rate=header.rate,
-            bpp=8 * len(request.data) / header.pixels,
-            steps=steps,
-            gamma=request.gamma,
-            seed=unpacked.seed if request.seed is None else request.seed,
-            sections=unpacked.sections,
-            seconds={"entropy": entropy_done - begin, "denoise": time.perf_counter() - entropy_done},
-        )
+            if self.device != "cpu":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
+
+    def _fingerprint(self) -> str:
+        """Names all that decides speed: device, threads, arithmetic, torch, default model."""
+        name = torch.cuda.get_device_name(self.device) if self.device != "cpu" else f"cpu{torch.get_num_threads()}"
+        codec = self.registry.get()
+        parts = (name, str(codec.dtype), torch.__version__, codec.info.architecture, str(codec.parameters))
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
 
 
 def main(pipe: Connection, options: RunnerOptions) -> None:
-    """Body of the worker process: read messages in a thread, run jobs in this one, until told to leave."""
-    runner = Runner(options.models_dir, options.precision, options.threads)
-    models = runner.models()
-    runner.warm_up()
-    jobs: queue.SimpleQueue[tuple[Submit, float] | None] = queue.SimpleQueue()
-    cancelled: set[int] = set()
-    threading.Thread(target=_listen, args=(pipe, jobs, cancelled), daemon=True).start()
-    pipe.send(Ready(models))
-    while (entry := jobs.get()) is not None:
-        submitted, arrival = entry
-        _run_job(runner, submitted, arrival, cancelled, pipe)
+    """Body of the worker process: read messages in a thread, run the loop in this one, until told to leave."""
+    runner = Runner(options)
+    sending = threading.Lock()
+
+    def send(message: object) -> None:
+        with sending:
+            pipe.send(message)
+
+    loop = Loop(runner, send, batching=options.batching)
+    threading.Thread(target=_listen, args=(pipe, loop), daemon=True).start()
+    send(Ready(runner.models, runner.device, runner.profile.seconds_per_cost))
+    loop.run()
 
 
-def _listen(pipe: Connection, jobs: queue.SimpleQueue[tuple[Submit, float] | None], cancelled: set[int]) -> None:
+def _listen(pipe: Connection, loop: Loop) -> None:
+    """Pass messages on; when the other side is gone, nobody is left to work for."""
     while True:
         try:
             message = pipe.recv()
-        except (EOFError, OSError):  # the parent is gone: nobody is left to work for
+        except (EOFError, OSError):
             message = None
-        if isinstance(message, Submit):
-            jobs.put((message, time.perf_counter()))
-        elif isinstance(message, Cancel):
-            cancelled.add(message.job)
-        else:
-            jobs.put(None)
+        if not isinstance(message, Submit | Cancel):
+            loop.put(None)
             return
-
-
-def _run_job(runner: Runner, submitted: Submit, arrival: float, cancelled: set[int], pipe: Connection) -> None:
-    job = submitted.job
-
-    def check() -> None:
-        if job in cancelled:
-            raise Cancelled("the caller went away")
-
-    try:
-        check()
-        waited = time.perf_counter() - arrival
-        pipe.send(Started(job))
-        result = runner.run(submitted.request, lambda progress: pipe.send(Advanced(job, progress)), check)
-        pipe.send(Finished(job, _with_queue_time(result, waited)))
-    except (CodecError, ServiceError) as error:
-        pipe.send(Failed(job, error))
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "alloc" not in str(error).lower():
-            raise  # a defect of ours: the worker ends and is replaced, and the log has the traceback
-        log.exception("out of memory in job %d", job)
-        pipe.send(Failed(job, Busy("not enough memory for this picture at present", retry_after=10.0)))
-    finally:
-        cancelled.discard(job)
-
-
-def _with_queue_time(result: Result, waited: float) -> Result:
-    return replace(result, seconds={"queue": waited, **result.seconds})
+        loop.put(message)

@@ -36,7 +36,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def engine(anyio_backend: str) -> AsyncIterator[PoolEngine]:
-    engine = PoolEngine(RunnerOptions(precision="float32"), max_waiting=3)
+    engine = PoolEngine([RunnerOptions(precision="float32")], max_waiting=3)
     await engine.start()
     with pytest.raises(NotReady):
         await engine.encode(EncodeRequest(np.zeros((1, 1, 3), np.uint8)))
@@ -146,14 +146,15 @@ async def wait_not_ready(engine: PoolEngine) -> None:
 
 
 def kill_worker(engine: PoolEngine) -> None:
-    assert engine._worker is not None
-    pid = engine._worker.process.pid
+    worker = engine._slots[0].worker
+    assert worker is not None
+    pid = worker.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
 
 
 async def test_stop_drains() -> None:
-    engine = PoolEngine(RunnerOptions(precision="float32"))
+    engine = PoolEngine([RunnerOptions(precision="float32")])
     await engine.start()
     await wait_ready(engine)
     data = (await engine.encode(EncodeRequest(np.zeros((64, 64, 3), np.uint8)))).data
@@ -170,7 +171,7 @@ async def test_stop_drains() -> None:
 @pytest.mark.slow
 async def test_a_model_folder_with_rubbish_never_gets_ready(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"rubbish")
-    engine = PoolEngine(RunnerOptions(models_dir=tmp_path))
+    engine = PoolEngine([RunnerOptions(models_dir=tmp_path)])
     await engine.start()
     async with asyncio.timeout(START_SECONDS):
         while not engine.status().restarts:

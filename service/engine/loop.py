@@ -1,0 +1,272 @@
+"""The engine's loop in the worker process: schedule, run, advance, collect. No torch.
+
+A request goes through: prepare (CPU thread) -> tiles, step by step (this loop) -> finish (CPU thread). Everything that
+happens arrives in one inbox; between two ticks the loop empties it, so a request joins at the next tick and leaves the
+moment it is done, cancelled or failed. When nothing is ready the loop sleeps on the inbox: an idle engine never delays.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from model.errors import CodecError
+from service.engine.job import Progress, Request, Result
+from service.engine.messages import Advanced, Cancel, Failed, Finished, FromWorker, Started, Submit, Ticked
+from service.engine.profile import Profile
+from service.engine.scheduler import Scheduler, Unit
+from service.errors import Busy, ServiceError
+
+log = logging.getLogger(__name__)
+CPU_THREADS = 2
+
+
+class Work(Protocol):
+    """One request on the device side."""
+
+    def prepare(self) -> None:
+        """Everything before the first tile; runs in a CPU thread. Raises CodecError."""
+
+    def cost(self) -> float:
+        """Cost of all its tiles, in pixels of one denoising step."""
+
+    def ready(self) -> list[Unit]:
+        """Tiles that became ready since the last call."""
+
+    def progress(self) -> Progress | None:
+        """How far it is, if that changed since the last call."""
+
+    def done(self) -> bool:
+        """True when no tile is left."""
+
+    def finish(self) -> Result:
+        """Everything after the last tile; runs in a CPU thread. Raises CodecError."""
+
+
+class Device(Protocol):
+    """What runs tiles."""
+
+    profile: Profile
+
+    def work(self, job: int, request: Request) -> Work:
+        """Make the work of a request."""
+
+    def run(self, units: Sequence[tuple[Work, Unit]]) -> None:
+        """One forward pass over tiles of one key; if it raises, none has changed. MemoryError: too many rows."""
+
+
+@dataclass
+class _Entry:
+    work: Work
+    arrival: float
+    started: float = 0.0
+    ticking: float = 0.0  # when its first tile could run
+    cancelled: bool = False
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    job: int
+    error: Exception | None
+
+
+@dataclass(frozen=True)
+class _Completed:
+    job: int
+    result: Result | None
+    error: Exception | None
+
+
+class Loop:
+    """Owns all requests of one device."""
+
+    def __init__(self, device: Device, send: Callable[[FromWorker], None], *, batching: bool = True) -> None:
+        """`send` passes messages to the API. `batching=False` runs one request at a time, tile by tile."""
+        self._device = device
+        self._send = send
+        self._batching = batching
+        self._scheduler = Scheduler(device.profile.rows if batching else lambda _: 1)
+        self._inbox: queue.SimpleQueue[Submit | Cancel | _Prepared | _Completed | None] = queue.SimpleQueue()
+        self._entries: dict[int, _Entry] = {}
+        self._line: list[int] = []  # waiting requests when not batching
+        self._threads = ThreadPoolExecutor(CPU_THREADS, "cdc-cpu")
+        self._open = True
+
+    def put(self, message: Submit | Cancel | None) -> None:
+        """Hand in a message from any thread; None ends the loop."""
+        self._inbox.put(message)
+
+    def run(self) -> None:
+        """Tick until told to end."""
+        while self._open:
+            self.step()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def step(self) -> None:
+        """One tick."""
+        self._collect(wait=self._scheduler.is_idle())
+        if batch := self._scheduler.schedule():
+            start = time.perf_counter()
+            failures = self._run(batch)
+            self._report(batch, time.perf_counter() - start)
+            self._advance(batch, failures)
+
+    # Collect ------------------------------------------------------------------------------------------------------
+
+    def _collect(self, *, wait: bool) -> None:
+        """Take everything from the inbox; sleep on it first when nothing can run."""
+        try:
+            self._take(self._inbox.get(block=wait))
+            while True:
+                self._take(self._inbox.get_nowait())
+        except queue.Empty:
+            return
+
+    def _take(self, message: Submit | Cancel | _Prepared | _Completed | None) -> None:
+        if message is None:
+            self._open = False
+        elif isinstance(message, Submit):
+            self._accept(message)
+        elif isinstance(message, Cancel):
+            self._cancel(message.job)
+        elif isinstance(message, _Prepared):
+            self._prepared(message)
+        else:
+            self._completed(message)
+
+    def _accept(self, message: Submit) -> None:
+        try:
+            work = self._device.work(message.job, message.request)
+        except (CodecError, ServiceError) as error:
+            self._send(Failed(message.job, error))
+            return
+        self._entries[message.job] = _Entry(work, time.perf_counter())
+        if self._batching or len(self._entries) == 1:
+            self._prepare(message.job)
+        else:
+            self._line.append(message.job)
+
+    def _prepare(self, job: int) -> None:
+        entry = self._entries[job]
+
+        def prepare() -> None:
+            error = None
+            try:
+                if not entry.cancelled:
+                    entry.started = time.perf_counter()
+                    entry.work.prepare()
+            except Exception as caught:
+                error = caught
+            self._inbox.put(_Prepared(job, error))
+
+        self._threads.submit(prepare)
+
+    def _prepared(self, message: _Prepared) -> None:
+        entry = self._entries[message.job]
+        if message.error is not None or entry.cancelled:
+            self._fail(message.job, message.error)
+            return
+        entry.ticking = time.perf_counter()
+        self._send(Started(message.job))
+        self._scheduler.add(message.job, entry.work.cost())
+        self._scheduler.offer(message.job, entry.work.ready())
+
+    def _cancel(self, job: int) -> None:
+        """Drop a request at once if it is between tiles; if a CPU thread has it, when that is through."""
+        entry = self._entries.get(job)
+        if entry is None:
+            return
+        entry.cancelled = True
+        self._scheduler.remove(job)
+        if entry.ticking and not entry.work.done():
+            self._leave(job)
+        elif job in self._line:
+            self._line.remove(job)
+            del self._entries[job]
+
+    # Run and advance ----------------------------------------------------------------------------------------------
+
+    def _run(self, batch: list[Unit]) -> dict[int, Exception]:
+        """Run a batch; when it fails, run its members one by one, so that only the bad ones fail."""
+        members = [(self._entries[u.job].work, u) for u in batch]
+        try:
+            self._device.run(members)
+            return {}
+        except Exception as error:
+            if isinstance(error, MemoryError):
+                self._device.profile.out_of_memory(batch[0].key, len(batch))
+            if len(batch) == 1:
+                return {batch[0].job: error}
+            log.warning("a pass of %d rows failed, running them singly: %s", len(batch), error)
+        failures: dict[int, Exception] = {}
+        for work, unit in members:
+            if unit.job in failures:
+                continue
+            try:
+                self._device.run([(work, unit)])
+            except Exception as error:
+                failures[unit.job] = error
+        return failures
+
+    def _advance(self, batch: list[Unit], failures: dict[int, Exception]) -> None:
+        for job in dict.fromkeys(unit.job for unit in batch):
+            if job in failures:
+                self._scheduler.remove(job)
+                self._fail(job, failures[job])
+                continue
+            work = self._entries[job].work
+            if (progress := work.progress()) is not None:
+                self._send(Advanced(job, progress))
+            if work.done():
+                self._scheduler.remove(job)
+                self._finish(job)
+            else:
+                self._scheduler.offer(job, work.ready())
+
+    def _finish(self, job: int) -> None:
+        entry = self._entries[job]
+        ticked = time.perf_counter() - entry.ticking
+
+        def finish() -> None:
+            try:
+                result = entry.work.finish()
+                seconds = {"queue": entry.started - entry.arrival, "denoise": ticked, **result.seconds}
+                self._inbox.put(_Completed(job, replace(result, seconds=seconds), None))
+            except Exception as error:
+                self._inbox.put(_Completed(job, None, error))
+
+        self._threads.submit(finish)
+
+    def _completed(self, message: _Completed) -> None:
+        if message.error is not None or message.result is None:
+            self._fail(message.job, message.error)
+            return
+        if not self._entries[message.job].cancelled:
+            self._send(Finished(message.job, message.result))
+        self._leave(message.job)
+
+    def _fail(self, job: int, error: Exception | None) -> None:
+        """Answer a request with its error. A defect of ours is logged and answered too: its neighbours go on."""
+        if not self._entries[job].cancelled:
+            if isinstance(error, MemoryError):
+                error = Busy("not enough memory for this picture at present", retry_after=10.0)
+            elif not isinstance(error, CodecError | ServiceError):
+                log.error("request %d failed", job, exc_info=error)
+                error = ServiceError("the engine failed on this request")
+            self._send(Failed(job, error))
+        self._leave(job)
+
+    def _leave(self, job: int) -> None:
+        del self._entries[job]
+        if self._line:
+            self._prepare(self._line.pop(0))
+
+    def _report(self, batch: list[Unit], seconds: float) -> None:
+        key = batch[0].key
+        capacity = 1 if batch[0].alone else self._device.profile.rows(key)
+        self._send(Ticked(key.kind, key.shape, len(batch), max(capacity, len(batch)), seconds))

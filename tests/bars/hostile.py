@@ -1,0 +1,222 @@
+"""Damaged `.cdc` files and hostile images against a real server: every answer must be one that is foreseen.
+
+    python -m tests.bars.hostile [--files 300] [--images 120] [--seed 0]
+
+Exits with 1 on a 5xx, a broken connection, an answer outside the tables of `hostile_files` and `hostile_images`, a
+worker that was replaced, memory more than 1 GiB above the start, or a valid file that afterwards decodes differently.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+from matplotlib import get_data_path
+from PIL import ExifTags, Image
+
+from tests.bars.cases import OK, Answer, Case
+from tests.bars.hostile_files import MAX_PIXELS, Valid, damaged_files
+from tests.bars.hostile_images import hostile_images, save
+from tests.bars.server import memory, running_server
+
+LIMIT_MIB = 1024
+POLL_SECONDS = 0.05
+SIZE = (96, 80)
+CDC_MAGIC = b"\x8fCDC\r\n\x1a\n"
+
+
+@dataclass
+class Report:
+    """What came back.
+
+    Attributes:
+        answers: how often each kind got each answer.
+        readable: damaged `.cdc` files with a right checksum that decoded to a picture.
+        failures: a line for each answer that is not foreseen.
+        slowest: seconds, route and kind of the slowest request.
+    """
+
+    answers: dict[tuple[str, str], Counter[Answer]] = field(default_factory=lambda: defaultdict(Counter))
+    readable: int = 0
+    failures: list[str] = field(default_factory=list)
+    slowest: tuple[float, str, str] = (0.0, "", "")
+
+
+@dataclass
+class Memory:
+    """Resident MiB of the server with its worker."""
+
+    start: float = 0.0
+    peak: float = 0.0
+    end: float = 0.0
+
+
+def crop() -> Image.Image:
+    """A small part of the photograph that matplotlib carries."""
+    path = Path(get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    return Image.open(path).convert("RGB").crop((200, 80, 200 + SIZE[0], 80 + SIZE[1]))
+
+
+def valid_files(client: httpx.Client) -> Valid:
+    """Encode the files that are then damaged."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    exif[ExifTags.Base.Artist] = "Somebody"
+    full = crop()
+    full.putalpha(full.getchannel("G"))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 2, (SIZE[1], SIZE[0], 3), np.uint8) * np.uint8(255))
+    bodies = [
+        client.post("/encode", content=save(image, exif=block), params={"quality": quality, "metadata": "keep"})
+        for image, block, quality in ((crop(), b"", 50), (full, exif.tobytes(), 50), (noise, b"", 100))
+    ]
+    plain, with_sections, escaped = (r.raise_for_status().content for r in bodies)
+    return Valid(plain, with_sections, escaped, SIZE)
+
+
+def send(client: httpx.Client, case: Case) -> tuple[Answer | None, str]:
+    """Send one request; return its answer and what is wrong with it, "" if nothing. None: there was no answer."""
+    headers = {} if case.content_type is None else {"Content-Type": case.content_type}
+    try:
+        response = client.post(case.route, content=case.body, params=case.query, headers=headers)
+    except httpx.HTTPError as error:
+        return None, f"no answer: {type(error).__name__} {error}"
+    answer = response.status_code, ""
+    if response.status_code != 200:
+        if response.headers.get("content-type") != "application/problem+json":
+            return answer, "not a problem"
+        answer = response.status_code, str(response.json()["type"]).removeprefix("/problems/")
+    if answer not in case.allowed:
+        return answer, f"not foreseen: {response.text[:200]}"
+    return answer, fault_of(case, response) if answer == OK else ""
+
+
+def fault_of(case: Case, response: httpx.Response) -> str:
+    """What is wrong with an answer of 200: a size other than the case names, or a body that is not what it says."""
+    if case.route == "/inspect":
+        told = response.json()
+        size = told["width"], told["height"]
+    else:
+        size = int(response.headers["x-cdc-width"]), int(response.headers["x-cdc-height"])
+    if case.size is not None and size != case.size:
+        return f"a picture of {size[0]}x{size[1]} instead of {case.size[0]}x{case.size[1]}"
+    if case.route == "/encode":
+        return "" if response.content.startswith(CDC_MAGIC) and size[0] * size[1] <= MAX_PIXELS else "not a file"
+    if case.route == "/decode":
+        with Image.open(BytesIO(response.content)) as image:
+            image.load()
+            return "" if image.size == size else f"a PNG of {image.size[0]}x{image.size[1]}"
+    return ""
+
+
+def attack(client: httpx.Client, cases: Sequence[Case]) -> Report:
+    """Send all of `cases`, one after the other."""
+    report = Report()
+    for number, case in enumerate(cases):
+        start = time.perf_counter()
+        answer, fault = send(client, case)
+        report.slowest = max(report.slowest, (time.perf_counter() - start, case.route, case.kind))
+        if answer is not None:
+            report.answers[case.route, case.kind][answer] += 1
+        if fault or answer is None:
+            report.failures.append(f"{case.route} number {number}, {case.kind}: {answer} {fault}")
+        report.readable += case.sealed and case.route == "/decode" and answer == OK
+    if restarts := worker_restarts(client):
+        report.failures.append(f"the worker was replaced {restarts} times")
+    return report
+
+
+def worker_restarts(client: httpx.Client) -> int:
+    """How often the server has replaced its worker."""
+    lines = client.get("/metrics").text.splitlines()
+    return int(float(next(v for v in lines if v.startswith("cdc_worker_restarts_total")).split()[1]))
+
+
+def fingerprint(client: httpx.Client, file: bytes) -> tuple[str, str]:
+    """Digests of the encoded photograph and of the picture that `file` decodes to."""
+    encoded = client.post("/encode", content=save(crop()), params={"quality": 50}).raise_for_status().content
+    decoded = client.post("/decode", content=file, params={"steps": 2}).raise_for_status().content
+    return hashlib.sha256(encoded).hexdigest(), hashlib.sha256(decoded).hexdigest()
+
+
+@contextmanager
+def watched(process: psutil.Process) -> Iterator[Memory]:
+    """Yield the memory of a process, which is followed in a thread until the block ends."""
+    seen = Memory(start=memory(process) / 2**20)
+    done = threading.Event()
+
+    def follow() -> None:
+        while not done.wait(POLL_SECONDS):
+            seen.peak = max(seen.peak, memory(process) / 2**20)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+        seen.end = memory(process) / 2**20
+        seen.peak = max(seen.peak, seen.end)
+
+
+def print_report(report: Report, seen: Memory, cases: Sequence[Case]) -> None:
+    print("| route | kind | answers |\n|---|---|---|")
+    for (route, kind), answers in sorted(report.answers.items()):
+        listed = ", ".join(f"{n} x {status} {name}".rstrip() for (status, name), n in sorted(answers.items()))
+        print(f"| {route} | {kind} | {listed} |")
+    statuses = Counter(status for answers in report.answers.values() for (status, _) in answers.elements())
+    files = sum(c.route != "/encode" for c in cases)
+    sealed = sum(c.sealed for c in cases)
+    print(f"requests: {len(cases)}; {files} damaged files, {sealed} of them with a right checksum")
+    print(f"answers by status: {json.dumps(dict(sorted(statuses.items())))}")
+    print(f"damaged files behind a right checksum that decoded to a picture: {report.readable}")
+    print(f"slowest request: {report.slowest[0]:.2f} s, {report.slowest[1]}, {report.slowest[2]}")
+    print(
+        f"resident memory, MiB: {seen.start:.0f} at the start, peak {seen.peak:.0f} "
+        f"({seen.peak - seen.start:+.0f}, limit {LIMIT_MIB:+d}), {seen.end:.0f} at the end"
+    )
+    for failure in report.failures:
+        print(f"FAILED: {failure}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=300)
+    parser.add_argument("--images", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    start = time.perf_counter()
+    with running_server(max_pixels=str(MAX_PIXELS)) as (client, process):
+        valid = valid_files(client)
+        before = fingerprint(client, valid.plain)
+        cases = damaged_files(valid, options.files, options.seed) + hostile_images(options.images, options.seed)
+        with watched(process) as seen:
+            report = attack(client, cases)
+        if fingerprint(client, valid.plain) != before:
+            report.failures.append("a valid file decodes to other bytes than before")
+        if process.pid not in psutil.pids():
+            report.failures.append("the server is gone")
+    if seen.peak - seen.start > LIMIT_MIB:
+        report.failures.append(f"memory rose by {seen.peak - seen.start:.0f} MiB")
+    if 2 * sum(c.sealed for c in cases) < options.files:
+        report.failures.append("less than half of the damaged files have a right checksum")
+    print_report(report, seen, cases)
+    print(f"{time.perf_counter() - start:.0f} s in all, {len(report.failures)} failures")
+    sys.exit(int(bool(report.failures)))
+
+
+if __name__ == "__main__":
+    main()
