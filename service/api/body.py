@@ -167,7 +167,8 @@ async def deadline(request: Request, default_s: float, longest_s: float) -> Asyn
             raise MalformedRequest("X-Deadline-Ms must be a whole number of milliseconds, at least 1")
         seconds = min(int(header) / 1000, longest_s)
     try:
-        async with asyncio.timeout_at(request.state.started + seconds):
+        request.state.deadline = request.state.started + seconds
+        async with asyncio.timeout_at(request.state.deadline):
             yield
     except TimeoutError:
         raise DeadlineExceeded(f"the work was not done within {seconds:g} seconds") from None

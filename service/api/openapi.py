@@ -36,6 +36,9 @@ class _NoEngine:
     async def decode(self, request: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult:
         raise NotReady("there is no engine")
 
+    def seconds_of(self, cost: float) -> float:
+        return 0.0
+
     def models(self) -> tuple[ModelInfo, ...]:
         return ()
 

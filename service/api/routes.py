@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -22,7 +23,7 @@ from service.api.schemas import (
     SectionAnswer,
 )
 from service.api.state import State, StateOf
-from service.codec.service import DecodeOptions, EncodeOptions, Inspection
+from service.codec.service import Decoded, DecodeOptions, EncodeOptions, Inspection
 from service.errors import NotReady
 
 T = TypeVar("T")
@@ -81,8 +82,15 @@ async def decode(request: Request, state: StateOf, query: Annotated[DecodeQuery,
     The same file, steps, gamma, seed and model give the same picture; the default seed comes from the file.
     """
     format = pick_format(query.format, request.headers.get("accept"))
-    options = DecodeOptions(query.steps, query.gamma, query.seed, query.model, format)
-    decoded = await _serve(request, state, (CDC_TYPE, BYTES_TYPE), lambda body: state.service.decode(body, options))
+
+    def work(body: bytes) -> Coroutine[Any, Any, Decoded]:
+        left = request.state.deadline - asyncio.get_running_loop().time()
+        options = DecodeOptions(
+            query.steps, query.gamma, query.seed, query.model, format, query.deterministic, seconds_left=left
+        )
+        return state.service.decode(body, options)
+
+    decoded = await _serve(request, state, (CDC_TYPE, BYTES_TYPE), work)
     result = decoded.result
     height, width = result.pixels.shape[:2]
     headers = {
@@ -98,6 +106,8 @@ async def decode(request: Request, state: StateOf, query: Annotated[DecodeQuery,
         "X-Cdc-Seed": str(result.seed),
         "Content-Disposition": f'inline; filename="image.{format}"',
     }
+    if query.steps == "auto":
+        headers["Cache-Control"] = "no-store"  # the same request may get another picture under another load
     state.metrics.observe_stages(route_of(request.scope), decoded.seconds)
     return Response(decoded.data, 200, headers, MEDIA_TYPES[format])
 

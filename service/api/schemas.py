@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
 ModelName = Annotated[
     str | None,
@@ -59,11 +60,28 @@ class EncodeQuery(_Query):
         return self
 
 
+def _parse_steps(value: object) -> int | Literal["auto"] | None:
+    if value is None or value == "auto":
+        return value
+    if not re.fullmatch(r"[0-9]{1,9}", str(value)) or int(str(value)) < 1:
+        raise ValueError("must be a whole number, at least 1, or auto")
+    return int(str(value))
+
+
 class DecodeQuery(_Query):
     """Query of POST /decode."""
 
-    steps: int | None = Field(
-        default=None, ge=1, lt=2**31, description="Denoising steps; left out: the model's own default.", examples=[17]
+    steps: Annotated[
+        int | Literal["auto"] | None,
+        PlainValidator(_parse_steps),
+        WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
+    ] = Field(
+        default=None,
+        description=(
+            "Denoising steps; left out: the model's own default. `auto`: as many as the present load affords within "
+            "the deadline; X-Cdc-Steps says how many."
+        ),
+        examples=[17],
     )
     gamma: float = Field(
         default=0.8,
@@ -80,6 +98,10 @@ class DecodeQuery(_Query):
         examples=[42],
     )
     model: ModelName = None
+    deterministic: bool = Field(
+        default=False,
+        description="Bit-equal pixels on one type of device whatever else is served; slower under load.",
+    )
     format: Literal["png", "webp", "jpeg"] | None = Field(
         default=None, description="Format of the answer; left out: by the Accept header, else png."
     )

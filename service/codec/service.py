@@ -8,6 +8,7 @@ inspect  .cdc file -> header, sections, what a decode would cost
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,13 +45,18 @@ class EncodeOptions:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How to decode; ranges as in `DecodeRequest`."""
+    """How to decode; ranges as in `DecodeRequest`.
 
-    steps: int | None = None
+    With steps "auto" the most steps, up to the model's own, that the engine can afford within `seconds_left`.
+    """
+
+    steps: int | Literal["auto"] | None = None
     gamma: float = 0.8
     seed: int | None = None
     model: str | None = None
     format: image_io.Format = "png"
+    deterministic: bool = False
+    seconds_left: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -158,13 +164,19 @@ class CodecService:
             TooLarge, Busy, Draining, NotReady: see `service.errors`.
         """
         self.check_open()
-        header = self._check_decode(data, options)
+        header, steps = self._check_decode(data, options)
         clock = _Clock()
         with self._pixels.hold(header.pixels):
             with clock.stage("parse"):
                 await self._in_thread(lambda: parse(data))  # damage is found before the request waits in line
             request = DecodeRequest(
-                data, options.model, options.steps, options.gamma, options.seed, self.limits.max_pixels
+                data,
+                options.model,
+                steps,
+                options.gamma,
+                options.seed,
+                self.limits.max_pixels,
+                options.deterministic,
             )
             try:
                 result = await self.engine.decode(request, on_progress)
@@ -234,8 +246,8 @@ class CodecService:
             tuple(sections),
         )
 
-    def _check_decode(self, data: bytes, options: DecodeOptions) -> Header:
-        """Refuse by the header alone what cannot or may not be decoded."""
+    def _check_decode(self, data: bytes, options: DecodeOptions) -> tuple[Header, int]:
+        """Refuse by the header alone what cannot or may not be decoded; return it and the number of steps."""
         header, _ = read_header(data)
         self.limits.check_pixels(header.width, header.height)
         image_io.check_output_size(header.width, header.height, options.format)
@@ -249,11 +261,20 @@ class CodecService:
             if not fitting:
                 raise UnknownCodec(f"no installed model decodes files with the codec id {codec_id}")
             info = fitting[0]
-        steps = options.steps if options.steps is not None else info.default_steps
+        if options.steps == "auto":
+            steps = self._affordable_steps(header.pixels, info, options.seconds_left)
+        else:
+            steps = options.steps if options.steps is not None else info.default_steps
         if steps > info.max_steps:
             raise InvalidParameter(f"model {info.name!r} takes 1..{info.max_steps} steps, not {steps}")
         self.limits.check_cost(header.pixels, steps)
-        return header
+        return header, steps
+
+    def _affordable_steps(self, pixels: int, info: ModelInfo, seconds_left: float) -> int:
+        """The most steps, 1..the model's own, that fit limits and time; a fifth of the time is left for the rest."""
+        most = max(1, min(info.default_steps, self.limits.max_steps, self.limits.max_pixel_steps // pixels))
+        fitting = (k for k in range(most, 1, -1) if self.engine.seconds_of(pixels * k) <= 0.8 * seconds_left)
+        return next(fitting, 1)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(function, limiter=self._limiter)

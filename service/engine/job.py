@@ -165,6 +165,9 @@ class Engine(Protocol):
     async def decode(self, request: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult:
         """Decode one file. Cancelling the awaiting task cancels the work within one denoising step."""
 
+    def seconds_of(self, cost: float) -> float:
+        """Estimate after how many seconds work of that cost would be done; cost is pixels x denoising steps."""
+
     def models(self) -> tuple[ModelInfo, ...]:
         """Return the installed models; empty until ready."""
 

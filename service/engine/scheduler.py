@@ -1,9 +1,9 @@
 """Which tiles run next. Pure Python over plain records; never touches a tensor.
 
 Start-time fair queueing (Goyal et al. 1996): each request is a flow with a start tag in units of cost; the flow with
-the smallest tag goes first and its tag grows by the cost it was given. A new flow starts at the tag of the flow last
-served, so it is neither behind old ones nor ahead of them for longer than one turn: a one-step thumbnail behind a
-65-step panorama runs in the next tick. The rest of the tick is filled with tiles of the same key, in the same order.
+the smallest tag goes first and its tag grows by the cost it was given. A new flow starts at the virtual time, which
+grows by what each of n flows would get of the cost served: a one-step thumbnail behind a 65-step panorama runs in the
+next tick, and a stream of thumbnails does not starve the panorama. The rest of a tick is filled with tiles of one key.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Scheduler:
         """`cap` gives the most rows of a key that one tick may hold, >= 1."""
         self._cap = cap
         self._flows: dict[int, _Flow] = {}
-        self._now = 0.0
+        self._now = 0.0  # virtual time
         self._arrivals = 0
 
     def add(self, job: int, cost: float) -> None:
@@ -90,7 +90,7 @@ class Scheduler:
         if not flows:
             return []
         first = flows[0].ready[0]
-        self._now = flows[0].start_tag
+        self._now = max(self._now, flows[0].start_tag)
         limit = 1 if first.alone else self._cap(first.key)
         batch: list[Unit] = []
         for flow in flows:
@@ -99,8 +99,7 @@ class Scheduler:
                 flow.start_tag += unit.key.cost
                 flow.remaining -= unit.key.cost
                 batch.append(unit)
-                if unit.alone:
-                    return batch
+        self._now += len(batch) * first.key.cost / len(self._flows)
         return batch
 
     @staticmethod

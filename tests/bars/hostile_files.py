@@ -99,6 +99,7 @@ PLAIN: dict[str, Row] = {
     "empty": ({NO_BODY}, {NO_BODY}),
     "another file type": ({NOT_CDC}, {NOT_CDC}),
 }
+LARGEST_SYMBOL = {"symbols at random": 40, "largest symbols": 1 << 15}
 OTHER_TYPES = (
     b"\x89PNG\r\n\x1a\n",
     b"\xff\xd8\xff\xe0",
@@ -235,10 +236,8 @@ def damaged_sealed(rng: random.Random, kind: str, valid: Valid) -> bytes:
         section = HYPER if kind[0] == "z" else LATENT
         raw = rng.choice([plain, full])
         return raw.with_data(section, damaged_stream(rng, kind[2:], raw.data(section))).sealed()
-    if kind in ("symbols at random", "largest symbols"):
-        return written(
-            *valid.size, rng.randrange(256), 40 if kind == "symbols at random" else 1 << 15, rng.randrange(99)
-        )
+    if kind in LARGEST_SYMBOL:
+        return written(*valid.size, rng.randrange(256), LARGEST_SYMBOL[kind], rng.randrange(99))
     if kind == "largest sides, flat picture":
         return written(2000, 2000, rng.randrange(256), 0)
     if kind in COSTLY:
@@ -276,7 +275,7 @@ def kinds(count: int, rng: random.Random) -> Iterator[tuple[str, Row, bool]]:
     sealed, plain, costly = list((SEALED | SEALED_READABLE).items()), list(PLAIN.items()), list(COSTLY.items())
     rng.shuffle(sealed)
     for i in range(count):
-        if i % 50 == 9:
+        if i % 50 == 49:
             yield *costly[i // 50 % len(costly)], True
         elif i % 3 != 2:
             yield *sealed[(i - i // 3) % len(sealed)], True

@@ -105,6 +105,9 @@ class FakeEngine:
             {"queue": 0.001, "entropy": 0.002, "denoise": 0.003},
         )
 
+    def seconds_of(self, cost: float) -> float:
+        return self.state.backlog_seconds + 1e-6 * cost
+
     def models(self) -> tuple[ModelInfo, ...]:
         return (LITE, OTHER) if self.state.ready else ()
 

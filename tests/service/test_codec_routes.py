@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from io import BytesIO
 
 import httpx
@@ -142,7 +143,32 @@ async def test_decode_defaults_are_the_models_own(client: httpx.AsyncClient, eng
     assert answer.headers["x-cdc-gamma"] == "0.8"
     [request] = engine.requests
     assert isinstance(request, DecodeRequest)
-    assert (request.steps, request.seed, request.model) == (None, None, None)
+    assert (request.steps, request.seed, request.model) == (LITE.default_steps, None, None)
+    assert request.deterministic is False
+    assert "cache-control" not in answer.headers
+
+
+async def test_deterministic_reaches_the_engine(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    await client.post("/decode?deterministic=true", content=make_file(8, 8), headers={"Content-Type": "image/x-cdc"})
+    [request] = engine.requests
+    assert isinstance(request, DecodeRequest)
+    assert request.deterministic is True
+
+
+@pytest.mark.parametrize(
+    ("backlog", "deadline_ms", "steps"),
+    [(0.0, None, 17), (0.0, 500, 16), (0.0, 100, 3), (0.3, 500, 4), (5.0, 1000, 1)],
+)
+async def test_auto_steps_fit_deadline_and_backlog(
+    client: httpx.AsyncClient, engine: FakeEngine, backlog: float, deadline_ms: int | None, steps: int
+) -> None:
+    """The fake engine needs 1 microsecond a pixel and step: 25 ms a step of 160x156 pixels."""
+    engine.state = replace(engine.state, backlog_seconds=backlog)
+    headers = {"Content-Type": "image/x-cdc"} | ({"X-Deadline-Ms": str(deadline_ms)} if deadline_ms else {})
+    answer = await client.post("/decode?steps=auto", content=make_file(160, 156), headers=headers)
+    assert answer.status_code == 200
+    assert abs(int(answer.headers["x-cdc-steps"]) - steps) <= (1 if 1 < steps < 17 else 0)
+    assert answer.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(

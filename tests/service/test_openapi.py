@@ -74,7 +74,7 @@ def test_parameters_are_described() -> None:
 
     common = {"model", "X-Deadline-Ms"}
     assert names("/encode") == common | {"quality", "target_bpp", "max_bytes", "alpha", "metadata", "frame"}
-    assert names("/decode") == common | {"steps", "gamma", "seed", "format"}
+    assert names("/decode") == common | {"steps", "gamma", "seed", "format", "deterministic"}
 
 
 @pytest.mark.parametrize(

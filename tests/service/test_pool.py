@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,33 @@ pytestmark = pytest.mark.anyio
 START_SECONDS = 120.0
 
 
+async def wait_until(condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+    """Ask again and again: a change of `status` is not announced."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - the engine has no event to wait for
+            await asyncio.sleep(0.01)
+
+
 async def wait_ready(engine: PoolEngine) -> None:
-    async with asyncio.timeout(START_SECONDS):
-        while not engine.status().ready:
-            await asyncio.sleep(0.02)
+    await wait_until(lambda: engine.status().ready)
+
+
+class Watched:
+    """Progress of a decode: what came so far, and an event that is set when something does."""
+
+    def __init__(self) -> None:
+        self.seen: list[Progress] = []
+        self._advanced = asyncio.Event()
+
+    def __call__(self, progress: Progress) -> None:
+        self.seen.append(progress)
+        self._advanced.set()
+
+    async def next(self) -> None:
+        """Wait for a step that ends from now on."""
+        self._advanced.clear()
+        async with asyncio.timeout(START_SECONDS):
+            await self._advanced.wait()
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +58,14 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-async def engine(anyio_backend: str) -> AsyncIterator[PoolEngine]:
-    engine = PoolEngine([RunnerOptions(precision="float32")], max_waiting=3)
+def options(tmp_path_factory: pytest.TempPathFactory) -> RunnerOptions:
+    """Short ticks end the measuring of the device early, and the folder saves later workers from it."""
+    return RunnerOptions(precision="float32", cache_dir=tmp_path_factory.mktemp("profiles"), tick_seconds=0.05)
+
+
+@pytest.fixture(scope="module")
+async def engine(anyio_backend: str, options: RunnerOptions) -> AsyncIterator[PoolEngine]:
+    engine = PoolEngine([options], max_waiting=3)
     await engine.start()
     with pytest.raises(NotReady):
         await engine.encode(EncodeRequest(np.zeros((1, 1, 3), np.uint8)))
@@ -47,8 +76,8 @@ async def engine(anyio_backend: str) -> AsyncIterator[PoolEngine]:
 
 @pytest.fixture(scope="module")
 async def file(engine: PoolEngine) -> bytes:
-    """A picture of 384x384 pixels: a step takes long enough to be interrupted."""
-    y, x = np.mgrid[:384, :384]
+    """A picture of 256x256 pixels: many steps of it take long enough to be interrupted."""
+    y, x = np.mgrid[:256, :256]
     pixels = np.stack([x // 2, y // 2, (x + y) // 4], axis=-1).astype(np.uint8)
     return (await engine.encode(EncodeRequest(pixels))).data
 
@@ -83,17 +112,15 @@ async def test_errors_cross_the_process_boundary(engine: PoolEngine, file: bytes
 
 
 async def test_cancelling_frees_the_worker_within_a_step(engine: PoolEngine, file: bytes) -> None:
-    seen: list[Progress] = []
-    task = asyncio.create_task(engine.decode(DecodeRequest(file, steps=200), seen.append))
-    async with asyncio.timeout(60):
-        while not seen:
-            await asyncio.sleep(0.005)
+    progress = Watched()
+    task = asyncio.create_task(engine.decode(DecodeRequest(file, steps=200), progress))
+    await progress.next()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     async with asyncio.timeout(20):  # 200 steps take longer
         await engine.decode(DecodeRequest(file, steps=1))
-    assert len(seen) < 100
+    assert len(progress.seen) < 100
     assert engine.status().waiting == engine.status().running == 0
 
 
@@ -110,39 +137,28 @@ async def test_too_many_waiting_are_refused(engine: PoolEngine, file: bytes) -> 
 
 async def test_a_killed_worker_is_replaced_and_its_work_done_again(engine: PoolEngine, file: bytes) -> None:
     expected = (await engine.decode(DecodeRequest(file, steps=3))).pixels
-    seen: list[Progress] = []
-    running = asyncio.create_task(engine.decode(DecodeRequest(file, steps=12), seen.append))
+    progress = Watched()
+    running = asyncio.create_task(engine.decode(DecodeRequest(file, steps=6), progress))
     waiting = asyncio.create_task(engine.decode(DecodeRequest(file, steps=3)))
-    async with asyncio.timeout(60):
-        while not seen:
-            await asyncio.sleep(0.005)
+    await progress.next()
     kill_worker(engine)
     first, second = await asyncio.gather(running, waiting)
-    assert first.steps == 12
+    assert first.steps == 6
     np.testing.assert_array_equal(second.pixels, expected)
     assert engine.status().restarts == 1
 
 
 @pytest.mark.slow
 async def test_a_request_that_kills_twice_is_given_up(engine: PoolEngine, file: bytes) -> None:
-    seen: list[Progress] = []
-    task = asyncio.create_task(engine.decode(DecodeRequest(file, steps=200), seen.append))
+    progress = Watched()
+    task = asyncio.create_task(engine.decode(DecodeRequest(file, steps=200), progress))
     for _ in range(2):
-        async with asyncio.timeout(START_SECONDS):
-            while not seen:
-                await asyncio.sleep(0.005)
+        await progress.next()
         kill_worker(engine)
-        await wait_not_ready(engine)
-        seen.clear()
+        await wait_until(lambda: not engine.status().ready, 20)
     with pytest.raises(WorkerFailed):
         await task
     await wait_ready(engine)
-
-
-async def wait_not_ready(engine: PoolEngine) -> None:
-    async with asyncio.timeout(20):
-        while engine.status().ready:
-            await asyncio.sleep(0.005)
 
 
 def kill_worker(engine: PoolEngine) -> None:
@@ -153,8 +169,8 @@ def kill_worker(engine: PoolEngine) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-async def test_stop_drains() -> None:
-    engine = PoolEngine([RunnerOptions(precision="float32")])
+async def test_stop_drains(options: RunnerOptions) -> None:
+    engine = PoolEngine([options])
     await engine.start()
     await wait_ready(engine)
     data = (await engine.encode(EncodeRequest(np.zeros((64, 64, 3), np.uint8)))).data
@@ -173,9 +189,7 @@ async def test_a_model_folder_with_rubbish_never_gets_ready(tmp_path: Path, capf
     (tmp_path / "bad.safetensors").write_bytes(b"rubbish")
     engine = PoolEngine([RunnerOptions(models_dir=tmp_path)])
     await engine.start()
-    async with asyncio.timeout(START_SECONDS):
-        while not engine.status().restarts:
-            await asyncio.sleep(0.05)
+    await wait_until(lambda: engine.status().restarts > 0)
     assert not engine.status().ready
     await engine.stop(0)
     assert "WeightsError" in capfd.readouterr().err

@@ -1,0 +1,216 @@
+"""The engine's loop over a fake device: joins, leaves, failures, cancellation, memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from model.errors import CorruptStream
+from service.engine.job import EncodeRequest, EncodeResult, Progress, Request, Result
+from service.engine.loop import Loop, Work
+from service.engine.messages import Cancel, Failed, Finished, FromWorker, Started, Submit, Ticked
+from service.engine.profile import Profile
+from service.engine.scheduler import Key, Unit
+from service.errors import Busy, ServiceError
+
+KEY = Key("m", "denoise", (64, 64))
+
+
+class FakeWork:
+    """`quality` steps of one tile each; `max_bytes` chooses how it fails."""
+
+    def __init__(self, job: int, request: EncodeRequest) -> None:
+        self.job, self.left, self.fault = job, request.quality or 0, request.model
+        self.offered = -1
+
+    def prepare(self) -> None:
+        if self.fault == "prepare":
+            raise CorruptStream("words are left over")
+
+    def cost(self) -> float:
+        return self.left * KEY.cost
+
+    def ready(self) -> list[Unit]:
+        if self.offered == self.left:
+            return []
+        self.offered = self.left
+        return [Unit(self.job, 0, KEY)]
+
+    def progress(self) -> Progress | None:
+        return Progress(1, 1 + self.left)
+
+    def done(self) -> bool:
+        return self.left == 0
+
+    def finish(self) -> Result:
+        if self.fault == "finish":
+            raise ValueError("a defect")
+        return EncodeResult(b"", "m", "", 1, 1, 0, 1, 0.0)
+
+
+class FakeDevice:
+    def __init__(self) -> None:
+        self.profile = Profile({1: 1e-9, 2: 2e-9}, 1.0)
+        self.passes: list[list[int]] = []
+        self.memory = 64
+        self.seconds = 0.0
+
+    def work(self, job: int, request: Request) -> Work:
+        assert isinstance(request, EncodeRequest)
+        return FakeWork(job, request)
+
+    def run(self, units: Sequence[tuple[Work, Unit]]) -> None:
+        works = [w for w, _ in units if isinstance(w, FakeWork)]
+        self.passes.append([w.job for w in works])
+        time.sleep(self.seconds)
+        if len(works) > self.memory:
+            raise MemoryError
+        if any(w.fault == "run" for w in works):
+            raise RuntimeError("a bad member")
+        for work in works:
+            work.left -= 1
+
+
+class Harness:
+    def __init__(self, batching: bool = True) -> None:
+        self.device, self.sent = FakeDevice(), list[FromWorker]()
+        self.loop = Loop(self.device, self.sent.append, batching=batching)
+
+    def submit(self, job: int, steps: int, fault: str | None = None) -> None:
+        self.loop.put(Submit(job, EncodeRequest(np.zeros((1, 1, 3), np.uint8), model=fault, quality=steps)))
+
+    def run(self, until: int, seconds: float = 10.0) -> None:
+        """Step until that many requests are answered."""
+        deadline = time.monotonic() + seconds
+        while len(self.answers()) < until:
+            assert time.monotonic() < deadline, "stuck"
+            self.loop.step()
+
+    def answers(self) -> dict[int, FromWorker]:
+        return {m.job: m for m in self.sent if isinstance(m, Finished | Failed)}
+
+
+@pytest.fixture
+def harness() -> Harness:
+    return Harness()
+
+
+def test_requests_share_passes_and_leave_when_done(harness: Harness) -> None:
+    for job, steps in enumerate((1, 3, 2)):
+        harness.submit(job, steps)
+    harness.run(until=3)
+    assert all(isinstance(m, Finished) for m in harness.answers().values())
+    assert sum(map(len, harness.device.passes)) == 6
+    assert len(harness.device.passes) <= 5
+    started = [m.job for m in harness.sent if isinstance(m, Started)]
+    assert sorted(started) == [0, 1, 2]
+    ticks = [m for m in harness.sent if isinstance(m, Ticked)]
+    assert [t.rows for t in ticks] == [len(p) for p in harness.device.passes]
+
+
+def test_a_request_joins_a_running_batch(harness: Harness) -> None:
+    harness.submit(0, 50)
+    while not harness.device.passes:
+        harness.loop.step()
+    harness.submit(1, 1)
+    harness.run(until=1)
+    assert list(harness.answers()) == [1]
+    assert [0, 1] in harness.device.passes or [1, 0] in harness.device.passes
+    harness.run(until=2)
+
+
+def test_one_bad_member_fails_alone(harness: Harness) -> None:
+    harness.device.seconds = 0.02  # so that all join
+    harness.submit(0, 8)
+    harness.submit(1, 8, "run")
+    harness.submit(2, 8)
+    harness.run(until=3)
+    answers = harness.answers()
+    assert isinstance(answers[0], Finished)
+    assert isinstance(answers[2], Finished)
+    assert isinstance(answers[1], Failed)
+    assert isinstance(answers[1].error, ServiceError)
+
+
+def test_out_of_memory_halves_the_rows_and_nobody_fails(harness: Harness) -> None:
+    harness.device.memory, harness.device.seconds = 2, 0.01
+    for job in range(8):
+        harness.submit(job, 5)
+    harness.run(until=8)
+    assert all(isinstance(m, Finished) for m in harness.answers().values())
+    assert harness.device.profile.rows(KEY) <= 4
+
+
+def test_out_of_memory_alone_is_busy(harness: Harness) -> None:
+    harness.device.memory = 0
+    harness.submit(0, 1)
+    harness.run(until=1)
+    (answer,) = harness.answers().values()
+    assert isinstance(answer, Failed)
+    assert isinstance(answer.error, Busy)
+
+
+@pytest.mark.parametrize(("fault", "error"), [("prepare", CorruptStream), ("finish", ServiceError)])
+def test_failures_before_and_after_the_tiles(harness: Harness, fault: str, error: type[Exception]) -> None:
+    harness.submit(0, 1, fault)
+    harness.submit(1, 1)
+    harness.run(until=2)
+    failed = harness.answers()[0]
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, error)
+    assert isinstance(harness.answers()[1], Finished)
+
+
+def test_a_cancelled_request_takes_no_further_pass_and_is_not_answered(harness: Harness) -> None:
+    harness.submit(0, 10**6)
+    while not harness.device.passes:
+        harness.loop.step()
+    harness.loop.put(Cancel(0))
+    harness.submit(1, 1)
+    passes = len(harness.device.passes)
+    harness.run(until=1)
+    assert list(harness.answers()) == [1]
+    assert sum(0 in p for p in harness.device.passes[passes:]) <= 1
+    harness.loop.put(Cancel(0))  # twice, and of an unknown request: ignored
+    harness.loop.put(Cancel(99))
+    harness.submit(2, 1)
+    harness.run(until=2)
+
+
+def test_cancelling_while_a_cpu_thread_has_it(harness: Harness) -> None:
+    harness.submit(0, 1)
+    harness.loop.put(Cancel(0))
+    harness.submit(1, 1)
+    harness.run(until=1)
+    assert list(harness.answers()) == [1]
+
+
+def test_without_batching_requests_run_one_after_the_other() -> None:
+    harness = Harness(batching=False)
+    for job in range(4):
+        harness.submit(job, 3)
+    harness.run(until=4)
+    assert harness.device.passes == [[job] for job in range(4) for _ in range(3)]
+
+
+def test_cancelling_one_in_line_without_batching() -> None:
+    harness = Harness(batching=False)
+    for job in range(3):
+        harness.submit(job, 2)
+    harness.loop.put(Cancel(1))
+    harness.run(until=2)
+    assert list(harness.answers()) == [0, 2]
+
+
+def test_the_loop_ends_when_told() -> None:
+    harness = Harness()
+    thread = threading.Thread(target=harness.loop.run)
+    thread.start()
+    harness.submit(0, 1)
+    harness.loop.put(None)
+    thread.join(10)
+    assert not thread.is_alive()

@@ -1,0 +1,173 @@
+"""Scheduling, profiles and admission: pure logic, no device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.container import Header, Section, SectionType, pack
+from service.engine.admission import Estimate, Gate, estimate
+from service.engine.job import DecodeRequest, EncodeRequest, ModelInfo
+from service.engine.profile import MAX_ROWS, Profile, cached, measure
+from service.engine.scheduler import Key, Kind, Scheduler, Unit
+from service.errors import Busy
+
+SMALL, LARGE = (64, 64), (1024, 1024)
+
+
+def unit(job: int, shape: tuple[int, int] = SMALL, tile: int = 0, kind: Kind = "denoise", alone: bool = False) -> Unit:
+    return Unit(job, tile, Key("m", kind, shape), alone)
+
+
+def scheduler(cap: int = 8) -> Scheduler:
+    return Scheduler(lambda key: cap if key.shape == SMALL else 1)
+
+
+def test_nothing_ready_gives_nothing() -> None:
+    s = scheduler()
+    assert s.is_idle()
+    s.add(1, 10)
+    assert s.schedule() == []
+
+
+def test_equal_keys_share_a_tick_up_to_the_cap() -> None:
+    s = scheduler(cap=3)
+    for job in range(5):
+        s.add(job, 4096)
+        s.offer(job, [unit(job)])
+    assert [u.job for u in s.schedule()] == [0, 1, 2]
+    assert [u.job for u in s.schedule()] == [3, 4]
+    assert s.is_idle()
+
+
+def test_other_shapes_kinds_and_loners_do_not_share() -> None:
+    s = scheduler()
+    others = [unit(1, LARGE), unit(2, kind="condition"), unit(3, alone=True)]
+    s.add(0, 1)
+    s.offer(0, [unit(0)])
+    for u in others:
+        s.add(u.job, 1e9)
+        s.offer(u.job, [u])
+    assert [u.job for u in s.schedule()] == [0]
+    assert sorted(s.schedule()[0].job for _ in range(3)) == [1, 2, 3]
+
+
+def test_a_thumbnail_behind_a_panorama_runs_in_the_next_tick() -> None:
+    s = scheduler()
+    s.add(0, 65 * 9 * 2**20)
+    s.offer(0, [unit(0, LARGE, tile) for tile in range(9)])
+    assert s.schedule()[0].job == 0
+    s.add(1, 1.5 * 4096)
+    s.offer(1, [unit(1)])
+    assert s.schedule()[0].job == 1
+
+
+def test_cost_is_shared_fairly() -> None:
+    """Two endless requests, one of tiles 4 times as large: both get the same cost, not the same number of ticks."""
+    s = Scheduler(lambda _: 1)
+    shapes = {0: (256, 256), 1: (128, 128)}
+    served = {0: 0.0, 1: 0.0}
+    for job, shape in shapes.items():
+        s.add(job, 1e12)
+        s.offer(job, [unit(job, shape)])
+    for _ in range(500):
+        (u,) = s.schedule()
+        served[u.job] += u.key.cost
+        s.offer(u.job, [unit(u.job, shapes[u.job])])
+    assert served[0] == pytest.approx(served[1], rel=0.02)
+
+
+def test_newcomers_do_not_starve_an_old_request() -> None:
+    s = Scheduler(lambda _: 1)
+    s.add(0, 1e12)
+    s.offer(0, [unit(0, LARGE)])
+    old = 0
+    for job in range(1, 1000):
+        s.add(job, 4096)
+        s.offer(job, [unit(job)])
+        (u,) = s.schedule()
+        if u.job == 0:
+            old += 1
+            s.offer(0, [unit(0, LARGE)])
+        else:
+            s.remove(u.job)
+    assert old >= 2
+
+
+def test_removed_requests_are_gone() -> None:
+    s = scheduler()
+    s.add(1, 1)
+    s.offer(1, [unit(1)])
+    s.remove(1)
+    s.remove(1)
+    assert s.is_idle()
+    assert s.schedule() == []
+
+
+def test_rows_keep_the_tick_below_its_limit() -> None:
+    profile = Profile({64 * 64: 0.005, 128 * 128: 0.014, 512 * 512: 0.12}, tick_seconds=0.1)
+    key = Key("m", "denoise", SMALL)
+    rows = profile.rows(key)
+    assert profile.seconds_of(rows * key.cost) <= 0.1 < profile.seconds_of((rows + 1) * key.cost)
+    assert profile.rows(Key("m", "denoise", LARGE)) == 1  # one row always may run
+    assert Profile({1: 1e-9, 2: 2e-9}, 1).rows(key) == MAX_ROWS
+    assert profile.rows(Key("m", "condition", SMALL)) > rows  # half the work
+
+
+def test_running_out_of_memory_halves_the_cap() -> None:
+    profile = Profile({1: 1e-9, 2: 2e-9}, 1)
+    key = Key("m", "denoise", SMALL)
+    profile.out_of_memory(key, 40)
+    assert profile.rows(key) == 20
+    profile.out_of_memory(key, 1)
+    assert profile.rows(key) == 1
+
+
+def test_measuring_stops_beyond_the_tick() -> None:
+    asked: list[int] = []
+    found = measure(lambda pixels: asked.append(pixels) or pixels * 1e-6, tick_seconds=0.05)
+    assert list(found) == asked == [4096, 16384, 65536]
+
+
+def test_profiles_are_cached_and_damage_is_measured_again(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make() -> dict[int, float]:
+        made.append(1)
+        return {1: 0.5, 2: 1.0}
+
+    for _ in range(2):
+        assert cached(tmp_path / "new", "x", make) == {1: 0.5, 2: 1.0}
+    assert len(made) == 1
+    for rubbish in ("", "[]", '{"1": 0}', '{"a": 1, "b": 2}', json.dumps({"1": 1})):
+        (tmp_path / "new" / "profile-x.json").write_text(rubbish)
+        assert cached(tmp_path / "new", "x", make) == {1: 0.5, 2: 1.0}
+    assert len(made) == 6
+    (tmp_path / "file").write_text("")
+    assert cached(tmp_path / "file", "x", make)  # no folder can be made there
+
+
+MODELS = (ModelInfo("m", "00" * 8, 17, 8193, 1, True),)
+
+
+def test_estimates_follow_pixels_and_steps() -> None:
+    sections = (Section(SectionType.HYPER, b""), Section(SectionType.LATENT, b""))
+    data = pack(Header(b"\0" * 8, 200, 100, 0), sections)
+    assert estimate(DecodeRequest(data, steps=4), MODELS).cost == 4.5 * 20000
+    assert estimate(DecodeRequest(data), MODELS).cost == 17.5 * 20000
+    assert estimate(EncodeRequest(np.zeros((10, 20, 3), np.uint8)), MODELS).cost == 100
+
+
+def test_the_gate_counts_seconds_and_bytes() -> None:
+    gate = Gate(max_backlog_seconds=10, max_bytes=1000)
+    gate.check(Estimate(1, 10**9), 0, 0)  # a single request always may
+    gate.check(Estimate(1, 400), 10, 600)
+    with pytest.raises(Busy) as refused:
+        gate.check(Estimate(1, 1), 25, 0)
+    assert refused.value.retry_after == 15
+    with pytest.raises(Busy) as refused:
+        gate.check(Estimate(1, 401), 5, 600)
+    assert refused.value.retry_after == 5
