@@ -34,6 +34,8 @@ app = typer.Typer(
 )
 app.command()(model_cli.inspect)
 app.add_typer(model_cli.weights, name="weights")
+bench = typer.Typer(help="Measure speed.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
 
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="An image file; - for standard input.")]
 Output = Annotated[str, typer.Argument(metavar="OUT", help="Where to write; - for standard output.")]
@@ -188,8 +190,35 @@ def serve(
 ) -> None:
     """Serve the HTTP API. Everything else is set by CDC_ variables, see the README."""
     from service.api.server import run
+    from service.settings import SettingsError
 
-    run({name: value for name, value in (("host", host), ("port", port)) if value is not None})
+    try:
+        run({name: value for name, value in (("host", host), ("port", port)) if value is not None})
+    except SettingsError as error:
+        typer.echo(f"cdc: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@bench.command("serve")
+def bench_serve(
+    out: Annotated[Path | None, typer.Option(help="Where to write the figures as JSON.")] = None,
+    quick: Annotated[bool, typer.Option(help="A few rounds only.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    precision: PrecisionOption = "auto",
+    models_dir: ModelsDir = None,
+) -> None:
+    """Measure the engine under load, beside the same code running one request at a time."""
+    import asyncio
+    import json
+
+    from service import bench as load
+    from service.engine.messages import RunnerOptions
+
+    options = RunnerOptions(models_dir=models_dir, precision=precision, device=device)
+    figures = asyncio.run(load.run(options, quick=quick, say=lambda text: typer.echo(text, err=True)))
+    typer.echo(load.table(figures))
+    if out is not None:
+        out.write_text(json.dumps(figures, indent=1))
 
 
 @app.command()
@@ -219,7 +248,9 @@ def _decode(codec: Codec, unpacked: Any, steps: int | None, gamma: float, seed: 
     """Run all denoising steps with a progress bar on standard error."""
     state = codec.start(unpacked, steps, gamma, seed)
     columns = (TextColumn("decoding"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    # Where nobody watches, even a bar that leaves nothing behind would leave an empty line.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("decoding", total=state.steps)
         while not state.done:
             codec.denoise_step(state)

@@ -63,6 +63,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service.jobs": ("service.jobs", "service.engine.job", "service.errors", "service.settings", "model.errors"),
     "service.client": ("service.client", "service.api.app"),
     "service.cli": ("service", "model"),
+    "service.bench": ("service.engine",),
     "service.worker": ("service", "model.errors"),
     "service": (),
     "model": ("model.errors", "model.container", "model.config", "model.tiling", "model.types"),

@@ -90,7 +90,7 @@ class Loop:
         self._device = device
         self._send = send
         self._batching = batching
-        self._scheduler = Scheduler(device.profile.rows if batching else lambda _: 1)
+        self._scheduler = Scheduler(device.profile.rows if batching else lambda _: 1, device.profile.costs_per_tick)
         self._inbox: queue.SimpleQueue[Submit | Cancel | _Prepared | _Completed | None] = queue.SimpleQueue()
         self._entries: dict[int, _Entry] = {}
         self._line: list[int] = []  # waiting requests when not batching

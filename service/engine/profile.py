@@ -47,6 +47,11 @@ class Profile:
         x, y = max(self.seconds.items())
         return y / x
 
+    @property
+    def costs_per_tick(self) -> float:
+        """Cost that fits a tick, in pixels of a denoising step."""
+        return self.tick_seconds / self.seconds_per_cost
+
     def rows(self, key: Key) -> int:
         """Most rows of a key that one tick may hold, >= 1."""
         limit = self.row_limits.get(key, MAX_ROWS)

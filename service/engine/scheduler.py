@@ -3,7 +3,9 @@
 Start-time fair queueing (Goyal et al. 1996): each request is a flow with a start tag in units of cost; the flow with
 the smallest tag goes first and its tag grows by the cost it was given. A new flow starts at the virtual time, which
 grows by what each of n flows would get of the cost served: a one-step thumbnail behind a 65-step panorama runs in the
-next tick, and a stream of thumbnails does not starve the panorama. The rest of a tick is filled with tiles of one key.
+next tick, and a stream of thumbnails does not starve the panorama. Flows within one tick's worth of the smallest tag
+count as equal, and of those the one with least left to do goes first: a short request is finished once it is begun. The
+rest of a tick is filled with tiles of the same key.
 """
 
 from __future__ import annotations
@@ -51,18 +53,19 @@ class _Flow:
     arrival: int
     ready: deque[Unit]
 
-    @property
-    def order(self) -> tuple[float, float, int]:
-        """Smallest first: least served, then least left to do, then first come."""
-        return self.start_tag, self.remaining, self.arrival
-
 
 class Scheduler:
     """Ready tiles of all requests, and whose turn it is."""
 
-    def __init__(self, cap: Callable[[Key], int]) -> None:
-        """`cap` gives the most rows of a key that one tick may hold, >= 1."""
+    def __init__(self, cap: Callable[[Key], int], quantum: float) -> None:
+        """Start without flows.
+
+        Args:
+            cap: the most rows of a key that one tick may hold, >= 1.
+            quantum: cost of one full tick.
+        """
         self._cap = cap
+        self._quantum = quantum
         self._flows: dict[int, _Flow] = {}
         self._now = 0.0  # virtual time
         self._arrivals = 0
@@ -86,11 +89,13 @@ class Scheduler:
 
     def schedule(self) -> list[Unit]:
         """Take the tiles of the next tick: at least one if any is ready, all of one key, at most its cap."""
-        flows = sorted((f for f in self._flows.values() if f.ready), key=lambda f: f.order)
-        if not flows:
+        waiting = [f for f in self._flows.values() if f.ready]
+        if not waiting:
             return []
+        least = min(f.start_tag for f in waiting)
+        flows = sorted(waiting, key=lambda f: (max(f.start_tag, least + self._quantum), f.remaining, f.arrival))
         first = flows[0].ready[0]
-        self._now = max(self._now, flows[0].start_tag)
+        self._now = max(self._now, least)
         limit = 1 if first.alone else self._cap(first.key)
         batch: list[Unit] = []
         for flow in flows:

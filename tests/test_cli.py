@@ -1,0 +1,292 @@
+"""The command `cdc`: what it writes where, and its exit codes. In this process, but for what only a real one shows."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from model.registry import SHIPPED
+from service import cli
+from service.version import __version__
+
+Pixels = npt.NDArray[np.uint8]
+WEIGHTS = SHIPPED / "cdc-lite.safetensors"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Standard output, which must be one JSON object and nothing else."""
+        (line,) = self.out.decode().splitlines()
+        return dict(json.loads(line))
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def cdc(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `cdc` with some arguments and standard input."""
+
+    def run(*arguments: str | Path, stdin: bytes = b"") -> Done:
+        out, err = io.BytesIO(), io.BytesIO()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["cdc", *map(str, arguments)])
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+            patch.setattr(sys, "stdout", io.TextIOWrapper(out, write_through=True))
+            patch.setattr(sys, "stderr", io.TextIOWrapper(err, write_through=True))
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            code = ended.value.code or 0
+        assert isinstance(code, int)
+        return Done(code, out.getvalue(), err.getvalue().decode())
+
+    return run
+
+
+@pytest.fixture
+def image(crop: Pixels, tmp_path: Path) -> Path:
+    """A PNG file of 64x56 pixels."""
+    path = tmp_path / "in.png"
+    Image.fromarray(crop[:56, :64]).save(path)
+    return path
+
+
+@pytest.fixture
+def file(cdc: Run, image: Path, tmp_path: Path) -> Path:
+    """The picture as a `.cdc` file."""
+    path = tmp_path / "x.cdc"
+    assert cdc("encode", image, path).code == 0
+    return path
+
+
+def refused(done: Done) -> str:
+    """The one line that says why, without its prefix; nothing is on standard output."""
+    assert (done.code, done.out) == (1, b"")
+    (line,) = done.err.splitlines()
+    assert line.startswith("cdc: ")
+    return line.removeprefix("cdc: ")
+
+
+def test_encode_inspect_and_decode(cdc: Run, image: Path, tmp_path: Path) -> None:
+    made = cdc("encode", image, tmp_path / "x.cdc", "--quality", "80", "--json").report
+    size = (tmp_path / "x.cdc").stat().st_size
+    assert (made["width"], made["height"], made["bytes"], made["quality"]) == (64, 56, size, 80)
+    assert made["bpp"] == pytest.approx(8 * size / (64 * 56), abs=1e-4)
+    told = cdc("inspect", tmp_path / "x.cdc", "--json").report
+    assert {k: told[k] for k in ("width", "height", "bytes", "bpp", "quality")} == {
+        k: made[k] for k in ("width", "height", "bytes", "bpp", "quality")
+    }
+    assert list(told["sections"]) == ["hyper", "latent"]
+    done = cdc("decode", tmp_path / "x.cdc", tmp_path / "out.png", "--steps", "2", "--gamma", "0.5", "--json")
+    assert done.err == ""
+    assert (done.report["steps"], done.report["gamma"]) == (2, 0.5)
+    assert np.asarray(Image.open(tmp_path / "out.png")).shape == (56, 64, 3)
+
+
+def test_text_output_names_the_same_values(cdc: Run, file: Path) -> None:
+    text = dict(line.split(maxsplit=1) for line in cdc("inspect", file).out.decode().splitlines())
+    report = cdc("inspect", file, "--json").report
+    assert text.keys() == report.keys()
+    assert (text["width"], text["bytes"]) == ("64", str(report["bytes"]))
+
+
+def test_standard_input_and_output(cdc: Run, image: Path, file: Path, tmp_path: Path) -> None:
+    encoded = cdc("encode", "-", "-", "--json", stdin=image.read_bytes())
+    assert (encoded.code, encoded.out) == (0, file.read_bytes())
+    assert json.loads(encoded.err)["bytes"] == len(encoded.out)
+    decoded = cdc("decode", "-", "-", "--steps", "1", stdin=encoded.out)
+    assert Image.open(io.BytesIO(decoded.out)).size == (64, 56)
+    assert "steps" in decoded.err
+    assert cdc("inspect", "-", "--json", stdin=encoded.out).report["width"] == 64
+
+
+def test_the_seed_decides(cdc: Run, file: Path) -> None:
+    default = cdc("decode", file, "-", "--steps", "1", "--json")
+    own = str(json.loads(default.err)["seed"])
+    assert cdc("decode", file, "-", "--steps", "1", "--seed", own).out == default.out
+    assert cdc("decode", file, "-", "--steps", "1", "--seed", "7").out != default.out
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kind"),
+    [
+        ("a.jpg", (), "JPEG"),
+        ("a.JPEG", (), "JPEG"),
+        ("a.webp", (), "WEBP"),
+        ("a.unknown", (), "PNG"),
+        ("a.jpg", ("--format", "webp"), "WEBP"),
+    ],
+)
+def test_format_by_ending(cdc: Run, file: Path, tmp_path: Path, name: str, options: tuple[str, ...], kind: str) -> None:
+    assert cdc("decode", file, tmp_path / name, "--steps", "1", *options).code == 0
+    assert Image.open(tmp_path / name).format == kind
+
+
+def test_transparency_and_metadata(cdc: Run, crop: Pixels, tmp_path: Path) -> None:
+    alpha = np.random.default_rng(0).integers(0, 256, (40, 64), np.uint8)
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    Image.fromarray(np.dstack([crop[:40, :64], alpha])).save(tmp_path / "in.png", exif=exif)
+    assert cdc("encode", tmp_path / "in.png", tmp_path / "x.cdc", "--metadata", "keep").code == 0
+    assert list(cdc("inspect", tmp_path / "x.cdc", "--json").report["sections"]) == ["hyper", "latent", "alpha", "exif"]
+    assert cdc("decode", tmp_path / "x.cdc", tmp_path / "out.png", "--steps", "1").code == 0
+    with Image.open(tmp_path / "out.png") as out:
+        np.testing.assert_array_equal(np.asarray(out)[..., 3], alpha)
+        assert out.getexif()[0x010F] == "Maker"
+    assert cdc("encode", tmp_path / "in.png", tmp_path / "x.cdc", "--alpha", "drop").code == 0
+    assert list(cdc("inspect", tmp_path / "x.cdc", "--json").report["sections"]) == ["hyper", "latent"]
+
+
+def test_targets(cdc: Run, image: Path, tmp_path: Path) -> None:
+    largest = cdc("encode", image, tmp_path / "x.cdc", "--quality", "100", "--json").report["bytes"]
+    made = cdc("encode", image, tmp_path / "x.cdc", "--max-bytes", str(largest // 2), "--json").report
+    assert largest // 3 < made["bytes"] <= largest // 2
+    assert made["bytes"] == (tmp_path / "x.cdc").stat().st_size
+    assert cdc("encode", image, tmp_path / "x.cdc", "--target-bpp", "1", "--json").report["bpp"] == pytest.approx(
+        1, 0.1
+    )
+    assert refused(cdc("encode", image, tmp_path / "y.cdc", "--max-bytes", "20"))
+    assert refused(cdc("encode", image, tmp_path / "y.cdc", "--max-bytes", "900", "--quality", "20"))
+    assert not (tmp_path / "y.cdc").exists()
+
+
+def test_an_animation_needs_a_flag(cdc: Run, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "in.gif", save_all=True, append_images=frames[1:])
+    assert "frames" in refused(cdc("encode", tmp_path / "in.gif", tmp_path / "x.cdc"))
+    assert cdc("encode", tmp_path / "in.gif", tmp_path / "x.cdc", "--first-frame").code == 0
+
+
+def test_demo(cdc: Run, image: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    told = cdc("demo", image, "--steps", "1", "--gamma", "0", "--quality", "90", "--folder", folder, "--json").report
+    assert sorted(p.name for p in folder.iterdir()) == ["decoded.png", "demo.cdc", "original.png"]
+    assert (told["picture"], told["bytes"]) == ("64x56", (folder / "demo.cdc").stat().st_size)
+    assert told["psnr_db"] > 25
+    np.testing.assert_array_equal(Image.open(folder / "original.png"), Image.open(image))
+    assert Image.open(told["decoded"]).size == (64, 56)
+
+
+def test_version(cdc: Run) -> None:
+    assert cdc("version") == Done(0, f"{__version__}\n".encode(), "")
+
+
+def test_weights(cdc: Run, file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "models" / "mine.safetensors"
+    out.parent.mkdir()
+    shipped = cdc("weights", "verify", WEIGHTS, "--json").report
+    assert (shipped["name"], shipped["codec_id"]) == ("cdc-lite", cdc("inspect", file, "--json").report["codec_id"])
+    made = cdc("weights", "export", WEIGHTS, out, "--name", "mine", "--version", "3", "--json").report
+    assert (made["name"], made["version"], made["codec_id"]) == ("mine", 3, shipped["codec_id"])
+    assert cdc("weights", "verify", out, "--json").report == made
+    assert load_file(out).keys() == load_file(WEIGHTS).keys()
+    decoded = cdc("decode", file, "-", "--steps", "1", "--models-dir", out.parent, "--model", "mine", "--json")
+    assert json.loads(decoded.err)["model"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("encode", "{missing}", "{out}"), "No such file"),
+        (("encode", "{folder}", "{out}"), "Is a directory"),
+        (("encode", "{text}", "{out}"), "not an image"),
+        (("encode", "{image}", "{missing}/x.cdc"), "No such file"),
+        (("encode", "{image}", "{out}", "--model", "other"), "cdc-lite"),
+        (("decode", "{text}", "{out}"), "not a .cdc file"),
+        (("decode", "{file}", "{out}", "--steps", "9999"), "steps must be"),
+        (("decode", "{file}", "{out}", "--models-dir", "{missing}"), "does not exist"),
+        (("decode", "{file}", "{out}", "--models-dir", "{rubbish}"), "bad.safetensors"),
+        (("inspect", "{image}"), "not a .cdc file"),
+        (("weights", "verify", "{text}"), "not a readable safetensors file"),
+        (("weights", "export", "{text}", "{out}"), "not a readable safetensors file"),
+    ],
+)
+def test_refusals(cdc: Run, image: Path, file: Path, tmp_path: Path, arguments: tuple[str, ...], reason: str) -> None:
+    paths = {"image": image, "file": file, "folder": tmp_path, "missing": tmp_path / "none", "out": tmp_path / "out"}
+    for name in ("text", "rubbish"):
+        paths[name] = tmp_path / name
+    paths["text"].write_text("neither image nor model\n")
+    paths["rubbish"].mkdir()
+    (paths["rubbish"] / "bad.safetensors").write_bytes(b"rubbish")
+    assert reason in refused(cdc(*(a.format(**paths) for a in arguments)))
+    assert not paths["out"].exists()
+
+
+def test_damaged_files_and_unknown_codecs(cdc: Run, file: Path, tmp_path: Path) -> None:
+    data = file.read_bytes()
+    other = data[:9] + bytes(8) + data[17:-4]
+    other += google_crc32c.value(other).to_bytes(4, "little")
+    assert "codec id 0000000000000000" in refused(cdc("decode", "-", tmp_path / "out.png", stdin=other))
+    assert cdc("inspect", "-", "--json", stdin=other).report["codec_id"] == "0" * 16
+    for command in (("inspect", "-"), ("decode", "-", "-")):
+        assert "damaged" in refused(cdc(*command, stdin=data[:-1] + bytes([data[-1] ^ 1])))
+        assert "ends" in refused(cdc(*command, stdin=data[:30]))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("encode", "-"),
+        ("encode", "-", "-", "--quality", "0"),
+        ("encode", "-", "-", "--alpha", "some"),
+        ("decode", "-", "-", "--steps", "0"),
+        ("decode", "-", "-", "--gamma", "3"),
+        ("decode", "-", "-", "--format", "bmp"),
+        ("weights", "verify", "no such file"),
+        ("serve", "--port", "70000"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_usage(cdc: Run, arguments: tuple[str, ...]) -> None:
+    done = cdc(*arguments)
+    assert (done.code, done.out) == (2, b"")
+    assert "Usage" in done.err
+
+
+def test_a_wrong_setting_is_named(cdc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDC_MAX_PIXELS", "many")
+    assert refused(cdc("serve")).startswith("CDC_MAX_PIXELS: ")
+
+
+def test_an_interrupt_has_its_own_code(cdc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(source: str) -> bytes:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "read_bytes", interrupted)
+    assert cdc("encode", "-", "-").code == 130
+
+
+def test_a_real_process(image: Path, file: Path) -> None:
+    """The bar goes to standard error even when that is taken for a terminal, and a pipe carries nothing but the file."""
+    argv = [sys.executable, "-m", "service.cli"]
+    env = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TERM": "xterm"}
+    decode = [*argv, "decode", "-", "-", "--steps", "3"]
+    done = subprocess.run(decode, input=file.read_bytes(), capture_output=True, env=env, check=True, timeout=120)
+    assert b"decoding" in done.stderr
+    assert done.stdout.startswith(b"\x89PNG\r\n\x1a\n")
+    assert done.stdout.endswith(b"IEND\xaeB`\x82")
+    failed = subprocess.run([*argv, "encode", "none", "-"], capture_output=True, text=True, check=False, timeout=120)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr.startswith("cdc: ")
+    assert len(failed.stderr.splitlines()) == 1
