@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,41 +42,40 @@ class Done:
         return dict(json.loads(line))
 
 
-Run = Callable[..., Done]
+def cdc(*arguments: str | Path, stdin: bytes = b"") -> Done:
+    """Run `cdc` in this process."""
+    out, err = io.BytesIO(), io.BytesIO()
+    streams = [io.TextIOWrapper(raw, write_through=True) for raw in (io.BytesIO(stdin), out, err)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["cdc", *map(str, arguments)])
+        for name, stream in zip(("stdin", "stdout", "stderr"), streams, strict=True):
+            patch.setattr(sys, name, stream)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    code = ended.value.code or 0
+    assert isinstance(code, int)
+    return Done(code, out.getvalue(), err.getvalue().decode())
 
 
-@pytest.fixture
-def cdc(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs `cdc` with some arguments and standard input."""
-
-    def run(*arguments: str | Path, stdin: bytes = b"") -> Done:
-        out, err = io.BytesIO(), io.BytesIO()
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["cdc", *map(str, arguments)])
-            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-            patch.setattr(sys, "stdout", io.TextIOWrapper(out, write_through=True))
-            patch.setattr(sys, "stderr", io.TextIOWrapper(err, write_through=True))
-            with pytest.raises(SystemExit) as ended:
-                cli.main()
-            code = ended.value.code or 0
-        assert isinstance(code, int)
-        return Done(code, out.getvalue(), err.getvalue().decode())
-
-    return run
+@pytest.fixture(scope="module", autouse=True)
+def _models_are_loaded_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "_registry", functools.cache(cli._registry))
+        yield
 
 
-@pytest.fixture
-def image(crop: Pixels, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def image(crop: Pixels, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A PNG file of 64x56 pixels."""
-    path = tmp_path / "in.png"
+    path = tmp_path_factory.mktemp("cli") / "in.png"
     Image.fromarray(crop[:56, :64]).save(path)
     return path
 
 
-@pytest.fixture
-def file(cdc: Run, image: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def file(image: Path) -> Path:
     """The picture as a `.cdc` file."""
-    path = tmp_path / "x.cdc"
+    path = image.with_name("x.cdc")
     assert cdc("encode", image, path).code == 0
     return path
 
@@ -88,7 +88,7 @@ def refused(done: Done) -> str:
     return line.removeprefix("cdc: ")
 
 
-def test_encode_inspect_and_decode(cdc: Run, image: Path, tmp_path: Path) -> None:
+def test_encode_inspect_and_decode(image: Path, tmp_path: Path) -> None:
     made = cdc("encode", image, tmp_path / "x.cdc", "--quality", "80", "--json").report
     size = (tmp_path / "x.cdc").stat().st_size
     assert (made["width"], made["height"], made["bytes"], made["quality"]) == (64, 56, size, 80)
@@ -104,14 +104,14 @@ def test_encode_inspect_and_decode(cdc: Run, image: Path, tmp_path: Path) -> Non
     assert np.asarray(Image.open(tmp_path / "out.png")).shape == (56, 64, 3)
 
 
-def test_text_output_names_the_same_values(cdc: Run, file: Path) -> None:
+def test_text_output_names_the_same_values(file: Path) -> None:
     text = dict(line.split(maxsplit=1) for line in cdc("inspect", file).out.decode().splitlines())
     report = cdc("inspect", file, "--json").report
     assert text.keys() == report.keys()
     assert (text["width"], text["bytes"]) == ("64", str(report["bytes"]))
 
 
-def test_standard_input_and_output(cdc: Run, image: Path, file: Path, tmp_path: Path) -> None:
+def test_standard_input_and_output(image: Path, file: Path, tmp_path: Path) -> None:
     encoded = cdc("encode", "-", "-", "--json", stdin=image.read_bytes())
     assert (encoded.code, encoded.out) == (0, file.read_bytes())
     assert json.loads(encoded.err)["bytes"] == len(encoded.out)
@@ -121,7 +121,7 @@ def test_standard_input_and_output(cdc: Run, image: Path, file: Path, tmp_path: 
     assert cdc("inspect", "-", "--json", stdin=encoded.out).report["width"] == 64
 
 
-def test_the_seed_decides(cdc: Run, file: Path) -> None:
+def test_the_seed_decides(file: Path) -> None:
     default = cdc("decode", file, "-", "--steps", "1", "--json")
     own = str(json.loads(default.err)["seed"])
     assert cdc("decode", file, "-", "--steps", "1", "--seed", own).out == default.out
@@ -138,12 +138,13 @@ def test_the_seed_decides(cdc: Run, file: Path) -> None:
         ("a.jpg", ("--format", "webp"), "WEBP"),
     ],
 )
-def test_format_by_ending(cdc: Run, file: Path, tmp_path: Path, name: str, options: tuple[str, ...], kind: str) -> None:
+def test_format_by_ending(file: Path, tmp_path: Path, name: str, options: tuple[str, ...], kind: str) -> None:
     assert cdc("decode", file, tmp_path / name, "--steps", "1", *options).code == 0
-    assert Image.open(tmp_path / name).format == kind
+    with Image.open(tmp_path / name) as out:
+        assert (out.format, out.size) == (kind, (64, 56))
 
 
-def test_transparency_and_metadata(cdc: Run, crop: Pixels, tmp_path: Path) -> None:
+def test_transparency_and_metadata(crop: Pixels, tmp_path: Path) -> None:
     alpha = np.random.default_rng(0).integers(0, 256, (40, 64), np.uint8)
     exif = Image.Exif()
     exif[0x010F] = "Maker"
@@ -158,41 +159,40 @@ def test_transparency_and_metadata(cdc: Run, crop: Pixels, tmp_path: Path) -> No
     assert list(cdc("inspect", tmp_path / "x.cdc", "--json").report["sections"]) == ["hyper", "latent"]
 
 
-def test_targets(cdc: Run, image: Path, tmp_path: Path) -> None:
+def test_targets(image: Path, tmp_path: Path) -> None:
     largest = cdc("encode", image, tmp_path / "x.cdc", "--quality", "100", "--json").report["bytes"]
     made = cdc("encode", image, tmp_path / "x.cdc", "--max-bytes", str(largest // 2), "--json").report
     assert largest // 3 < made["bytes"] <= largest // 2
     assert made["bytes"] == (tmp_path / "x.cdc").stat().st_size
-    assert cdc("encode", image, tmp_path / "x.cdc", "--target-bpp", "1", "--json").report["bpp"] == pytest.approx(
-        1, 0.1
-    )
+    aimed = cdc("encode", image, tmp_path / "x.cdc", "--target-bpp", "1", "--json").report
+    assert aimed["bpp"] == pytest.approx(1, rel=0.1)
     assert refused(cdc("encode", image, tmp_path / "y.cdc", "--max-bytes", "20"))
     assert refused(cdc("encode", image, tmp_path / "y.cdc", "--max-bytes", "900", "--quality", "20"))
     assert not (tmp_path / "y.cdc").exists()
 
 
-def test_an_animation_needs_a_flag(cdc: Run, tmp_path: Path) -> None:
+def test_an_animation_needs_a_flag(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "in.gif", save_all=True, append_images=frames[1:])
     assert "frames" in refused(cdc("encode", tmp_path / "in.gif", tmp_path / "x.cdc"))
     assert cdc("encode", tmp_path / "in.gif", tmp_path / "x.cdc", "--first-frame").code == 0
 
 
-def test_demo(cdc: Run, image: Path, tmp_path: Path) -> None:
+def test_demo(image: Path, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     told = cdc("demo", image, "--steps", "1", "--gamma", "0", "--quality", "90", "--folder", folder, "--json").report
-    assert sorted(p.name for p in folder.iterdir()) == ["decoded.png", "demo.cdc", "original.png"]
+    assert {p.name for p in folder.iterdir()} >= {"decoded.png", "demo.cdc", "original.png"}
     assert (told["picture"], told["bytes"]) == ("64x56", (folder / "demo.cdc").stat().st_size)
     assert told["psnr_db"] > 25
     np.testing.assert_array_equal(Image.open(folder / "original.png"), Image.open(image))
-    assert Image.open(told["decoded"]).size == (64, 56)
+    assert np.asarray(Image.open(told["decoded"])).shape == (56, 64, 3)
 
 
-def test_version(cdc: Run) -> None:
+def test_version() -> None:
     assert cdc("version") == Done(0, f"{__version__}\n".encode(), "")
 
 
-def test_weights(cdc: Run, file: Path, tmp_path: Path) -> None:
+def test_weights(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "models" / "mine.safetensors"
     out.parent.mkdir()
     shipped = cdc("weights", "verify", WEIGHTS, "--json").report
@@ -222,7 +222,7 @@ def test_weights(cdc: Run, file: Path, tmp_path: Path) -> None:
         (("weights", "export", "{text}", "{out}"), "not a readable safetensors file"),
     ],
 )
-def test_refusals(cdc: Run, image: Path, file: Path, tmp_path: Path, arguments: tuple[str, ...], reason: str) -> None:
+def test_refusals(image: Path, file: Path, tmp_path: Path, arguments: tuple[str, ...], reason: str) -> None:
     paths = {"image": image, "file": file, "folder": tmp_path, "missing": tmp_path / "none", "out": tmp_path / "out"}
     for name in ("text", "rubbish"):
         paths[name] = tmp_path / name
@@ -233,7 +233,7 @@ def test_refusals(cdc: Run, image: Path, file: Path, tmp_path: Path, arguments: 
     assert not paths["out"].exists()
 
 
-def test_damaged_files_and_unknown_codecs(cdc: Run, file: Path, tmp_path: Path) -> None:
+def test_damaged_files_and_unknown_codecs(file: Path, tmp_path: Path) -> None:
     data = file.read_bytes()
     other = data[:9] + bytes(8) + data[17:-4]
     other += google_crc32c.value(other).to_bytes(4, "little")
@@ -241,7 +241,7 @@ def test_damaged_files_and_unknown_codecs(cdc: Run, file: Path, tmp_path: Path) 
     assert cdc("inspect", "-", "--json", stdin=other).report["codec_id"] == "0" * 16
     for command in (("inspect", "-"), ("decode", "-", "-")):
         assert "damaged" in refused(cdc(*command, stdin=data[:-1] + bytes([data[-1] ^ 1])))
-        assert "ends" in refused(cdc(*command, stdin=data[:30]))
+        assert "longer than the rest" in refused(cdc(*command, stdin=data[:30]))
 
 
 @pytest.mark.parametrize(
@@ -258,18 +258,18 @@ def test_damaged_files_and_unknown_codecs(cdc: Run, file: Path, tmp_path: Path) 
         ("nonsense",),
     ],
 )
-def test_wrong_usage(cdc: Run, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     done = cdc(*arguments)
     assert (done.code, done.out) == (2, b"")
     assert "Usage" in done.err
 
 
-def test_a_wrong_setting_is_named(cdc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CDC_MAX_PIXELS", "many")
     assert refused(cdc("serve")).startswith("CDC_MAX_PIXELS: ")
 
 
-def test_an_interrupt_has_its_own_code(cdc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_has_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(source: str) -> bytes:
         raise KeyboardInterrupt
 
@@ -278,7 +278,7 @@ def test_an_interrupt_has_its_own_code(cdc: Run, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_real_process(image: Path, file: Path) -> None:
-    """The bar goes to standard error even when that is taken for a terminal, and a pipe carries nothing but the file."""
+    """The bar goes to what is taken for a terminal, standard error; the pipe carries nothing but the picture."""
     argv = [sys.executable, "-m", "service.cli"]
     env = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TERM": "xterm"}
     decode = [*argv, "decode", "-", "-", "--steps", "3"]

@@ -113,7 +113,8 @@ class Loop:
         if batch := self._scheduler.schedule():
             start = time.perf_counter()
             failures = self._run(batch)
-            self._report(batch, time.perf_counter() - start)
+            if not failures:
+                self._report(batch, time.perf_counter() - start)
             self._advance(batch, failures)
 
     # Collect ------------------------------------------------------------------------------------------------------
@@ -268,5 +269,6 @@ class Loop:
 
     def _report(self, batch: list[Unit], seconds: float) -> None:
         key = batch[0].key
+        self._device.profile.observe(len(batch) * key.cost, seconds)
         capacity = 1 if batch[0].alone else self._device.profile.rows(key)
         self._send(Ticked(key.kind, key.shape, len(batch), max(capacity, len(batch)), seconds))

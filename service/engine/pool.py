@@ -38,6 +38,8 @@ from service.errors import Busy, Draining, NotReady, WorkerFailed
 
 log = logging.getLogger(__name__)
 MAX_TRIES = 2  # a request is tried once more when the worker dies on it
+LARGE_TICK = 1 << 16  # pixels; smaller passes say little of throughput
+LEARNING_RATE = 0.05
 RESTART_DELAYS = (0.0, 1.0, 2.0, 5.0, 15.0)  # seconds before start n in a row that never became ready
 
 
@@ -71,6 +73,12 @@ class _Slot:
     @property
     def backlog_seconds(self) -> float:
         return self.seconds_per_cost * sum(job.cost_left for job in self.jobs.values())
+
+    def learn(self, tick: Ticked) -> None:
+        """Follow the speed of the device as it is under the present load."""
+        cost = tick.rows * tick.shape[0] * tick.shape[1]
+        if tick.kind == "denoise" and cost >= LARGE_TICK:
+            self.seconds_per_cost += LEARNING_RATE * (tick.seconds / cost - self.seconds_per_cost)
 
 
 class PoolEngine:
@@ -223,6 +231,7 @@ class PoolEngine:
             for number, waiting in list(slot.jobs.items()):
                 self._assign(number, waiting, slot)
         elif isinstance(message, Ticked):
+            slot.learn(message)
             self._on_tick(message)
         elif (job := slot.jobs.get(message.job)) is not None and not job.future.done():  # else: cancelled meanwhile
             self._tell(job, message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from service.engine.scheduler import Key
 
 log = logging.getLogger(__name__)
 MAX_ROWS = 64
+LEARNING_RATE = 0.1
+SLOWEST = 256 * 256  # pixels: every device measures at least up to here
 PROBES = (64 * 64, 128 * 128, 256 * 256, 512 * 512, 1024 * 1024)  # pixels of a pass that is measured
 
 
@@ -25,11 +28,13 @@ class Profile:
     Attributes:
         seconds: pixels of a denoising pass -> seconds, at least two points.
         tick_seconds: longest time one pass may take; a single row always may run.
+        max_pixels: most pixels of a pass of several rows, None for no limit.
         row_limits: caps lowered after the device ran out of memory.
     """
 
     seconds: dict[int, float]
     tick_seconds: float
+    max_pixels: int | None = None
     row_limits: dict[Key, int] = field(default_factory=dict)
 
     def seconds_of(self, cost: float) -> float:
@@ -55,10 +60,20 @@ class Profile:
     def rows(self, key: Key) -> int:
         """Most rows of a key that one tick may hold, >= 1."""
         limit = self.row_limits.get(key, MAX_ROWS)
+        if self.max_pixels is not None:
+            limit = min(limit, max(1, self.max_pixels // (key.shape[0] * key.shape[1])))
         rows = 1
         while rows < limit and self.seconds_of((rows + 1) * key.cost) <= self.tick_seconds:
             rows += 1
         return rows
+
+    def observe(self, cost: float, seconds: float) -> None:
+        """Learn from a pass: pull the nearest point towards what it took.
+
+        A profile that was measured on a busy machine, or by another load, corrects itself within some ticks.
+        """
+        nearest = min(self.seconds, key=lambda pixels: abs(math.log(pixels / cost)))
+        self.seconds[nearest] *= (seconds / self.seconds_of(cost)) ** LEARNING_RATE
 
     def out_of_memory(self, key: Key, rows: int) -> None:
         """Halve the cap of a key after a pass of that many rows did not fit."""
@@ -71,16 +86,25 @@ def measure(probe: Callable[[int], float], tick_seconds: float) -> dict[int, flo
     seconds: dict[int, float] = {}
     for pixels in PROBES:
         seconds[pixels] = probe(pixels)
-        if seconds[pixels] > tick_seconds and len(seconds) > 1:
+        if seconds[pixels] > tick_seconds and pixels >= SLOWEST:
             break
     return seconds
 
 
-def cached(folder: Path, name: str, make: Callable[[], Mapping[int, float]]) -> dict[int, float]:
-    """Return the profile called `name` from the cache folder, making and storing it if it is not there.
+def store(folder: Path, name: str, seconds: Mapping[int, float]) -> None:
+    """Write a profile to the cache folder; one that cannot be written costs only measuring again."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder)
+        with os.fdopen(handle, "w") as file:
+            json.dump(dict(seconds), file)
+        Path(temporary).replace(folder / f"profile-{name}.json")
+    except OSError as error:
+        log.warning("the profile cannot be stored: %s", error)
 
-    A folder that cannot be read or written costs only the time of measuring again.
-    """
+
+def cached(folder: Path, name: str, make: Callable[[], Mapping[int, float]]) -> dict[int, float]:
+    """Return the profile called `name` from the cache folder, making and storing it if it is not there or damaged."""
     path = folder / f"profile-{name}.json"
     try:
         found = {int(k): float(v) for k, v in json.loads(path.read_text()).items()}
@@ -89,12 +113,5 @@ def cached(folder: Path, name: str, make: Callable[[], Mapping[int, float]]) -> 
     except (OSError, ValueError, AttributeError):
         log.info("no usable profile at %s: measuring", path)
     made = dict(make())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder)
-        with os.fdopen(handle, "w") as file:
-            json.dump(made, file)
-        Path(temporary).replace(path)
-    except OSError as error:
-        log.warning("the profile cannot be stored: %s", error)
+    store(folder, name, made)
     return made

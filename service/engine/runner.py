@@ -20,12 +20,15 @@ from model.types import Analysis, DecodeState, Unpacked
 from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, EncodeResult, ModelInfo, Progress, Request
 from service.engine.loop import Loop, Work
 from service.engine.messages import Cancel, Ready, RunnerOptions, Submit
-from service.engine.profile import Profile, cached, measure
+from service.engine.profile import Profile, cached, measure, store
 from service.engine.scheduler import WEIGHT, Key, Kind, Unit
 
 log = logging.getLogger(__name__)
 WARM_UP_SIDE = 64
-PROBE_ROUNDS = 3
+PROBE_ROUNDS = 5
+# On a CPU larger passes gain nothing, and from 2**20 pixels on oneDNN sums bfloat16 in another order than for one row:
+# pixels would then depend on who shares the pass (docs/benchmarks.md).
+CPU_PASS_PIXELS = 1 << 19
 
 
 class EncodeWork:
@@ -171,7 +174,8 @@ class Runner:
             if options.cache_dir is None
             else cached(options.cache_dir, self._fingerprint(), lambda: measure(self._probe, options.tick_seconds))
         )
-        self.profile = Profile(measured, options.tick_seconds)
+        self._cache_dir = options.cache_dir
+        self.profile = Profile(measured, options.tick_seconds, CPU_PASS_PIXELS if self.device == "cpu" else None)
 
     def work(self, job: int, request: Request) -> Work:
         """Make the work of a request. Raises UnknownModel, UnknownCodec, or a FileError."""
@@ -199,6 +203,11 @@ class Runner:
                 raise MemoryError(str(error)) from error
             raise
 
+    def keep_profile(self) -> None:
+        """Store what was learned of the device's speed for the next start."""
+        if self._cache_dir is not None:
+            store(self._cache_dir, self._fingerprint(), self.profile.seconds)
+
     def warm_up(self) -> None:
         """Run a small picture through, so that the first request does not pay for lazy initialisation."""
         codec = self.registry.get()
@@ -212,7 +221,7 @@ class Runner:
         return ModelInfo(name, codec.codec_id.hex(), steps, length, codec.parameters, is_default)
 
     def _probe(self, pixels: int) -> float:
-        """Seconds of one denoising pass of that many pixels, a square: the least of three rounds."""
+        """Seconds of one denoising pass of that many pixels, a square: the least of five rounds."""
         codec = self.registry.get()
         side = round(pixels**0.5)
         black = codec.unpack(codec.pack(codec.analyse(np.zeros((side, side, 3), np.uint8)), 0))
@@ -248,6 +257,7 @@ def main(pipe: Connection, options: RunnerOptions) -> None:
     threading.Thread(target=_listen, args=(pipe, loop), daemon=True).start()
     send(Ready(runner.models, runner.device, runner.profile.seconds_per_cost))
     loop.run()
+    runner.keep_profile()
 
 
 def _listen(pipe: Connection, loop: Loop) -> None:

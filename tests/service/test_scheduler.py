@@ -130,6 +130,12 @@ def test_rows_keep_the_tick_below_its_limit() -> None:
     assert profile.rows(Key("m", "condition", SMALL)) > rows  # half the work
 
 
+def test_passes_of_several_rows_are_bounded_in_pixels() -> None:
+    profile = Profile({1: 1e-9, 2: 2e-9}, 1, max_pixels=1 << 19)
+    rows = [profile.rows(Key("m", "denoise", (side, side))) for side in (64, 128, 256, 512, 1024)]
+    assert rows == [MAX_ROWS, 32, 8, 2, 1]
+
+
 def test_running_out_of_memory_halves_the_cap() -> None:
     profile = Profile({1: 1e-9, 2: 2e-9}, 1)
     key = Key("m", "denoise", SMALL)
@@ -141,8 +147,19 @@ def test_running_out_of_memory_halves_the_cap() -> None:
 
 def test_measuring_stops_beyond_the_tick() -> None:
     asked: list[int] = []
-    found = measure(lambda pixels: asked.append(pixels) or pixels * 1e-6, tick_seconds=0.05)
-    assert list(found) == asked == [4096, 16384, 65536]
+    found = measure(lambda pixels: asked.append(pixels) or pixels * 1e-6, tick_seconds=0.1)
+    assert list(found) == asked == [4096, 16384, 65536, 262144]
+    assert len(measure(lambda pixels: 9.0, tick_seconds=0.1)) == 3  # a slow device measures some points all the same
+
+
+def test_a_wrong_profile_corrects_itself() -> None:
+    profile = Profile({4096: 0.005, 16384: 0.8}, tick_seconds=0.1)  # the second was measured on a busy machine
+    key = Key("m", "denoise", (128, 128))
+    assert profile.rows(key) == 1
+    for _ in range(60):
+        profile.observe(key.cost, 0.014)
+    assert profile.seconds_of(key.cost) == pytest.approx(0.014, rel=0.05)
+    assert profile.rows(key) > 4
 
 
 def test_profiles_are_cached_and_damage_is_measured_again(tmp_path: Path) -> None:
