@@ -6,7 +6,6 @@ import email
 import re
 import subprocess
 import sys
-import tomllib
 import zipfile
 from email.message import Message
 from pathlib import Path
@@ -18,6 +17,7 @@ from service.version import __version__
 ROOT = Path(__file__).parents[1]
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 PINNED = re.compile(r"[a-z0-9][a-z0-9._-]*(\[[a-z0-9,._-]+\])?==[^\s;]+( ; .+)?")
+PLACE = re.compile(r"://|^\s*(-i|-f|--index-url|--extra-index-url|--find-links)\b| @ ")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -69,10 +69,6 @@ def test_a_plain_install_has_neither_torch_nor_a_web_framework(metadata: Message
     assert metadata["License-Expression"] == "Apache-2.0"
 
 
-def test_the_versions_agree() -> None:
-    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__
-
-
 def faults_of_lock(text: str) -> list[str]:
     """What is wrong with a lock file: an index or address, a package without an exact version or without hashes."""
     faults = []
@@ -83,8 +79,7 @@ def faults_of_lock(text: str) -> list[str]:
             faults.append(f"not a pinned package: {requirement}")
         if not hashes or not all(HASH.fullmatch(h.strip()) for h in hashes):
             faults.append(f"no sound hashes: {requirement}")
-    forbidden = ("http://", "https://", "--index-url", "--extra-index-url", "--find-links", "-i ", "-f ", "@ ")
-    faults += [f"{word!r} in the file" for word in forbidden if re.search(rf"(^|\s){re.escape(word)}|://", text)]
+    faults += [f"names a place: {line}" for line in text.splitlines() if PLACE.search(line)]
     return faults
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import pytest
 from model.container import Header, Section, SectionType
 from model.container import pack as pack_file
 from model.errors import CorruptStream, TargetUnreachable, UnknownModel
+from service.bench import picture
+from service.engine.admission import Gate
 from service.engine.job import DecodeRequest, EncodeRequest, Progress
-from service.engine.messages import RunnerOptions
+from service.engine.messages import RunnerOptions, Ticked
 from service.engine.pool import PoolEngine
 from service.errors import Busy, Draining, NotReady, WorkerFailed
 
@@ -109,6 +112,70 @@ async def test_errors_cross_the_process_boundary(engine: PoolEngine, file: bytes
     garbage = (Section(SectionType.HYPER, b"\0\1\2"), Section(SectionType.LATENT, b"\0"))
     with pytest.raises(CorruptStream):
         await engine.decode(DecodeRequest(pack_file(Header(codec_id, 64, 64, 0), garbage)))
+
+
+async def test_company_never_changes_a_picture(engine: PoolEngine) -> None:
+    """On a busy engine: bit-equal when deterministic, else at most one level on at most 0.1 % of the values."""
+    sides = (64, 100, 128, 200)
+    files = {side: (await engine.encode(EncodeRequest(picture(side)))).data for side in sides}
+    requests = [
+        DecodeRequest(files[side], steps=steps, gamma=gamma, seed=seed)
+        for side in sides
+        for steps, gamma, seed in ((1, 0.0, 0), (3, 0.8, 1), (5, 1.2, 2))
+    ]
+    alone = [(await engine.decode(replace(r, deterministic=True))).pixels for r in requests]
+    ticks: list[Ticked] = []
+    engine._on_tick = ticks.append
+    engine._max_waiting = 100
+    mixed = [replace(r, deterministic=number % 3 == 0) for number, r in enumerate(requests * 2)]
+    results = await asyncio.gather(*(engine.decode(r) for r in mixed))
+    engine._max_waiting = 3
+    assert max(t.rows for t in ticks) > 1  # there was company
+    for request, result, expected in zip(mixed, results, alone * 2, strict=True):
+        difference = np.abs(result.pixels.astype(int) - expected)
+        assert difference.max() <= (0 if request.deterministic else 1)
+        assert (difference > 0).mean() <= 0.001
+
+
+async def test_previews_come_with_every_step(engine: PoolEngine, crop: np.ndarray) -> None:
+    data = (await engine.encode(EncodeRequest(crop, quality=90))).data
+    seen: list[Progress] = []
+    await engine.decode(DecodeRequest(data, steps=3, previews=True), seen.append)
+    assert [p.step for p in seen] == [1, 2, 3]
+    for progress in seen:
+        assert progress.preview is not None
+        assert progress.preview.shape == crop.shape
+        assert np.square(progress.preview.astype(float) - crop).mean() < 200
+
+
+async def test_encodes_share_passes_and_files_decode(engine: PoolEngine, crop: np.ndarray) -> None:
+    ticks: list[Ticked] = []
+    engine._on_tick = ticks.append
+    engine._max_waiting = 100
+    pictures = [np.roll(crop, 7 * k, axis=1) for k in range(6)]
+    encoded = await asyncio.gather(*(engine.encode(EncodeRequest(p, quality=90)) for p in pictures))
+    engine._max_waiting = 3
+    assert sum(t.rows for t in ticks if t.kind == "analyse") == 6
+    for original, result in zip(pictures, encoded, strict=True):
+        decoded = await engine.decode(DecodeRequest(result.data, steps=1, gamma=0.0))
+        assert np.square(decoded.pixels.astype(float) - original).mean() < 60
+
+
+async def test_a_full_backlog_is_refused_with_the_time_to_wait(engine: PoolEngine, file: bytes) -> None:
+    gate, engine._gate = engine._gate, Gate(max_backlog_seconds=0.001, max_bytes=1)
+    task = asyncio.create_task(engine.decode(DecodeRequest(file, steps=100)))  # alone it is let in
+    await asyncio.sleep(0.01)
+    assert engine.status().backlog_seconds > 1
+    with pytest.raises(Busy, match="of work are waiting") as refused:
+        await engine.decode(DecodeRequest(file, steps=1))
+    assert refused.value.retry_after >= 1
+    engine._gate = Gate(max_backlog_seconds=1e9, max_bytes=1)
+    with pytest.raises(Busy, match="memory"):
+        await engine.decode(DecodeRequest(file, steps=1))
+    engine._gate = gate
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert engine.status().backlog_seconds == 0
 
 
 async def test_cancelling_frees_the_worker_within_a_step(engine: PoolEngine, file: bytes) -> None:
