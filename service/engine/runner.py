@@ -195,6 +195,8 @@ class Runner:
                 decodes[0][0].codec.condition_tiles([(w.state, u.tile) for w, u in decodes])
             else:
                 decodes[0][0].codec.denoise_tiles([(w.state, u.tile) for w, u in decodes])
+            if self.device != "cpu":
+                torch.cuda.synchronize(self.device)  # a tick ends when its work has: caps and cancels depend on it
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise MemoryError(str(error)) from error

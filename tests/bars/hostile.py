@@ -99,7 +99,7 @@ def send(client: httpx.Client, case: Case) -> tuple[Answer | None, str]:
             return answer, "not a problem"
         answer = response.status_code, str(response.json()["type"]).removeprefix("/problems/")
     if answer not in case.allowed:
-        return answer, f"not foreseen: {response.text[:200]}"
+        return answer, "not foreseen" if answer == OK else f"not foreseen: {response.json()['detail']}"
     return answer, fault_of(case, response) if answer == OK else ""
 
 
@@ -162,15 +162,23 @@ def fingerprint(client: httpx.Client, file: bytes) -> tuple[str, str]:
     return hashlib.sha256(encoded).hexdigest(), hashlib.sha256(decoded).hexdigest()
 
 
+def resident_mib(process: psutil.Process) -> float:
+    """Resident MiB of a process and its children, 0 when it is gone."""
+    try:
+        return memory(process) / 2**20
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
 @contextmanager
 def watched(process: psutil.Process) -> Iterator[Memory]:
     """Yield the memory of a process, which is followed in a thread until the block ends."""
-    seen = Memory(start=memory(process) / 2**20)
+    seen = Memory(start=resident_mib(process))
     done = threading.Event()
 
     def follow() -> None:
         while not done.wait(POLL_SECONDS):
-            seen.peak = max(seen.peak, memory(process) / 2**20)
+            seen.peak = max(seen.peak, resident_mib(process))
 
     thread = threading.Thread(target=follow)
     thread.start()
@@ -179,7 +187,7 @@ def watched(process: psutil.Process) -> Iterator[Memory]:
     finally:
         done.set()
         thread.join()
-        seen.end = memory(process) / 2**20
+        seen.end = resident_mib(process)
         seen.peak = max(seen.peak, seen.end)
 
 
