@@ -32,7 +32,6 @@ from model.container import Container, Header, Section, SectionType, pack, parse
 from model.diffusion.noise import MAX_SEED, normal_noise
 from model.diffusion.sampler import ddim_step
 from model.diffusion.schedule import cosine_schedule
-from model.entropy.coder import SYMBOL_LIMIT
 from model.errors import InvalidParameter, UnknownCodec
 from model.networks.lite import interpolate_levels
 from model.precision import faster_dtype
@@ -125,8 +124,8 @@ class Codec:
         z = self.networks.hyper_encoder(y[None].to(self.device))[0]
         hyper = self.entropy.quantise_hyper(z)
         means, indices = self.entropy.parameters(hyper, rate)
-        latent = torch.round(y - means.float() / 16).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int32)
-        return Quantised(hyper, latent.numpy(), means, indices, rate)
+        latent = self.entropy.quantise_latent(y - means.float() / 16, indices)
+        return Quantised(hyper, latent, means, indices, rate)
 
     def pack(self, latents: Latents, rate: int, sections: Sequence[Section] = ()) -> bytes:
         """Return the file of an analysed picture at a rate byte 0..255, with further sections after z and y."""

@@ -16,6 +16,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -58,10 +59,14 @@ def cdc(*arguments: str | Path, stdin: bytes = b"") -> Done:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _models_are_loaded_once() -> Iterator[None]:
+def _quick() -> Iterator[None]:
+    """Load models once; one thread, as waiting for a second costs more than it gives on pictures this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "_registry", functools.cache(cli._registry))
         yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +285,7 @@ def test_an_interrupt_has_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_real_process(image: Path, file: Path) -> None:
     """The bar goes to what is taken for a terminal, standard error; the pipe carries nothing but the picture."""
     argv = [sys.executable, "-m", "service.cli"]
-    env = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TERM": "xterm"}
+    env = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TERM": "xterm", "OMP_NUM_THREADS": "1"}
     decode = [*argv, "decode", "-", "-", "--steps", "3"]
     done = subprocess.run(decode, input=file.read_bytes(), capture_output=True, env=env, check=True, timeout=120)
     assert b"decoding" in done.stderr

@@ -69,16 +69,24 @@ def picture(response: httpx.Response) -> Pixels:
     return np.asarray(Image.open(BytesIO(response.content)))
 
 
-def jobs(client: httpx.Client) -> float:
-    """Requests that the engine holds."""
+def jobs(client: httpx.Client) -> dict[str, int]:
+    """Requests that the engine holds, by state."""
     lines = client.get("/metrics").text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("cdc_jobs{"))
+    counts = (line.split() for line in lines if line.startswith("cdc_jobs{"))
+    return {name.split('"')[1]: int(float(value)) for name, value in counts}
 
 
-def wait_for_jobs(client: httpx.Client, least: int, most: int, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not least <= jobs(client) <= most:
-        assert time.monotonic() < until, f"{jobs(client)} requests in the engine, not {least}..{most}"
+def wait_until_one_runs(client: httpx.Client) -> None:
+    until = time.monotonic() + 10
+    while not jobs(client)["running"]:
+        assert time.monotonic() < until, "no request got to the worker"
+        time.sleep(0.02)
+
+
+def wait_until_none_is_left(client: httpx.Client) -> None:
+    until = time.monotonic() + 10
+    while sum(jobs(client).values()):
+        assert time.monotonic() < until, f"the engine still holds {jobs(client)}"
         time.sleep(0.02)
 
 
@@ -152,19 +160,26 @@ def test_inspect_agrees_with_encode(client: httpx.Client, crop: Pixels) -> None:
     assert told["decode_cost"] == {"steps": 17, "pixel_steps": 17 * 150 * 120, "within_limits": True}
 
 
-def test_parallel_answers_equal_those_given_one_by_one(client: httpx.Client, small: bytes) -> None:
-    queries = [{"steps": str(1 + k % 3), "seed": str(k)} for k in range(8)]
-    alone = [decoded(client, small, **q).content for q in queries]
-    assert len(set(alone)) == 8
+@pytest.mark.parametrize("deterministic", ["true", "false"])
+def test_parallel_answers_equal_those_given_one_by_one(client: httpx.Client, small: bytes, deterministic: str) -> None:
+    """Bit-equal where that was asked for, else within one level on at most 0.1 % of the values."""
+    queries = [{"steps": str(1 + k % 3), "seed": str(k), "deterministic": deterministic} for k in range(8)]
+    alone = [decoded(client, small, **q) for q in queries]
+    assert len({a.content for a in alone}) == 8
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda q: decoded(client, small, **q).content, queries))
-    assert together == alone
+        together = list(pool.map(lambda q: decoded(client, small, **q), queries))
+    for one, other in zip(alone, together, strict=True):
+        if deterministic == "true":
+            assert other.content == one.content
+        difference = np.abs(picture(one).astype(int) - picture(other))
+        assert difference.max() <= 1
+        assert (difference > 0).mean() <= 1e-3
 
 
 def test_a_caller_who_leaves_frees_the_worker(client: httpx.Client, small: bytes, large: bytes) -> None:
     with pytest.raises(httpx.ReadTimeout):
         client.post("/decode", content=large, params=LONG, timeout=1.0)
-    wait_for_jobs(client, 0, 0, 10)
+    wait_until_none_is_left(client)
     start = time.monotonic()
     decoded(client, small, steps="1")
     assert time.monotonic() - start < 5
@@ -173,7 +188,7 @@ def test_a_caller_who_leaves_frees_the_worker(client: httpx.Client, small: bytes
 def test_livez_answers_under_load(client: httpx.Client, large: bytes) -> None:
     with ThreadPoolExecutor(4) as pool:
         loads = [pool.submit(decoded, client, large, steps="4") for _ in range(4)]
-        wait_for_jobs(client, 1, 4, 10)
+        wait_until_one_runs(client)
         slowest, asked = 0.0, 0
         while not all(load.done() for load in loads):
             start = time.monotonic()
@@ -197,9 +212,9 @@ def test_hostile_input_fails_nobody(client: httpx.Client) -> None:
 def test_work_survives_the_death_of_the_worker(profiles: str, photograph: Pixels) -> None:
     with running_server(cache_dir=profiles) as (client, process), ThreadPoolExecutor(1) as pool:
         file = encoded(client, photograph[:256, :256]).content
-        expected = decoded(client, file, steps="20").content
-        request = pool.submit(decoded, client, file, steps="20")
-        wait_for_jobs(client, 1, 1, 10)
+        expected = decoded(client, file, steps="20", deterministic="true").content
+        request = pool.submit(decoded, client, file, steps="20", deterministic="true")
+        wait_until_one_runs(client)
         killed = worker_of(process)
         killed.send_signal(signal.SIGKILL)
         assert request.result().content == expected
@@ -212,7 +227,7 @@ def test_sigterm_lets_running_work_end(profiles: str, photograph: Pixels) -> Non
         file = encoded(client, photograph[:256, :256]).content
         children = process.children(recursive=True)
         request = pool.submit(decoded, client, file, steps="20")
-        wait_for_jobs(client, 1, 1, 10)
+        wait_until_one_runs(client)
         process.send_signal(signal.SIGTERM)
         assert request.result().headers["x-cdc-steps"] == "20"
         # uvicorn ends its work first and then raises the signal it was sent, so that the parent sees it.
@@ -224,7 +239,7 @@ def test_sigterm_gives_up_what_exceeds_the_grace(profiles: str, photograph: Pixe
     with running_server(cache_dir=profiles, grace_s="1") as (client, process), ThreadPoolExecutor(1) as pool:
         file = encoded(client, photograph[:512]).content
         request = pool.submit(client.post, "/decode", content=file, params=LONG)
-        wait_for_jobs(client, 1, 1, 10)
+        wait_until_one_runs(client)
         process.send_signal(signal.SIGTERM)
         late = request.result()
         assert (late.status_code, late.json()["type"]) == (503, "/problems/draining")

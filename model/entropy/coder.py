@@ -14,7 +14,7 @@ import constriction
 import numpy as np
 import numpy.typing as npt
 
-from model.entropy.tables import Tables
+from model.entropy.tables import COUNT_BITS, Tables
 from model.errors import CodecError, CorruptStream
 from model.varint import decode_varint, encode_varint
 
@@ -28,11 +28,22 @@ class SymbolCoder:
     def __init__(self, tables: Tables) -> None:
         self._lowest = tables.lowest.astype(np.int64)
         self._escape = tables.sizes.astype(np.int64) - 1  # index of the escape entry of each group
+        self._starts = np.concatenate([[0], np.cumsum(tables.sizes, dtype=np.int64)[:-1]])
+        self._lengths = (COUNT_BITS - np.log2(tables.counts)).astype(np.float32)
         # float64 counts with perfect=False: the same words on every machine (float32 counts give other words).
         self._models: list[Any] = [
             constriction.stream.model.Categorical(tables.table(g).astype(np.float64), perfect=False)
             for g in range(len(tables.sizes))
         ]
+
+    def bits(self, symbols: npt.NDArray[Any], groups: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+        """Code length of each symbol under its group's table; escaped ones cost the escape and about a byte."""
+        last = self._escape[groups]
+        entries = symbols.astype(np.int64) - self._lowest[groups]
+        outside = (entries < 0) | (entries >= last)
+        lengths: npt.NDArray[np.float32] = self._lengths[self._starts[groups] + np.where(outside, last, entries)]
+        lengths[outside] += 8
+        return lengths
 
     def encode(self, symbols: Symbols, groups: npt.NDArray[np.integer[Any]]) -> bytes:
         """Return the stream of `symbols` (int32 [n], |s| <= 2**15) whose tables are `groups` (integer [n])."""

@@ -21,6 +21,7 @@ class CodeLength:
         float_head: -log2 P of the float model: float hyper-decoder, means and scales not rounded.
         rounded_head: the same with means rounded to 1/16 and scale indices to integers, as training sees them.
         integer_head: -log2 P with the means and scale indices of the integer path.
+        ideal: the same for the symbols that the encoder chose (`EntropyModel.quantise_latent`): the file's ideal.
         integer_tables: -log2 of the stored integer tables.
         coded: bits of the z and y sections as written.
     """
@@ -28,6 +29,7 @@ class CodeLength:
     float_head: float
     rounded_head: float
     integer_head: float
+    ideal: float
     integer_tables: float
     coded: float
 
@@ -43,18 +45,29 @@ def code_length(codec: Codec, latents: Latents, rate: int) -> CodeLength:
     z_bits = float(codec.prior.bits(z_hat[None]).sum())
     mean, scale = codec.networks.hyper_decoder(z_hat[None])[0].chunk(2)
     index = (scale + torch.log(gain)[:, None, None] * LEVELS_PER_NAT).clamp(0, SIGMA_LEVELS - 1)
-    float_y = _latent_bits(y, mean, index)
-    rounded_y = _latent_bits(y, torch.round(16 * mean) / 16, torch.round(index))
-    integer_y = _latent_bits(y, q.means / 16, q.indices.float())
+    float_y = _latent_bits(y - mean, index)
+    rounded_y = _latent_bits(y - torch.round(16 * mean) / 16, torch.round(index))
+    integer_y = _latent_bits(y - q.means / 16, q.indices.float())
+    chosen_y = float(
+        gaussian_bits(torch.from_numpy(q.latent).float(), sigma_of_index(q.indices.float())).double().sum()
+    )
     channels = np.repeat(np.arange(len(codec.entropy.medians)), q.hyper[0].size)
     tables = _table_bits(codec.entropy.hyper_tables, q.hyper.ravel(), channels)
     tables += _table_bits(codec.entropy.latent_tables, q.latent.ravel(), q.indices.numpy().ravel())
     streams = codec.entropy.encode_hyper(q.hyper), codec.entropy.encode_latent(q.latent, q.indices)
-    return CodeLength(z_bits + float_y, z_bits + rounded_y, z_bits + integer_y, tables, 8.0 * sum(map(len, streams)))
+    return CodeLength(
+        float_head=z_bits + float_y,
+        rounded_head=z_bits + rounded_y,
+        integer_head=z_bits + integer_y,
+        ideal=z_bits + chosen_y,
+        integer_tables=tables,
+        coded=8.0 * sum(map(len, streams)),
+    )
 
 
-def _latent_bits(y: torch.Tensor, mean: torch.Tensor, index: torch.Tensor) -> float:
-    return float(gaussian_bits(torch.round(y - mean), sigma_of_index(index)).double().sum())
+def _latent_bits(residual: torch.Tensor, index: torch.Tensor) -> float:
+    """Bits of plain rounding, so that heads are compared at the same symbols' distortion."""
+    return float(gaussian_bits(torch.round(residual), sigma_of_index(index)).double().sum())
 
 
 def _table_bits(tables: Tables, symbols: np.ndarray, groups: np.ndarray) -> float:  # type: ignore[type-arg]

@@ -38,7 +38,7 @@ def main() -> None:
             size = len(codec.pack(latents, rate))
             rows.append((quality, size * 8, *astuple(length)))
     table = np.array(rows)
-    size, float_head, rounded_head, ideal, tables = table[:, 1:6].T
+    size, float_head, rounded_head, integer_head, ideal, tables = table[:, 1:7].T
     print(
         "| quality | file / ideal | file - ideal, bytes | integer / float | integer / rounded float | tables / ideal |"
     )
@@ -47,14 +47,17 @@ def main() -> None:
         t = np.ones(len(table), bool) if quality is None else table[:, 0] == quality
         print(
             f"| {quality or 'all'} | {size[t].sum() / ideal[t].sum():.5f} | {((size - ideal)[t] / 8).mean():.1f} "
-            f"| {ideal[t].sum() / float_head[t].sum():.5f} | {ideal[t].sum() / rounded_head[t].sum():.5f} "
+            f"| {integer_head[t].sum() / float_head[t].sum():.5f} "
+            f"| {integer_head[t].sum() / rounded_head[t].sum():.5f} "
             f"| {tables[t].sum() / ideal[t].sum():.5f} |"
         )
     excess = size / 8 - (1.01 * ideal / 8 + 40)
     print(f"largest file / ideal: {(size / ideal).max():.5f}")
     print(f"files beyond 1.01 x ideal + 40 bytes: {int((excess > 0).sum())} of {len(table)}")
-    print(f"rate cost of integer arithmetic, worst file: {100 * (ideal / rounded_head - 1).max():.3f} %")
-    print(f"rate cost of integer arithmetic and rounding, worst file: {100 * (ideal / float_head - 1).max():.3f} %")
+    print(f"rate cost of integer arithmetic, worst file: {100 * (integer_head / rounded_head - 1).max():.3f} %")
+    print(
+        f"rate cost of integer arithmetic and rounding, worst file: {100 * (integer_head / float_head - 1).max():.3f} %"
+    )
     sys.exit(int((excess > 0).any()))
 
 

@@ -59,6 +59,20 @@ def test_the_file_carries_what_the_encoder_saw(codec: Codec, crop: np.ndarray) -
     assert torch.equal(got.y_hat * 16, (got.y_hat * 16).round())
 
 
+def test_optimised_symbols_save_rate_for_little_distortion(codec: Codec, crop: np.ndarray) -> None:
+    latents = codec.analyse(crop)
+    chosen = codec.quantise(latents, 60)
+    gain = torch.exp(codec._level(codec.networks.log_gain, 60))
+    residual = (latents.y * gain[:, None, None] - chosen.means / 16).numpy()
+    nearest = np.round(residual).astype(np.int32)
+    assert np.all(np.abs(chosen.latent) <= np.abs(nearest))
+    assert np.all(np.abs(chosen.latent - nearest) <= 1)
+    sizes = [len(codec.entropy.encode_latent(k, chosen.indices)) for k in (chosen.latent, nearest)]
+    assert sizes[0] < 0.95 * sizes[1]
+    error = [np.square(residual - k).mean() for k in (chosen.latent, nearest)]
+    assert error[0] < 1.1 * error[1]
+
+
 def test_golden_file_decodes_to_its_symbols(codec: Codec, threads: int) -> None:
     assert digest(codec, GOLDEN.read_bytes()) == GOLDEN_SYMBOLS
 

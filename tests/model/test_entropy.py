@@ -205,6 +205,12 @@ def test_head_refuses_a_gain_table_that_does_not_fit() -> None:
         ScaleHead(good.layers, np.zeros((256, 7), np.int32))
 
 
+def test_code_lengths_are_those_of_the_stream(coder: SymbolCoder) -> None:
+    symbols, groups = draw(20_000, seed=4)
+    symbols[:5] = [3000, -3000, 100, -5, 2]
+    assert coder.bits(symbols, groups).sum() / 8 == pytest.approx(len(coder.encode(symbols, groups)), abs=16)
+
+
 def test_prior_tables_follow_the_prior() -> None:
     torch.manual_seed(3)
     prior = FactorizedPrior(4, init_scale=5.0)

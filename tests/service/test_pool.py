@@ -63,7 +63,8 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> RunnerOptions:
     """Short ticks end the measuring of the device early, and the folder saves later workers from it."""
-    return RunnerOptions(precision="float32", cache_dir=tmp_path_factory.mktemp("profiles"), tick_seconds=0.05)
+    folder = tmp_path_factory.mktemp("profiles")
+    return RunnerOptions(precision="float32", threads=1, cache_dir=folder, tick_seconds=0.05)
 
 
 @pytest.fixture(scope="module")
