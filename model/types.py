@@ -88,7 +88,7 @@ class DecodeState:
     Attributes:
         header: of the file.
         alpha_bar: float32 [K + 1], from the noisiest step's to 1 (the clean picture).
-        embeddings: of time and rate at each step, [K, E].
+        modulation: the denoiser's FiLM coefficients at each step, [K, S].
         position: how many steps are done, 0..K.
         x: x_n, float32 [3, H, W] of the canvas.
         after: x of the next step, filled in tile by tile; margins must still read x_n, hence a second canvas.
@@ -101,7 +101,7 @@ class DecodeState:
 
     header: Header
     alpha_bar: Tensor
-    embeddings: Tensor
+    modulation: Tensor
     position: int
     x: Tensor
     after: Tensor | None
@@ -114,7 +114,7 @@ class DecodeState:
     @property
     def steps(self) -> int:
         """K, the number of steps of the whole decode."""
-        return len(self.embeddings)
+        return len(self.modulation)
 
     @property
     def conditioned(self) -> bool:

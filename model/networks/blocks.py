@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,8 +12,9 @@ from torch import Tensor, nn
 class ResBlock(nn.Module):
     """x + conv2(silu(film(conv1(silu(x))))), 3x3 convolutions, width unchanged.
 
-    With `embedding` set, FiLM modulates the hidden channels: h * (1 + a) + b with (a, b) = Linear(embedding).
-    conv2 and the modulation start at zero, so a new block is the identity.
+    With `embedding` set, FiLM modulates the hidden channels: h * (1 + a) + b with (a, b) = Linear(embedding), which the
+    caller computes: it depends on time and rate alone. conv2 and the modulation start at zero, so a new block is the
+    identity.
     """
 
     def __init__(self, width: int, embedding: int | None = None) -> None:
@@ -25,11 +28,11 @@ class ResBlock(nn.Module):
             nn.init.zeros_(self.modulation.weight)
             nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """x [B, width, H, W], embedding [B, E] or None -> [B, width, H, W]."""
+    def forward(self, x: Tensor, film: Tensor | None = None) -> Tensor:
+        """x [B, width, H, W], film [B, 2 width] (a and b) or None -> [B, width, H, W]."""
         h: Tensor = self.conv1(F.silu(x))
-        if self.modulation is not None:
-            a, b = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+        if film is not None:
+            a, b = film[:, :, None, None].chunk(2, dim=1)
             h = torch.addcmul(b, h, 1 + a)
         out: Tensor = x + self.conv2(F.silu(h))
         return out
@@ -41,10 +44,10 @@ class ResBlocks(nn.ModuleList):
     def __init__(self, width: int, count: int, embedding: int | None = None) -> None:
         super().__init__(ResBlock(width, embedding) for _ in range(count))
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """x [B, width, H, W], embedding [B, E] or None -> [B, width, H, W]."""
-        for block in self:
-            x = block(x, embedding)
+    def forward(self, x: Tensor, films: Sequence[Tensor | None] | None = None) -> Tensor:
+        """x [B, width, H, W], a film [B, 2 width] for each block or None -> [B, width, H, W]."""
+        for block, film in zip(self, films or [None] * len(self), strict=True):
+            x = block(x, film)
         return x
 
 

@@ -81,12 +81,14 @@ class Denoiser(nn.Module):
     """U-Net that predicts x0 from x_n, the time, the rate and the context.
 
     The context enters through 1x1 convolutions that do not depend on the step: `inject_context` computes them once a
-    picture, `embed_time` once a step, and `forward` is what every step repeats.
+    picture. What depends on time and rate alone, `embed_time` and `modulate`, is computed once a schedule. `forward` is
+    what every step repeats.
     """
 
     def __init__(self, config: LiteConfig) -> None:
         super().__init__()
         w, e = config.widths, config.embedding
+        self.depth = config.blocks
         frequencies = torch.exp(torch.linspace(0.0, math.log(1000.0), FREQUENCIES))
         self.frequencies: Tensor
         self.register_buffer("frequencies", frequencies, persistent=False)
@@ -107,23 +109,33 @@ class Denoiser(nn.Module):
         return a, b, c
 
     def embed_time(self, t: Tensor, q: Tensor) -> Tensor:
-        """t [B] in (0, 1], q [B] in [0, 1], float32 -> embedding [B, E]. Angles reach 1000, so this stays float32."""
+        """t [B] in (0, 1], q [B] in [0, 1] -> embedding [B, E]. Angles reach 1000: use float32 at least."""
         angle = t[:, None] * self.frequencies
         embedding: Tensor = self.embed(torch.cat([angle.sin(), angle.cos(), q[:, None]], dim=1))
         return embedding
 
-    def forward(self, x: Tensor, embedding: Tensor, injected: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """x [B, 3, H, W], embedding [B, E], injected maps -> x0_hat [B, 3, H, W]; H and W multiples of 16."""
+    def modulate(self, embedding: Tensor) -> Tensor:
+        """Embedding [B, E] -> the FiLM coefficients of all blocks, one after the other, [B, sum of 2 width]."""
+        return torch.cat([linear(embedding) for linear in self.modulations()], dim=1)
+
+    def modulations(self) -> list[nn.Linear]:
+        """The linear layers from the embedding to the coefficients of each block, in the order the blocks run."""
+        groups = (*self.down_blocks, self.mid_blocks, *self.up_blocks)
+        return [block.modulation for group in groups for block in group]
+
+    def forward(self, x: Tensor, modulation: Tensor, injected: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """x [B, 3, H, W], modulation [B, S], injected maps -> x0_hat [B, 3, H, W]; H and W multiples of 16."""
+        films = list(torch.split(modulation, [linear.out_features for linear in self.modulations()], dim=1))
         h: Tensor = self.stem(F.pixel_unshuffle(x, PATCH)) + injected[0]
         skips: list[Tensor] = []
-        for level in range(2):
-            h = self.down_blocks[level](h, embedding)
+        for level, blocks in enumerate(self.down_blocks):
+            h = blocks(h, [films.pop(0) for _ in range(self.depth)])
             skips.append(h)
             h = self.down[level](h) + injected[level + 1]
-        h = self.mid_blocks(h, embedding)
-        for level in range(2):
+        h = self.mid_blocks(h, [films.pop(0) for _ in range(self.depth + 1)])
+        for level, blocks in enumerate(self.up_blocks):
             h = self.merge[level](torch.cat([F.pixel_shuffle(self.up[level](h), 2), skips.pop()], dim=1))
-            h = self.up_blocks[level](h, embedding)
+            h = blocks(h, [films.pop(0) for _ in range(self.depth)])
         return F.pixel_shuffle(self.head(h), PATCH)
 
 

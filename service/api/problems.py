@@ -66,7 +66,7 @@ TABLE: Mapping[type[Exception], Kind] = {
     service_errors.Busy: Kind(429, "busy", "Too much work is waiting", retry=True),
     service_errors.Draining: Kind(503, "draining", "The service is shutting down", retry=True),
     service_errors.NotReady: Kind(503, "not-ready", "The service is not ready yet", retry=True),
-    service_errors.WorkerFailed: Kind(503, "worker-failed", "The worker failed on this request"),
+    service_errors.WorkerFailed: Kind(503, "worker-failed", "The worker failed on this request", retry=True),
     service_errors.Cancelled: Kind(499, "cancelled", "The caller went away"),
     service_errors.DeadlineExceeded: Kind(504, "deadline-exceeded", "The deadline of the request passed"),
     service_errors.ServiceError: INTERNAL,

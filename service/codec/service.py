@@ -125,11 +125,11 @@ class CodecService:
         self._limiter = anyio.CapacityLimiter(image_threads)
 
     def check_open(self) -> None:
-        """Raise Draining or NotReady when the engine takes no work."""
+        """Raise Draining or NotReady when the engine takes no work; while a worker is replaced, work waits for it."""
         status = self.engine.status()
         if status.draining:
             raise Draining("the service is shutting down")
-        if not status.ready:
+        if not status.ready and not self.engine.models():
             raise NotReady("the models are still being loaded")
 
     async def encode(self, data: bytes, options: EncodeOptions) -> Encoded:

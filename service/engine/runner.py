@@ -26,9 +26,7 @@ from service.engine.scheduler import WEIGHT, Key, Kind, Unit
 log = logging.getLogger(__name__)
 WARM_UP_SIDE = 64
 PROBE_ROUNDS = 5
-# On a CPU larger passes gain nothing, and from 2**20 pixels on oneDNN sums bfloat16 in another order than for one row:
-# pixels would then depend on who shares the pass (docs/benchmarks.md).
-CPU_PASS_PIXELS = 1 << 19
+CPU_PASS_PIXELS = 1 << 19  # of several rows: on a CPU larger passes gain nothing and make others wait
 
 
 class EncodeWork:

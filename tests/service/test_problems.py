@@ -79,7 +79,7 @@ async def test_errors_of_the_engine(
     engine.error = error
     answer = await client.post("/decode", content=CDC)
     check(answer, status, name)
-    assert ("retry-after" in answer.headers) == (name in ("busy", "draining", "not-ready"))
+    assert ("retry-after" in answer.headers) == (name in ("busy", "draining", "not-ready", "worker-failed"))
 
 
 async def test_busy_says_when_to_come_back(client: httpx.AsyncClient, engine: FakeEngine) -> None:
