@@ -78,7 +78,6 @@ class _Prepared:
 @dataclass(frozen=True)
 class _Completed:
     job: int
-    result: Result | None
     error: Exception | None
 
 
@@ -86,7 +85,7 @@ class Loop:
     """Owns all requests of one device."""
 
     def __init__(self, device: Device, send: Callable[[FromWorker], None], *, batching: bool = True) -> None:
-        """`send` passes messages to the API. `batching=False` runs one request at a time, tile by tile."""
+        """`send` passes messages to the API, from any thread. `batching=False` runs one request at a time."""
         self._device = device
         self._send = send
         self._batching = batching
@@ -237,19 +236,19 @@ class Loop:
             try:
                 result = entry.work.finish()
                 seconds = {"queue": entry.started - entry.arrival, "denoise": ticked, **result.seconds}
-                self._inbox.put(_Completed(job, replace(result, seconds=seconds), None))
+                if not entry.cancelled:  # answered from here: the loop may be in the middle of a long tick
+                    self._send(Finished(job, replace(result, seconds=seconds)))
+                self._inbox.put(_Completed(job, None))
             except Exception as error:
-                self._inbox.put(_Completed(job, None, error))
+                self._inbox.put(_Completed(job, error))
 
         self._threads.submit(finish)
 
     def _completed(self, message: _Completed) -> None:
-        if message.error is not None or message.result is None:
+        if message.error is not None:
             self._fail(message.job, message.error)
-            return
-        if not self._entries[message.job].cancelled:
-            self._send(Finished(message.job, message.result))
-        self._leave(message.job)
+        else:
+            self._leave(message.job)
 
     def _fail(self, job: int, error: Exception | None) -> None:
         """Answer a request with its error. A defect of ours is logged and answered too: its neighbours go on."""
