@@ -20,7 +20,7 @@ TILE_SIDES = (
     TILE,
 )  # sides of decoder tiles: few, so that decodes share batches
 # Pixels around a tile's centre. The receptive radii are 215 (denoiser), 143 (conditioner) and 132 (encoder); what is
-# left at 96 is below 2e-5 of the range with trained weights (docs/benchmarks.md), a hundredth of a level.
+# left at 96 is below 1e-4 of the range of 2 with trained weights (docs/benchmarks.md), a hundredth of a level.
 MARGIN = 96
 ENCODER_MARGIN = 144
 DEFAULT_QUALITY = 50
