@@ -14,14 +14,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from model.architecture import Networks, architecture_of
 from model.entropy.entropy_model import EntropyModel, export_entropy_model
 from model.entropy.likelihood import FactorizedPrior
 from model.errors import WeightsError
 from model.networks.lite import CDCLite, interpolate_levels
+from model.networks.paper import CDCPaper, PaperConfig
 
 INTEGER_PREFIX = "entropy."
 PRIOR_PREFIX = "hyper_prior."
 FORMAT = "cdc-weights/1"
+PAPER_FILTERS = (3, 3, 3)  # of the paper's prior of z
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class WeightsInfo:
     Attributes:
         name: name of the model, as in `model=`.
         version: of these weights; among models with one codec id the highest decodes.
-        architecture: "cdc-lite".
+        architecture: "cdc-lite", "cdc-x" or "cdc-eps".
         codec_id: 16 hexadecimal digits.
         provenance: how the weights were made, one sentence.
     """
@@ -48,7 +51,7 @@ class Weights:
     """A loaded weights file."""
 
     info: WeightsInfo
-    networks: CDCLite
+    networks: Networks
     prior: FactorizedPrior
     entropy: EntropyModel
 
@@ -80,8 +83,7 @@ def load_weights(path: Path) -> Weights:
         WeightsError: unreadable, incomplete, or the codec id does not match.
     """
     info = read_info(path)
-    if info.architecture != "cdc-lite":
-        raise WeightsError(f"{path.name}: unknown architecture {info.architecture!r}")
+    architecture_of(info.architecture)
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     integers = {k.removeprefix(INTEGER_PREFIX): t.numpy() for k, t in tensors.items() if k.startswith(INTEGER_PREFIX)}
@@ -90,55 +92,74 @@ def load_weights(path: Path) -> Weights:
         raise WeightsError(
             f"{path.name}: codec id {info.codec_id} expected, its integers give {entropy.codec_id.hex()}"
         )
-    networks, prior = build_networks(tensors, path.name)
+    networks, prior = build_networks(tensors, path.name, info.architecture)
     return Weights(info, networks, prior, entropy)
 
 
-def build_networks(tensors: Mapping[str, Tensor], origin: str) -> tuple[CDCLite, FactorizedPrior]:
-    """Fill cdc-lite and its prior from float tensors; integer tensors are ignored.
+def build_networks(
+    tensors: Mapping[str, Tensor], origin: str, architecture: str = "cdc-lite"
+) -> tuple[Networks, FactorizedPrior]:
+    """Fill the networks of a family and their prior from float tensors; integer tensors are ignored.
 
     Raises:
         WeightsError: a tensor is missing, unknown or of the wrong shape.
     """
     floats = {k: t.float() for k, t in tensors.items() if not k.startswith(INTEGER_PREFIX)}
-    networks, prior = CDCLite(), FactorizedPrior(128)
+    networks: Networks
+    if architecture == "cdc-lite":
+        networks, prior = CDCLite(), FactorizedPrior(128)
+    else:
+        with torch.device("meta"):  # 54 million weights need no initial values
+            networks = CDCPaper(PaperConfig.of_tensors(floats))
+        prior = FactorizedPrior(networks.config.latents, PAPER_FILTERS)
     own = {k: t for k, t in floats.items() if not k.startswith(PRIOR_PREFIX)}
     prior_own = {k.removeprefix(PRIOR_PREFIX): t for k, t in floats.items() if k.startswith(PRIOR_PREFIX)}
     try:
-        networks.load_state_dict(own)
+        networks.load_state_dict(own, assign=architecture != "cdc-lite")
         prior.load_state_dict(prior_own)
     except RuntimeError as error:
         raise WeightsError(f"{origin}: {str(error).splitlines()[-1].strip()}") from error
     return networks.eval().requires_grad_(False), prior.eval().requires_grad_(False)
 
 
-def log_gain_by_rate(networks: CDCLite) -> Tensor:
+def log_gain_by_rate(networks: Networks) -> Tensor:
     """g(q) at each rate byte, float64 [256, M]."""
     q = torch.arange(256, dtype=torch.float64) / 255
     return interpolate_levels(networks.log_gain.detach().double(), q)
 
 
 def export_weights(
-    tensors: Mapping[str, Tensor], out: Path, *, name: str, version: int, provenance: str
+    tensors: Mapping[str, Tensor],
+    out: Path,
+    *,
+    name: str,
+    version: int,
+    provenance: str,
+    architecture: str = "cdc-lite",
 ) -> WeightsInfo:
-    """Write a weights file from float tensors: convolutions in fp16, the rest in fp32, integers made from both.
+    """Write a weights file from float tensors: cdc-lite's convolutions in fp16, the rest in fp32, integers from both.
 
-    The integers are made from the fp16 values that are stored, so `load_weights` and a later export agree.
+    The integers are made from the values that are stored, so `load_weights` and a later export agree. The paper's
+    networks are kept in fp32: they are to give the published numbers.
 
     Raises:
         WeightsError: tensors missing, or a bound of the integer path does not hold.
     """
-    floats = {k: _stored(k, t) for k, t in tensors.items() if not k.startswith(INTEGER_PREFIX)}
-    networks, prior = build_networks(floats, out.name)
-    entropy = export_entropy_model(prior, networks.hyper_decoder, log_gain_by_rate(networks))
-    info = WeightsInfo(name, version, "cdc-lite", entropy.codec_id.hex(), provenance)
+    one_rate = architecture_of(architecture).one_rate
+    floats = {k: _stored(k, t, exact=one_rate) for k, t in tensors.items() if not k.startswith(INTEGER_PREFIX)}
+    if not all(bool(t.isfinite().all()) for t in floats.values()):
+        raise WeightsError(f"{out.name}: some weights are infinite or not a number")
+    networks, prior = build_networks(floats, out.name, architecture)
+    log_gain = None if one_rate else log_gain_by_rate(networks)
+    entropy = export_entropy_model(prior, networks.hyper_decoder, log_gain)
+    info = WeightsInfo(name, version, architecture, entropy.codec_id.hex(), provenance)
     integers = {INTEGER_PREFIX + k: _tensor(v) for k, v in entropy.to_tensors().items()}
     save_file(floats | integers, out, metadata={"format": FORMAT, "info": json.dumps(asdict(info))})
     return info
 
 
-def _stored(name: str, tensor: Tensor) -> Tensor:
-    exact = name.startswith((PRIOR_PREFIX, "log_", "lambdas"))
+def _stored(name: str, tensor: Tensor, *, exact: bool) -> Tensor:
+    exact = exact or name.startswith((PRIOR_PREFIX, "log_", "lambdas"))
     return tensor.detach().cpu().to(torch.float32 if exact else torch.float16).contiguous()
 
 

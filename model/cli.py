@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +15,8 @@ from model.container import SectionType, parse
 from model.errors import WeightsError
 
 weights = typer.Typer(help="Make and check weights files.", no_args_is_help=True)
+VariantOption = Annotated[Literal["x", "eps"] | None, typer.Option(help="Checked against the shapes if given.")]
+RhoOption = Annotated[float | None, typer.Option(min=0, max=1, help="Weight of LPIPS in training, for the record.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
@@ -58,11 +60,18 @@ def inspect(
 
 @weights.command("export")
 def export(
-    source: Annotated[Path, typer.Argument(help="A safetensors file of float tensors.", exists=True, dir_okay=False)],
+    source: Annotated[
+        Path, typer.Argument(help="The folder of a training run, or a safetensors file of float tensors.", exists=True)
+    ],
     out: Annotated[Path, typer.Argument(help="The weights file to write.")],
-    name: Annotated[str, typer.Option(help="Name of the model.")] = "cdc-lite",
+    name: Annotated[str | None, typer.Option(help="Name of the model; that of its architecture if unset.")] = None,
     version: Annotated[int, typer.Option(min=0, help="Version; the highest one of a codec id decodes.")] = 0,
-    provenance: Annotated[str, typer.Option(help="How the weights were made, one sentence.")] = "unstated",
+    architecture: Annotated[
+        Literal["cdc-lite", "cdc-x", "cdc-eps"] | None, typer.Option(help="A run's own, else cdc-lite, if unset.")
+    ] = None,
+    provenance: Annotated[
+        str | None, typer.Option(help="How the weights were made, one sentence; a run's own record if unset.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn float weights into a weights file: fp16 tensors, integer tables, integer scale head, codec id."""
@@ -70,12 +79,74 @@ def export(
     from safetensors.torch import load_file
 
     from model.checkpoint import export_weights
+    from model.training import snapshot
 
+    family: str | None = architecture
+    if source.is_dir():
+        provenance = provenance or snapshot.provenance(source)
+        family = family or snapshot.recorded(source)["architecture"]
+        source = source / snapshot.WEIGHTS
+    family = family or "cdc-lite"
     try:
         tensors = load_file(source)
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise WeightsError(f"{source.name}: not a readable safetensors file ({error})") from error
-    report(asdict(export_weights(tensors, out, name=name, version=version, provenance=provenance)), as_json)
+    info = export_weights(
+        tensors,
+        out,
+        name=name or family,
+        version=version,
+        provenance=provenance or "unstated",
+        architecture=family,
+    )
+    report(asdict(info), as_json)
+
+
+@weights.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A checkpoint as the authors published it.", exists=True)],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The weights file to write.")],
+    variant: VariantOption = None,
+    rho: RhoOption = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model; cdc-x or cdc-eps if unset.")] = None,
+    version: Annotated[int, typer.Option(min=0, help="Version; the highest one of a name is used.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Turn a published checkpoint of cdc-x or cdc-eps into a weights file; its sizes are read off its shapes."""
+    from model.published import import_checkpoint
+
+    info = import_checkpoint(source, out, variant=variant, rho=rho, name=name, version=version)
+    report(asdict(info), as_json)
+
+
+@weights.command("pull")
+def pull(
+    file: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Name of a file in the repository; unset lists them.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The weights file to write.")] = None,
+    repository: Annotated[str, typer.Option("--from", help="Which repository of the table in model/hub.py.")] = "paper",
+    variant: VariantOption = None,
+    rho: RhoOption = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model; cdc-x or cdc-eps if unset.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where downloads are kept; ~/.cache/cdc/checkpoints if unset.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fetch a published checkpoint from the hub (HF_ENDPOINT), check its SHA-256 and import it."""
+    from model import hub
+    from model.published import import_checkpoint
+
+    if file is None or out is None:
+        listing = {f.name: f"{f.size} B" for f in hub.list_files(repository)}
+        report(listing or {"files": "none"}, as_json)
+        return
+    fetched = hub.fetch(repository, file, folder)
+    info = import_checkpoint(
+        fetched.path, out, variant=variant, rho=rho, name=name, origin=fetched.origin, sha256=fetched.sha256
+    )
+    report(asdict(info), as_json)
 
 
 @weights.command("verify")

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.acceleration import Graphs, Inputs, PreparedDenoiser
+from model.architecture import architecture_of
 from model.checkpoint import Weights
 from model.config import (
     DEFAULT_GAMMA,
@@ -31,9 +33,8 @@ from model.config import (
 from model.container import Container, Header, Section, SectionType, pack, parse
 from model.diffusion.noise import MAX_SEED, normal_noise
 from model.diffusion.sampler import ddim_step
-from model.diffusion.schedule import cosine_schedule
-from model.errors import InvalidParameter, UnknownCodec
-from model.networks.lite import interpolate_levels
+from model.errors import InvalidParameter, LimitExceeded, MalformedFile, UnknownCodec
+from model.networks.lite import CDCLite, interpolate_levels
 from model.precision import faster_dtype
 from model.tiling import tiles
 from model.types import Analysis, DecodeState, Injected, Latents, Pixels, Quantised, Unpacked
@@ -54,8 +55,6 @@ class Tiling:
 class Codec:
     """One model: networks, integer entropy path and schedule. Holds no state of any picture; share it freely."""
 
-    default_steps = 17
-
     def __init__(self, weights: Weights, precision: Precision = "auto", device: str = "cpu") -> None:
         """Put the networks on `device`. Conditioner and denoiser run in `precision`, everything else in float32."""
         self.info = weights.info
@@ -63,16 +62,16 @@ class Codec:
         self.prior = weights.prior
         self.device = torch.device(device)
         self.dtype = faster_dtype(self.device) if precision == "auto" else getattr(torch, precision)
-        self.schedule = cosine_schedule()
-        self.networks = weights.networks.to(self.device).to(memory_format=torch.channels_last)
-        self.networks.conditioner.to(self.dtype)
-        self.networks.denoiser.to(self.dtype)
-        # What depends on time and rate alone runs in float64 and is rounded once: a product of few rows in a low
-        # precision depends on how many they are, and one flipped rounding here moves 5 % of a picture's values.
-        for part in (self.networks.denoiser.embed, *self.networks.denoiser.modulations()):
-            part.double()
-        self.networks.denoiser.frequencies = self.networks.denoiser.frequencies.double()
-        self.parameters = sum(p.numel() for p in self.networks.parameters())
+        self.architecture = architecture_of(weights.info.architecture)
+        self.default_steps = self.architecture.default_steps
+        self.schedule = self.architecture.schedule()
+        module = weights.networks.to(self.device).to(memory_format=torch.channels_last)
+        self.parameters = sum(p.numel() for p in module.parameters())
+        self.networks = module
+        module.settle(self.dtype)
+        self.bytes = sum(t.nbytes for t in (*module.parameters(), *module.buffers()))
+        self.bytes += sum(a.nbytes for a in self.entropy.to_tensors().values())
+        self.denoiser = PreparedDenoiser(module.denoise)
         self.tiling = Tiling()
 
     @property
@@ -90,11 +89,13 @@ class Codec:
 
         Raises:
             InvalidParameter: wrong shape or dtype, or a side too long.
+            LimitExceeded: more pixels than the model takes.
         """
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise InvalidParameter(f"pixels must be uint8 [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
         height, width = pixels.shape[:2]
         Header(self.codec_id, width, height, 0)  # checks the sides before anything is allocated
+        self._check_canvas(height, width)
         rows, columns = padded(height), padded(width)
         canvas = np.pad(pixels, ((0, rows - height), (0, columns - width), (0, 0)), mode="edge")
         y = torch.empty((self.networks.config.latents, rows // LATENT_STRIDE, columns // LATENT_STRIDE))
@@ -127,7 +128,9 @@ class Codec:
         z = self.networks.hyper_encoder(y[None].to(self.device))[0]
         hyper = self.entropy.quantise_hyper(z)
         means, indices = self.entropy.parameters(hyper, rate)
-        latent = self.entropy.quantise_latent(y - means.float() / 16, indices)
+        residual = y - means.float() / 16
+        chosen = self.architecture.rate_distortion
+        latent = self.entropy.quantise_latent(residual, indices) if chosen else self.entropy.round_latent(residual)
         return Quantised(hyper, latent, means, indices, rate)
 
     def pack(self, latents: Latents, rate: int, sections: Sequence[Section] = ()) -> bytes:
@@ -151,8 +154,11 @@ class Codec:
         """
         container = parse(file, max_pixels) if isinstance(file, bytes) else file
         header = container.header
+        self._check_canvas(header.height, header.width)
         if header.codec_id != self.codec_id:
             raise UnknownCodec(f"codec id {header.codec_id.hex()}; this model decodes {self.codec_id.hex()}")
+        if self.architecture.one_rate and header.rate:
+            raise MalformedFile(f"the rate byte is {header.rate}; this model has one rate, 0")
         streams = [container.section(kind) or b"" for kind in (SectionType.HYPER, SectionType.LATENT)]
         rows, columns = padded(header.height) // HYPER_STRIDE, padded(header.width) // HYPER_STRIDE
         hyper = self.entropy.decode_hyper(streams[0], rows, columns)
@@ -180,7 +186,7 @@ class Codec:
 
         Args:
             unpacked: what `unpack` gave.
-            steps: 1..8193, None for the model's default of 17.
+            steps: 1..length of the schedule, None for the model's default.
             gamma: standard deviation of the start noise, 0..2; 0 starts from zeros.
             seed: of the noise, None for the file's own.
             keep_x0: keep the present guess of the picture for `preview`.
@@ -192,14 +198,16 @@ class Codec:
             raise InvalidParameter(f"gamma must be 0..{MAX_GAMMA:g}, not {gamma}")
         indices = self.schedule.indices(self.default_steps if steps is None else steps)
         header = unpacked.header
-        rows, columns = canvas_side(header.height), canvas_side(header.width)
+        side = padded if self.architecture.whole_canvas else canvas_side
+        rows, columns = side(header.height), side(header.width)
         noise = normal_noise(unpacked.seed if seed is None else seed, 0, 0, rows, columns) if gamma else None
         x = torch.zeros((3, rows, columns)) if noise is None else torch.from_numpy(noise).mul_(gamma)
         inverse_gain = torch.exp(self._level(self.networks.log_inverse_gain, header.rate)).cpu()
         y_hat = unpacked.quantised.y_hat * inverse_gain[:, None, None]
         beyond = (0, columns // LATENT_STRIDE - y_hat.shape[2], 0, rows // LATENT_STRIDE - y_hat.shape[1])
         y_hat = F.pad(y_hat[None], beyond, mode="replicate")[0].to(self.dtype)
-        cover = tiles(rows, columns, self.tiling.tile, self.tiling.margin)
+        tile = max(rows, columns) if self.architecture.whole_canvas else self.tiling.tile
+        cover = tiles(rows, columns, tile, self.tiling.margin)
         return DecodeState(
             header=header,
             alpha_bar=self.schedule.at(torch.tensor([*indices, -1], device=self.device)),
@@ -219,10 +227,9 @@ class Codec:
         """Run the conditioner once on tiles of equal shape, of any pictures: (decode, number of the tile)."""
         windows = [s.y_hat[:, *s.tiles[i].window(LATENT_STRIDE)] for s, i in rows if s.y_hat is not None]
         y_hat = torch.stack(windows).to(self.device).contiguous(memory_format=torch.channels_last)
-        maps = self.networks.denoiser.inject_context(self.networks.conditioner(y_hat))
+        maps = self.networks.inject(y_hat)
         for row, (state, i) in enumerate(rows):
-            a, b, c = (m[row : row + 1].clone(memory_format=torch.preserve_format) for m in maps)
-            state.injected[i] = (a, b, c)
+            state.injected[i] = tuple(m[row : row + 1].clone(memory_format=torch.preserve_format) for m in maps)
             state.pending.discard(i)
             if not state.pending:
                 state.y_hat, state.pending = None, set(range(len(state.tiles)))
@@ -241,7 +248,7 @@ class Codec:
 
         def network(x: Tensor) -> Tensor:
             x = x.to(self.dtype, memory_format=torch.channels_last)
-            return self.networks.denoiser(x, modulation, injected)  # type: ignore[no-any-return]
+            return self.denoiser(x, modulation, injected)
 
         step = ddim_step(network, x, alpha_from, alpha_to, self.schedule.parameterization)
         for row, (state, i) in enumerate(rows):
@@ -267,6 +274,20 @@ class Codec:
         for i in range(len(state.tiles)):
             self.denoise_tiles([(state, i)])
 
+    def prepare(self, rows: int, height: int, width: int) -> None:
+        """Capture denoising passes of up to that many rows of tiles of that shape; for cdc-lite on a CUDA device.
+
+        Raises:
+            torch.OutOfMemoryError: not prepared; such passes run as before.
+        """
+        if isinstance(self.networks, CDCLite):
+            self.denoiser.prepare(Inputs(*self.networks.denoiser.blank(rows, height, width)))
+
+    def compile(self) -> None:
+        """Compile the denoiser; pays on a GPU. What is compiled are the shapes prepared afterwards, and no others."""
+        network = self.networks.denoise
+        self.denoiser = PreparedDenoiser(network, Graphs(torch.compile(network, dynamic=False)))
+
     def preview(self, state: DecodeState) -> Pixels | None:
         """Return the present guess of the picture, uint8 [H, W, 3]; None unless `keep_x0` was set."""
         return None if state.x0 is None else _to_pixels(state.x0, state.header)
@@ -290,10 +311,19 @@ class Codec:
         return interpolate_levels(table, torch.tensor([rate / 255], device=table.device))[0]
 
     def _modulate(self, indices: tuple[int, ...], rate: int) -> Tensor:
-        """The denoiser's FiLM coefficients at each step, [K, S]."""
-        t = (torch.tensor(indices, device=self.device, dtype=torch.float64) + 1) / self.schedule.length
-        denoiser = self.networks.denoiser
-        return denoiser.modulate(denoiser.embed_time(t, torch.full_like(t, rate / 255))).to(self.dtype)
+        """What time and rate alone decide in the denoiser at each step, [K, S]."""
+        times = self.architecture.times(indices, self.schedule.length)
+        t = torch.tensor(times, device=self.device, dtype=torch.float64)
+        return self.networks.modulate(t, rate).to(self.dtype)
+
+    def _check_canvas(self, height: int, width: int) -> None:
+        """Refuse a picture whose canvas the networks cannot take at once."""
+        limit = self.architecture.max_pixels
+        if limit is not None and padded(height) * padded(width) > limit:
+            raise LimitExceeded(
+                f"{width}x{height} pixels: model {self.info.name!r} takes pictures of at most {limit} pixels, "
+                "sides counted in multiples of 64"
+            )
 
 
 def _gather(maps: list[Injected | None]) -> Injected:
@@ -303,8 +333,7 @@ def _gather(maps: list[Injected | None]) -> Injected:
         raise ValueError("a tile is denoised before the conditioner has run on it")
     if len(present) == 1:
         return present[0]
-    a, b, c = (torch.cat([m[level] for m in present]) for level in range(3))
-    return a, b, c
+    return tuple(torch.cat(level) for level in zip(*present, strict=True))
 
 
 def _to_pixels(x: Tensor, header: Header) -> Pixels:

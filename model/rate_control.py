@@ -16,15 +16,16 @@ MAX_RATE = 255
 
 @dataclass(frozen=True)
 class Packed:
-    """A finished file, its rate byte 0..255 and the quality 1..100 nearest to it."""
+    """A finished file, its rate byte 0..255, and whether its model has one rate alone."""
 
     data: bytes
     rate: int
+    one_rate: bool = False
 
     @property
-    def quality(self) -> int:
-        """Quality 1..100 whose rate byte is nearest."""
-        return quality_of_rate(self.rate)
+    def quality(self) -> int | None:
+        """Quality 1..100 whose rate byte is nearest; None where the model has one rate."""
+        return None if self.one_rate else quality_of_rate(self.rate)
 
 
 def pack_to_target(
@@ -40,7 +41,7 @@ def pack_to_target(
     """Pack an analysed picture at the asked quality or size; the encoder has run once, whatever is asked.
 
     Args:
-        quality: 1..100; 50 if nothing is asked.
+        quality: 1..100; 50 if nothing is asked. A model of one rate has no qualities and refuses one.
         target_bpp: bits of the whole file per pixel; the nearest rate is taken, the highest one if even that is below.
         max_bytes: the highest rate whose file has at most this many bytes.
         sections: further sections; they count towards the size.
@@ -52,9 +53,12 @@ def pack_to_target(
     """
     if sum(v is not None for v in (quality, target_bpp, max_bytes)) > 1:
         raise InvalidParameter("choose one of quality, target_bpp and max_bytes")
+    one_rate = codec.architecture.one_rate
+    if one_rate and quality is not None:
+        raise InvalidParameter(f"model {codec.info.name!r} has one rate: leave out quality")
     if target_bpp is None and max_bytes is None:
-        rate = rate_of_quality(DEFAULT_QUALITY if quality is None else quality)
-        return Packed(codec.pack(latents, rate, sections), rate)
+        rate = 0 if one_rate else rate_of_quality(DEFAULT_QUALITY if quality is None else quality)
+        return Packed(codec.pack(latents, rate, sections), rate, one_rate)
     if (target_bpp is not None and not 0 < target_bpp <= 1000) or (max_bytes is not None and max_bytes < 1):
         raise InvalidParameter("target_bpp must be above 0 and at most 1000, max_bytes at least 1")
     pixels = latents.width * latents.height
@@ -62,21 +66,22 @@ def pack_to_target(
 
     def attempt(rate: int) -> Packed:
         between()
-        return Packed(codec.pack(latents, rate, sections), rate)
+        return Packed(codec.pack(latents, rate, sections), rate, one_rate)
 
-    below, above = _bracket(attempt, budget)
+    below, above = _bracket(attempt, budget, 0 if one_rate else MAX_RATE)
     if max_bytes is None and above is not None and len(above.data) - budget < budget - len(below.data):
         return above
     return below
 
 
-def _bracket(attempt: Callable[[int], Packed], budget: float) -> tuple[Packed, Packed | None]:
+def _bracket(attempt: Callable[[int], Packed], budget: float, highest: int) -> tuple[Packed, Packed | None]:
     """Bisect the rate byte: return the last file within `budget` bytes and the first one beyond it, if there is one.
 
     Size grows with the rate but for rare single steps; the bracket then is one of several right answers, and the file
     returned as within the budget always is.
     """
-    low, high = attempt(0), attempt(MAX_RATE)
+    low = attempt(0)
+    high = attempt(highest) if highest else low
     if len(low.data) > budget:
         raise TargetUnreachable(
             f"the smallest file of this picture has {len(low.data)} bytes; {int(budget)} were asked"

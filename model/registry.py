@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from model.checkpoint import WeightsInfo, load_weights, read_info
 from model.codec import Codec, Precision
@@ -17,18 +19,34 @@ DEFAULT_MODEL = "cdc-lite"
 class Registry:
     """Finds weights files and loads each when it is first needed. Safe to share between threads.
 
+    Weights beyond `memory_bytes` are let go of, least recently used first, and read again when they are asked for. Work
+    that still runs on a model keeps it alive: until that ends the limit may be exceeded, and asking for the model again
+    gives the same one.
+
     Files are `*.safetensors` of the package's own `weights/` and of `folder`; of two with one name, the higher version
     wins, so better weights are installed by dropping a file into a folder.
     """
 
-    def __init__(self, folder: Path | None = None, precision: Precision = "auto", device: str = "cpu") -> None:
-        """Look through the folders. Raises WeightsError for a file that is no weights file, or for a missing folder."""
+    def __init__(
+        self,
+        folder: Path | None = None,
+        precision: Precision = "auto",
+        device: str = "cpu",
+        memory_bytes: int = 0,
+    ) -> None:
+        """Look through the folders; `memory_bytes` 0 keeps all models that were loaded.
+
+        Raises:
+            WeightsError: a file that is no weights file, or a missing folder.
+        """
         self._precision: Precision = precision
         self._device = device
         self._paths: dict[str, Path] = {}
         self._infos: dict[str, WeightsInfo] = {}
-        self._loaded: dict[str, Codec] = {}
-        self._lock = threading.Lock()
+        self._memory_bytes = memory_bytes
+        self._loaded: OrderedDict[str, Codec] = OrderedDict()  # least recently used first
+        self._alive: WeakValueDictionary[str, Codec] = WeakValueDictionary()  # also those that only work still holds
+        self._lock = threading.Lock()  # of the two above
         if folder is not None and not folder.is_dir():
             raise WeightsError(f"the models folder {folder} does not exist")
         for path in _files([SHIPPED] if folder is None else [SHIPPED, folder]):
@@ -36,6 +54,7 @@ class Registry:
             known = self._infos.get(info.name)
             if known is None or info.version >= known.version:
                 self._infos[info.name], self._paths[info.name] = info, path
+        self._loading = {name: threading.Lock() for name in self._infos}
 
     def infos(self) -> list[WeightsInfo]:
         """Metadata of all installed models, the default first."""
@@ -50,10 +69,29 @@ class Registry:
         name = name or DEFAULT_MODEL
         if name not in self._infos:
             raise UnknownModel(f"no model named {name!r}; installed: {', '.join(i.name for i in self.infos())}")
+        with self._loading[name]:  # one thread reads a model; others get theirs meanwhile
+            with self._lock:
+                codec = self._alive.get(name)
+            if codec is None:
+                codec = Codec(load_weights(self._paths[name]), self._precision, self._device)
+            with self._lock:
+                self._keep(name, codec)
+            return codec
+
+    def loaded(self) -> list[str]:
+        """Names of the models that are kept in memory, least recently used first."""
         with self._lock:
-            if name not in self._loaded:
-                self._loaded[name] = Codec(load_weights(self._paths[name]), self._precision, self._device)
-            return self._loaded[name]
+            return list(self._loaded)
+
+    def _keep(self, name: str, codec: Codec) -> None:
+        """Make this model the most recently used one, and let go of others beyond the limit."""
+        self._loaded[name] = self._alive[name] = codec
+        self._loaded.move_to_end(name)
+        while self._memory_bytes and len(self._loaded) > 1 and self._held_bytes() > self._memory_bytes:
+            self._loaded.popitem(last=False)
+
+    def _held_bytes(self) -> int:
+        return sum(codec.bytes for codec in self._loaded.values())
 
     def for_file(self, codec_id: bytes, name: str | None = None) -> Codec:
         """Return the model that decodes files of `codec_id`: the named one, else the highest version.

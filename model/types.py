@@ -13,7 +13,7 @@ from model.container import Header, Section
 from model.tiling import Tile
 
 Pixels = npt.NDArray[np.uint8]  # [H, W, 3], sRGB
-Injected = tuple[Tensor, Tensor, Tensor]  # the conditioner's share of the denoiser, at 1/4, 1/8 and 1/16
+Injected = tuple[Tensor, ...]  # the context's share of the denoiser, the same at every step
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class DecodeState:
     Attributes:
         header: of the file.
         alpha_bar: float32 [K + 1], from the noisiest step's to 1 (the clean picture).
-        modulation: the denoiser's FiLM coefficients at each step, [K, S].
+        modulation: what time and rate alone decide in the denoiser at each step, [K, S].
         position: how many steps are done, 0..K.
         x: x_n, float32 [3, H, W] of the canvas.
         after: x of the next step, filled in tile by tile; margins must still read x_n, hence a second canvas.

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from model import cli as model_cli
 from model.cli import JsonFlag, read_bytes, report
 from model.errors import CodecError
+from model.training import command as training
 from service.errors import ServiceError
 from service.version import __version__
 
@@ -33,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(model_cli.inspect)
+app.command()(training.train)
 app.add_typer(model_cli.weights, name="weights")
 bench = typer.Typer(help="Measure speed.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
@@ -194,6 +196,24 @@ def serve(
 
     try:
         run({name: value for name, value in (("host", host), ("port", port)) if value is not None})
+    except SettingsError as error:
+        typer.echo(f"cdc: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def worker() -> None:
+    """Take jobs from Redis (CDC_REDIS_URL) and run them here; one for each machine. Settings are CDC_ variables."""
+    import asyncio
+
+    from service.logs import configure_logging
+    from service.settings import SettingsError, load_settings
+    from service.worker import work
+
+    try:
+        settings = load_settings()
+        configure_logging(settings.log_level)
+        asyncio.run(work(settings))
     except SettingsError as error:
         typer.echo(f"cdc: {error}", err=True)
         raise typer.Exit(1) from None

@@ -14,7 +14,14 @@ ServiceError
 |-- NotReady                     the worker is still loading its models
 |-- Cancelled                    the caller went away
 |-- DeadlineExceeded             the deadline of the request passed
-`-- WorkerFailed                 the worker process died twice on this request
+|-- WorkerFailed                 the worker process died twice on this request
+|-- QueueUnavailable             the queue or the store behind it cannot be reached, or is full
+`-- JobError                     a job cannot give what is asked of it
+    |-- UnknownJob               there is none of that id for this caller
+    |-- JobExpired               it is over and its result is no longer kept
+    |-- JobNotFinished           it has no result yet
+    |-- JobCancelled             it was cancelled
+    `-- KeyReused                an idempotency key came with other work before
 """
 
 from __future__ import annotations
@@ -86,3 +93,31 @@ class DeadlineExceeded(ServiceError):
 
 class WorkerFailed(ServiceError):
     """The worker process died while it worked on this request, also when it was tried again."""
+
+
+class QueueUnavailable(ServiceError):
+    """The job queue or the blob store cannot be reached or takes nothing more; nothing was kept."""
+
+
+class JobError(ServiceError):
+    """A job cannot give what is asked of it."""
+
+
+class UnknownJob(JobError):
+    """There is no such job, or it is somebody else's."""
+
+
+class JobExpired(JobError):
+    """The job is over and its result is no longer kept."""
+
+
+class JobNotFinished(JobError):
+    """The job has no result yet."""
+
+
+class JobCancelled(JobError):
+    """The job was cancelled."""
+
+
+class KeyReused(JobError):
+    """The idempotency key came with other work before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -10,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from service.engine.job import EngineStatus
 from service.engine.messages import Ticked
+from service.jobs.records import State
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120)
 _BPP = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1, 1.5, 2, 3, 4)
@@ -74,6 +76,10 @@ class Metrics:
         """Report the engine's own figures, asked for at every scrape."""
         self.registry.register(_EngineCollector(status))
 
+    def watch_jobs(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """Report how many jobs are in each state, asked for at every scrape."""
+        self.registry.register(_JobCollector(counts))
+
     def observe_tick(self, tick: Ticked) -> None:
         """Add one forward pass of the engine."""
         if tick.kind == "denoise":
@@ -93,9 +99,9 @@ class _EngineCollector(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        """Yield cdc_jobs{state}, cdc_worker_restarts_total and cdc_ready."""
+        """Yield cdc_engine_requests{state}, cdc_worker_restarts_total, cdc_backlog_device_seconds and cdc_ready."""
         status = self._status()
-        jobs = GaugeMetricFamily("cdc_jobs", "Requests in the engine", labels=("state",))
+        jobs = GaugeMetricFamily("cdc_engine_requests", "Requests in the engine", labels=("state",))
         jobs.add_metric(("waiting",), status.waiting)
         jobs.add_metric(("running",), status.running)
         yield jobs
@@ -104,3 +110,16 @@ class _EngineCollector(Collector):
             "cdc_backlog_device_seconds", "Estimated device time of accepted work", value=status.backlog_seconds
         )
         yield GaugeMetricFamily("cdc_ready", "1 while the engine takes work", value=float(status.ready))
+
+
+class _JobCollector(Collector):
+    def __init__(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield cdc_jobs{state}; states without jobs are reported as 0."""
+        jobs = GaugeMetricFamily("cdc_jobs", "Jobs by state", labels=("state",))
+        counts = self._counts()
+        for state in get_args(State):
+            jobs.add_metric((state,), counts.get(state, 0))
+        yield jobs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "CDC_"
@@ -71,8 +71,47 @@ class Settings(BaseSettings):
         default=30.0, ge=0, le=3600, description="Seconds running work has left once the service stops."
     )
 
+    max_sync_pixel_steps: int = Field(
+        default=0,
+        ge=0,
+        description="Most work, pixels x steps, of a decode that is answered at once; 0: no bound but max_pixel_steps.",
+    )
+    over_sync: Literal["refuse", "job"] = Field(
+        default="refuse", description="What a larger decode gets: 413, or 202 and a job."
+    )
+    job_result_ttl_s: float = Field(
+        default=3600.0, ge=1, le=30 * 86400, description="Seconds the result of a job is kept; then 410."
+    )
+    job_gone_ttl_s: float = Field(
+        default=86400.0, ge=0, le=365 * 86400, description="Seconds after that until a job is forgotten; then 404."
+    )
+    max_queued_jobs: int = Field(default=1000, ge=1, le=1_000_000, description="Jobs that may wait before a 429.")
+    max_running_jobs: int = Field(default=16, ge=1, le=10_000, description="Jobs of this process in the engine.")
+    max_job_bytes: int = Field(
+        default=512 * 1024**2, ge=1 << 20, description="Uploads, results and previews of jobs kept in this process."
+    )
+
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="Redis that carries all work to `cdc worker` processes; unset: work is done in this process.",
+    )
+    blobs_url: str = Field(
+        default="redis",
+        min_length=1,
+        description="Where bytes of jobs lie: `redis`, or a shared folder or object store (`s3://bucket/prefix`).",
+    )
+    lease_s: float = Field(
+        default=12.0, ge=1, le=600, description="Seconds after which a silent worker's jobs go to another."
+    )
+
     models_dir: Path | None = Field(
         default=None, description="Folder with further weights files; unset: the shipped model alone."
+    )
+    models_memory_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Weights a worker keeps in memory, in bytes; beyond it the least recently used model is unloaded. "
+        "0: all.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="Arithmetic of the networks.")
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the worker; 0: all cores.")
@@ -87,6 +126,12 @@ class Settings(BaseSettings):
     tick_s: float = Field(default=0.5, gt=0, le=60, description="Longest time of one forward pass, in seconds.")
     batching: bool = Field(
         default=True, description="Share forward passes between requests; off: one request at a time."
+    )
+
+    acceleration: Literal["none", "graphs", "compile"] = Field(
+        default="graphs",
+        description="What a GPU's worker prepares at its start for small tiles: nothing, CUDA graphs, or graphs of "
+        "compiled networks (minutes longer).",
     )
 
     @field_validator("cors_origins", mode="before")

@@ -72,7 +72,7 @@ def picture(response: httpx.Response) -> Pixels:
 def jobs(client: httpx.Client) -> dict[str, int]:
     """Requests that the engine holds, by state."""
     lines = client.get("/metrics").text.splitlines()
-    counts = (line.split() for line in lines if line.startswith("cdc_jobs{"))
+    counts = (line.split() for line in lines if line.startswith("cdc_engine_requests{"))
     return {name.split('"')[1]: int(float(value)) for name, value in counts}
 
 

@@ -18,7 +18,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service.errors": (),
     "service.logs": (),
     "service.settings": (),
-    "service.metrics": ("service.engine.job", "service.engine.messages"),
+    "service.metrics": ("service.engine.job", "service.engine.messages", "service.jobs.records"),
     "service.api": (
         "service.api",
         "service.codec",
@@ -26,6 +26,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "service.engine.job",
         "service.engine.messages",
         "service.engine.pool",
+        "service.executor",
+        "service.remote",
         "service.settings",
         "service.errors",
         "service.logs",
@@ -60,6 +62,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "service.logs",
         "model",
     ),
+    "service.executor": ("service.codec", "service.jobs", "service.engine.job", "model.errors", "model.container"),
+    "service.remote": ("service.jobs", "service.engine.job", "service.executor", "service.errors"),
     "service.jobs": ("service.jobs", "service.engine.job", "service.errors", "service.settings", "model.errors"),
     "service.client": ("service.client", "service.api.app"),
     "service.cli": ("service", "model"),
@@ -77,7 +81,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 # These put the parts of the codec together, so anything in the library is open to them.
 WHOLE_LIBRARY = (
     "model.codec",
+    "model.architecture",
     "model.checkpoint",
+    "model.published",
+    "model.hub",
     "model.registry",
     "model.rate_control",
     "model.training",
@@ -88,13 +95,22 @@ WHOLE_LIBRARY = (
 # Third-party packages that one place alone may know.
 ONLY: dict[str, tuple[str, ...]] = {
     "torch": ("service.engine.runner", "service.cli", "model"),
-    "PIL": ("service.codec.image_io", "service.cli", "model.evaluation", "model.training", "model.cli"),
+    "PIL": (
+        "service.codec.image_io",
+        "service.codec.preview",
+        "service.cli",
+        "model.evaluation",
+        "model.training",
+        "model.cli",
+    ),
     "constriction": ("model.entropy.coder",),
     "fastapi": ("service.api",),
     "starlette": ("service.api",),
-    "prometheus_client": ("service.api", "service.metrics"),
+    "prometheus_client": ("service.api", "service.metrics", "service.worker"),
     "redis": ("service.jobs",),
-    "streaq": ("service.jobs",),
+    "streaq": ("service.jobs.queue",),
+    "coredis": ("service.jobs.queue",),
+    "fsspec": ("service.jobs.blobs",),
 }
 NEVER_IN_CONTAINER = ("torch", "numpy")
 
@@ -164,7 +180,8 @@ def test_imports_follow_the_table(path: Path) -> None:
         ("service.api.routes", "service.engine.runner"),
         ("service.codec.service", "service.settings"),
         ("service.codec.service", "service.api.problems"),
-        ("service.codec.limits", "PIL.Image"),
+        ("service.jobs.memory", "PIL.Image"),
+        ("service.jobs.memory", "service.codec.service"),
         ("service.engine.pool", "torch"),
         ("service.engine.pool", "service.api.app"),
         ("service.engine.pool", "fastapi"),
@@ -181,7 +198,7 @@ def test_the_table_forbids(module: str, imported: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["service.api.app", "service.engine.pool", "service.codec.service", "model.container"]
+    "module", ["service.api.app", "service.worker", "service.engine.pool", "service.codec.service", "model.container"]
 )
 def test_torch_stays_out_of_a_fresh_interpreter(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'torch', 'compressai', 'constriction'}} & set(sys.modules)))"

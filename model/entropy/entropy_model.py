@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from model.entropy.coder import SYMBOL_LIMIT, SymbolCoder, Symbols
-from model.entropy.likelihood import FactorizedPrior
+from model.entropy.likelihood import LITE_LEVELS, PAPER_LEVELS, FactorizedPrior
 from model.entropy.scale_head import (
     ACTIVATION_LIMIT,
+    LEAK,
+    LEAK_BITS,
     MEAN_BITS,
     OUTPUT_LIMIT,
     SCALE_BITS,
+    SIGMA_BITS,
     Z_BITS,
     Z_LIMIT,
     IntegerLayer,
@@ -35,6 +38,7 @@ LAYOUT = (
     f"order; escapes as varints; counts 2^{COUNT_BITS}, symbols to {SYMBOL_LIMIT}, z/2^{Z_BITS} to {Z_LIMIT}, "
     f"mean/2^{MEAN_BITS}, scale/2^{SCALE_BITS}; stride 16 and 64; sections 1 and 2"
 )
+LEAKY_LAYOUT = f"; leaky relu {LEAK}/2^{LEAK_BITS}, scale index by thresholds of sigma/2^{SIGMA_BITS}"
 LAYERS = 3
 RDO = 0.04  # squared error in quantisation steps that a saved bit is worth; chosen on validation images
 
@@ -58,7 +62,8 @@ class EntropyModel:
     @cached_property
     def codec_id(self) -> bytes:
         """First 8 bytes of the SHA-256 over all tensors here, in a fixed order, and the layout."""
-        digest = hashlib.sha256(LAYOUT.encode())
+        layout = LAYOUT if self.head.thresholds is None else LAYOUT + LEAKY_LAYOUT
+        digest = hashlib.sha256(layout.encode())
         for name, array in sorted(self.to_tensors().items()):
             little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"))
             digest.update(f"\n{name} {array.dtype.name} {array.shape}\n".encode())
@@ -83,6 +88,10 @@ class EntropyModel:
         """Symbols of z [C, h, w] and the rate byte -> means in 1/16 int32 and scale indices uint8, [M, 4h, 4w]."""
         z256 = (hyper.astype(np.int64) << Z_BITS) + self.medians.astype(np.int64)[:, None, None]
         return self.head(torch.from_numpy(z256), rate)
+
+    def round_latent(self, residual: Tensor) -> Symbols:
+        """y - mean, float32 [M, h, w] -> the nearest integers, int32 [M, h, w]: the symbols of the paper."""
+        return residual.round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int32).numpy()
 
     def quantise_latent(self, residual: Tensor, indices: Tensor) -> Symbols:
         """y - mean, float32 [M, h, w], and its scale indices -> symbols, int32 [M, h, w].
@@ -121,8 +130,11 @@ class EntropyModel:
         """Return all arrays by the names they have in a weights file, without prefix."""
         tensors: dict[str, npt.NDArray[Any]] = {
             "medians": self.medians,
-            "gain_to_index": self.head.gain_to_index,
         }
+        if self.head.gain_to_index is not None:
+            tensors["gain_to_index"] = self.head.gain_to_index
+        if self.head.thresholds is not None:
+            tensors["thresholds"] = self.head.thresholds
         for name, tables in (("hyper", self.hyper_tables), ("latent", self.latent_tables)):
             tensors |= {f"{name}.lowest": tables.lowest, f"{name}.sizes": tables.sizes, f"{name}.counts": tables.counts}
         for i, layer in enumerate(self.head.layers):
@@ -136,14 +148,16 @@ class EntropyModel:
         Raises:
             WeightsError: a tensor is missing or breaks a bound.
         """
+        leaky = "thresholds" in tensors
         try:
             layers = tuple(
                 IntegerLayer(
                     kernel=tensors[f"head.{i}.kernel"],
                     bias=tensors[f"head.{i}.bias"],
                     shift=tensors[f"head.{i}.shift"],
-                    relu=i < LAYERS - 1,
+                    relu=i < LAYERS - 1 and not leaky,
                     limit=ACTIVATION_LIMIT if i < LAYERS - 1 else OUTPUT_LIMIT,
+                    leaky=i < LAYERS - 1 and leaky,
                 )
                 for i in range(LAYERS)
             )
@@ -151,13 +165,16 @@ class EntropyModel:
                 Tables(tensors[f"{n}.lowest"], tensors[f"{n}.sizes"], tensors[f"{n}.counts"])
                 for n in ("hyper", "latent")
             )
-            return cls(hyper, latent, tensors["medians"], ScaleHead(layers, tensors["gain_to_index"]))
+            rule = "thresholds" if leaky else "gain_to_index"
+            return cls(hyper, latent, tensors["medians"], ScaleHead(layers, **{rule: tensors[rule]}))
         except KeyError as error:
             raise WeightsError(f"the weights file lacks the integer tensor {error}") from error
 
 
-def export_entropy_model(prior: FactorizedPrior, hyper_decoder: nn.Sequential, log_gain: Tensor) -> EntropyModel:
-    """Make the integer half from float weights; `log_gain` is g [256, M] at each rate byte. Needs no calibration set.
+def export_entropy_model(prior: FactorizedPrior, hyper_decoder: nn.Sequential, log_gain: Tensor | None) -> EntropyModel:
+    """Make the integer half from float weights. Needs no calibration set.
+
+    `log_gain` is g [256, M] at each rate byte; None for the paper's networks, which have one rate and emit sigma.
 
     Raises:
         WeightsError: a bound of the exact range does not hold.
@@ -165,4 +182,5 @@ def export_entropy_model(prior: FactorizedPrior, hyper_decoder: nn.Sequential, l
     medians = torch.round(prior.medians.double() * (1 << Z_BITS))
     tables = prior_tables(prior, medians / (1 << Z_BITS))
     head = export_head(hyper_decoder, log_gain)
-    return EntropyModel(tables, gaussian_tables(), medians.to(torch.int32).numpy(), head)
+    levels = PAPER_LEVELS if log_gain is None else LITE_LEVELS
+    return EntropyModel(tables, gaussian_tables(levels), medians.to(torch.int32).numpy(), head)

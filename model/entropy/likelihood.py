@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,30 @@ LEVELS_PER_NAT = (SIGMA_LEVELS - 1) / (math.log(SIGMA_MAX) - math.log(SIGMA_MIN)
 PROBABILITY_FLOOR = 1e-9
 
 
+@dataclass(frozen=True)
+class ScaleLevels:
+    """The 64 values sigma may take, log-spaced from `low` to `high` in units of the latent."""
+
+    low: float = SIGMA_MIN
+    high: float = SIGMA_MAX
+
+    @property
+    def per_nat(self) -> float:
+        """Scale index per unit of ln(sigma)."""
+        return (SIGMA_LEVELS - 1) / (math.log(self.high) - math.log(self.low))
+
+    def sigma(self, index: Tensor) -> Tensor:
+        """Scale index 0..63 (any float shape) -> sigma."""
+        return torch.exp(math.log(self.low) + index / self.per_nat)
+
+
+LITE_LEVELS = ScaleLevels()
+PAPER_LEVELS = ScaleLevels(0.1, 256.0)  # cdc-x and cdc-eps clamp sigma to at least 0.1
+
+
 def sigma_of_index(index: Tensor) -> Tensor:
-    """Scale index 0..63 (any float shape) -> sigma, log-spaced from 0.11 to 64 in units of the latent."""
-    return torch.exp(math.log(SIGMA_MIN) + index / LEVELS_PER_NAT)
+    """Scale index 0..63 (any float shape) -> sigma of cdc-lite, log-spaced from 0.11 to 64."""
+    return LITE_LEVELS.sigma(index)
 
 
 def gaussian_bin_probability(offset: Tensor, sigma: Tensor) -> Tensor:

@@ -4,12 +4,16 @@ Float hyper-decoders round differently on a GPU and a CPU; a scale index flips a
 weights and activations are integers and every sum stays below 2**53, so float64 matrix products are exact whatever the
 order of summation. A transposed convolution of stride 2 is written as a 3x3 convolution to four times the channels and
 a pixel shuffle, so that one kind of layer is all there is. No library convolution: Winograd and FFT are not exact.
+
+The last layer's scale half becomes an index in one of two ways. cdc-lite emits the index itself, to which a table adds
+what the rate byte's gain shifts it by (`gain_to_index`). cdc-x and cdc-eps emit sigma: the index is the number of
+stored thresholds that it reaches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
@@ -19,13 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.entropy.likelihood import LEVELS_PER_NAT, SIGMA_LEVELS
+from model.entropy.likelihood import LEVELS_PER_NAT, PAPER_LEVELS, SIGMA_LEVELS, ScaleLevels
 from model.errors import WeightsError
 
 Z_BITS = 8  # medians are stored in 1/256, so 256 z_hat is an integer
 ACTIVATION_BITS = 12  # fraction of the activations between layers
 MEAN_BITS = 4  # means are multiples of 1/16
 SCALE_BITS = 8  # fraction of the scale index before its final rounding
+SIGMA_BITS = 12  # fraction of a sigma that is compared with thresholds
+LEAK, LEAK_BITS = 13107, 16  # LeakyReLU 0.2: v >= 0 ? v : floor(v * 13107 * 2**-16)
 Z_LIMIT = 1 << 17  # |256 z_hat| is clamped to it: z of +-512
 ACTIVATION_LIMIT = (1 << 24) - 1  # activations are clamped to it, and so fit float32 exactly
 OUTPUT_LIMIT = 1 << 20
@@ -46,6 +52,7 @@ class IntegerLayer:
         shift: int64 [out], result = floor((v + 2**(shift - 1)) * 2**-shift).
         relu: negative results become 0.
         limit: results are clamped to +-limit.
+        leaky: negative results are multiplied by 0.2 (`LEAK`); excludes relu.
     """
 
     kernel: npt.NDArray[np.int16]
@@ -53,6 +60,7 @@ class IntegerLayer:
     shift: Int
     relu: bool
     limit: int
+    leaky: bool = False
 
     @property
     def upsample(self) -> int:
@@ -101,20 +109,29 @@ class ScaleHead:
     """The whole integer head.
 
     Attributes:
-        layers: run in order on 256 z_hat; the last has 2 M channels: M means in 1/16, M scale numbers in 1/256.
+        layers: run in order on 256 z_hat; the last has 2 M channels: M means in 1/16, M scale numbers (indices in
+            1/256, or sigmas in 1/4096).
         gain_to_index: int32 [256, M], in 1/256 of a scale index: what rate byte r adds for channel c.
+        thresholds: int32 [63], ascending, in 1/4096: the least sigma of each index from 1 on; excludes gain_to_index.
     """
 
     layers: tuple[IntegerLayer, ...]
-    gain_to_index: npt.NDArray[np.int32]
+    gain_to_index: npt.NDArray[np.int32] | None = None
+    thresholds: npt.NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         limit = Z_LIMIT
         for layer in self.layers:
             layer.check(limit)
             limit = layer.limit
-        if self.gain_to_index.shape != (256, self.layers[-1].outputs // 2):
+        if (self.gain_to_index is None) == (self.thresholds is None):
+            raise WeightsError("integer head: it needs a gain table or thresholds, not both")
+        if self.gain_to_index is not None and self.gain_to_index.shape != (256, self.layers[-1].outputs // 2):
             raise WeightsError("integer head: the gain table does not fit the last layer")
+        if self.thresholds is not None and (
+            self.thresholds.shape != (SIGMA_LEVELS - 1,) or np.any(np.diff(self.thresholds.astype(np.int64)) <= 0)
+        ):
+            raise WeightsError(f"integer head: thresholds must be {SIGMA_LEVELS - 1} ascending integers")
 
     def __call__(self, z256: Tensor, rate: int) -> tuple[Tensor, Tensor]:
         """256 z_hat and the rate byte -> means and scale indices.
@@ -131,18 +148,30 @@ class ScaleHead:
             x = _run(layer, x)
         last = self.layers[-1]
         channels = last.outputs // 2
-        gain = torch.from_numpy(self.gain_to_index[rate].astype(np.float64))[:, None, None]
+        index_of = self._index_rule(rate)
         means = torch.empty((channels, *x.shape[1:]), dtype=torch.int32)
         indices = torch.empty((channels, *x.shape[1:]), dtype=torch.uint8)
 
         def write(top: int, out: Tensor) -> None:
             rows = slice(top, top + out.shape[1])
             means[:, rows] = out[:channels].to(torch.int32)
-            index = torch.floor((out[channels:] + gain + (1 << SCALE_BITS - 1)) * 2.0**-SCALE_BITS)
-            indices[:, rows] = index.clamp(0, SIGMA_LEVELS - 1).to(torch.uint8)
+            indices[:, rows] = index_of(out[channels:]).to(torch.uint8)
 
         _for_each_strip(last, x, write)
         return means, indices
+
+    def _index_rule(self, rate: int) -> Callable[[Tensor], Tensor]:
+        """Return what turns the scale half [M, rows, w] of the last layer into indices 0..63."""
+        if self.gain_to_index is None:
+            thresholds = torch.from_numpy(np.asarray(self.thresholds, dtype=np.float64))
+            return lambda sigma: torch.bucketize(sigma, thresholds, right=True)
+        gain = torch.from_numpy(self.gain_to_index[rate].astype(np.float64))[:, None, None]
+
+        def shifted(scale: Tensor) -> Tensor:
+            index = torch.floor((scale + gain + (1 << SCALE_BITS - 1)) * 2.0**-SCALE_BITS)
+            return index.clamp(0, SIGMA_LEVELS - 1)
+
+        return shifted
 
 
 def _run(layer: IntegerLayer, x: Tensor) -> Tensor:
@@ -165,6 +194,8 @@ def _for_each_strip(layer: IntegerLayer, x: Tensor, write: Callable[[int, Tensor
     for top in range(0, x.shape[1], STRIP_ROWS):
         columns = F.unfold(padded[None, :, top : top + STRIP_ROWS + 2].double(), 3)[0]
         out = torch.floor((layer.weight @ columns + layer.offset) * layer.scale).clamp(low, layer.limit)
+        if layer.leaky:
+            out = torch.where(out < 0, torch.floor(out * (LEAK * 2.0**-LEAK_BITS)), out)
         write(top, out.view(out.shape[0], -1, x.shape[2]))
 
 
@@ -183,12 +214,13 @@ def _phases(kernel: Tensor) -> Tensor:
     return phases.reshape(4 * outputs, inputs, 3, 3)
 
 
-def export_head(decoder: nn.Sequential, log_gain: Tensor) -> ScaleHead:
-    """Turn cdc-lite's float hyper-decoder and gain table into integers.
+def export_head(decoder: nn.Sequential, log_gain: Tensor | None) -> ScaleHead:
+    """Turn a float hyper-decoder into integers: cdc-lite's with its gain table, the paper's with thresholds of sigma.
 
     Args:
-        decoder: two transposed convolutions 5x5 of stride 2, each followed by ReLU, then a 3x3 convolution to 2 M.
-        log_gain: g [256, M] at each rate byte.
+        decoder: two transposed convolutions 5x5 of stride 2, each followed by ReLU (cdc-lite) or LeakyReLU 0.2, then a
+            3x3 convolution to 2 M.
+        log_gain: g [256, M] at each rate byte; None for a decoder that emits sigma.
 
     Raises:
         WeightsError: a sum could leave the exact range.
@@ -198,13 +230,23 @@ def export_head(decoder: nn.Sequential, log_gain: Tensor) -> ScaleHead:
     fraction = Z_BITS
     for conv in convolutions[:-1]:
         bits = np.full(conv.out_channels, ACTIVATION_BITS)
-        layers.append(_quantise(conv, fraction, bits, relu=True, limit=ACTIVATION_LIMIT))
+        layer = _quantise(conv, fraction, bits, relu=log_gain is not None, limit=ACTIVATION_LIMIT)
+        layers.append(replace(layer, leaky=log_gain is None))
         fraction = ACTIVATION_BITS
     final = convolutions[-1]
-    bits = np.repeat([MEAN_BITS, SCALE_BITS], final.out_channels // 2)
+    scale_bits = SCALE_BITS if log_gain is not None else SIGMA_BITS
+    bits = np.repeat([MEAN_BITS, scale_bits], final.out_channels // 2)
     layers.append(_quantise(final, fraction, bits, relu=False, limit=OUTPUT_LIMIT))
+    if log_gain is None:
+        return ScaleHead(tuple(layers), thresholds=thresholds_of(PAPER_LEVELS))
     table = torch.round(log_gain.detach().double() * LEVELS_PER_NAT * (1 << SCALE_BITS))
     return ScaleHead(tuple(layers), table.to(torch.int32).numpy())
+
+
+def thresholds_of(levels: ScaleLevels) -> npt.NDArray[np.int32]:
+    """The geometric midpoints between neighbouring levels of sigma, in 1/4096, int32 [63]."""
+    midpoints = levels.sigma(torch.arange(SIGMA_LEVELS - 1, dtype=torch.float64) + 0.5)
+    return torch.round(midpoints * (1 << SIGMA_BITS)).to(torch.int32).numpy()
 
 
 def _quantise(

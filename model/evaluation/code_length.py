@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from model.codec import Codec
-from model.entropy.likelihood import LEVELS_PER_NAT, SIGMA_LEVELS, gaussian_bits, sigma_of_index
+from model.entropy.likelihood import SIGMA_LEVELS, gaussian_bits
 from model.entropy.tables import COUNT_BITS, Tables
 from model.types import Latents
 
@@ -44,13 +44,17 @@ def code_length(codec: Codec, latents: Latents, rate: int) -> CodeLength:
     z_hat = torch.from_numpy(q.hyper).float() + medians
     z_bits = float(codec.prior.bits(z_hat[None]).sum())
     mean, scale = codec.networks.hyper_decoder(z_hat[None])[0].chunk(2)
-    index = (scale + torch.log(gain)[:, None, None] * LEVELS_PER_NAT).clamp(0, SIGMA_LEVELS - 1)
-    float_y = _latent_bits(y - mean, index)
-    rounded_y = _latent_bits(y - torch.round(16 * mean) / 16, torch.round(index))
-    integer_y = _latent_bits(y - q.means / 16, q.indices.float())
-    chosen_y = float(
-        gaussian_bits(torch.from_numpy(q.latent).float(), sigma_of_index(q.indices.float())).double().sum()
-    )
+    levels = codec.architecture.levels
+    if codec.architecture.one_rate:  # the head emits sigma
+        index = torch.log(scale.clamp(min=levels.low) / levels.low) * levels.per_nat
+    else:
+        index = scale + torch.log(gain)[:, None, None] * levels.per_nat
+    index = index.clamp(0, SIGMA_LEVELS - 1)
+    float_y = _latent_bits(y - mean, levels.sigma(index))
+    rounded_y = _latent_bits(y - torch.round(16 * mean) / 16, levels.sigma(torch.round(index)))
+    sigma = levels.sigma(q.indices.float())
+    integer_y = _latent_bits(y - q.means / 16, sigma)
+    chosen_y = float(gaussian_bits(torch.from_numpy(q.latent).float(), sigma).double().sum())
     channels = np.repeat(np.arange(len(codec.entropy.medians)), q.hyper[0].size)
     tables = _table_bits(codec.entropy.hyper_tables, q.hyper.ravel(), channels)
     tables += _table_bits(codec.entropy.latent_tables, q.latent.ravel(), q.indices.numpy().ravel())
@@ -65,9 +69,9 @@ def code_length(codec: Codec, latents: Latents, rate: int) -> CodeLength:
     )
 
 
-def _latent_bits(residual: torch.Tensor, index: torch.Tensor) -> float:
+def _latent_bits(residual: torch.Tensor, sigma: torch.Tensor) -> float:
     """Bits of plain rounding, so that heads are compared at the same symbols' distortion."""
-    return float(gaussian_bits(torch.round(residual), sigma_of_index(index)).double().sum())
+    return float(gaussian_bits(torch.round(residual), sigma).double().sum())
 
 
 def _table_bits(tables: Tables, symbols: np.ndarray, groups: np.ndarray) -> float:  # type: ignore[type-arg]

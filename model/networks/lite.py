@@ -89,6 +89,7 @@ class Denoiser(nn.Module):
         super().__init__()
         w, e = config.widths, config.embedding
         self.depth = config.blocks
+        self.widths = w
         frequencies = torch.exp(torch.linspace(0.0, math.log(1000.0), FREQUENCIES))
         self.frequencies: Tensor
         self.register_buffer("frequencies", frequencies, persistent=False)
@@ -122,6 +123,16 @@ class Denoiser(nn.Module):
         """The linear layers from the embedding to the coefficients of each block, in the order the blocks run."""
         groups = (*self.down_blocks, self.mid_blocks, *self.up_blocks)
         return [block.modulation for group in groups for block in group]
+
+    def blank(self, rows: int, height: int, width: int) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Arguments of `forward` of that shape, all zero, in the layout, precision and place of the network."""
+        like = self.stem.weight
+        a, b, c = (
+            like.new_zeros((rows, channels, height // s, width // s)).to(memory_format=torch.channels_last)
+            for channels, s in zip(self.widths, (PATCH, 2 * PATCH, 4 * PATCH), strict=True)
+        )
+        x = like.new_zeros(rows, 3, height, width).to(memory_format=torch.channels_last)
+        return x, like.new_zeros(rows, sum(linear.out_features for linear in self.modulations())), (a, b, c)
 
     def forward(self, x: Tensor, modulation: Tensor, injected: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """x [B, 3, H, W], modulation [B, S], injected maps -> x0_hat [B, 3, H, W]; H and W multiples of 16."""
@@ -173,6 +184,31 @@ class CDCLite(nn.Module):
         self.log_inverse_gain = nn.Parameter(-start)
         self.lambdas: Tensor
         self.register_buffer("lambdas", torch.logspace(math.log10(0.08), math.log10(0.0012), config.levels))
+
+    def settle(self, dtype: torch.dtype) -> None:
+        """Give the decoder's parts the type they run in.
+
+        What depends on time and rate alone runs in float64 and is rounded once: a product of few rows in a low
+        precision depends on how many they are, and one flipped rounding here moves 5 % of a picture's values.
+        """
+        self.conditioner.to(dtype)
+        self.denoiser.to(dtype)
+        for part in (self.denoiser.embed, *self.denoiser.modulations()):
+            part.double()
+        self.denoiser.frequencies = self.denoiser.frequencies.double()
+
+    def modulate(self, times: Tensor, rate: int) -> Tensor:
+        """Times float64 [K] and a rate byte -> the FiLM coefficients at each of them, float64 [K, S]."""
+        return self.denoiser.modulate(self.denoiser.embed_time(times, torch.full_like(times, rate / 255)))
+
+    def inject(self, y_hat: Tensor) -> tuple[Tensor, ...]:
+        """y_hat [B, M, h, w] -> the conditioner's share of the denoiser, at 1/4, 1/8 and 1/16."""
+        return self.denoiser.inject_context(self.conditioner(y_hat))
+
+    def denoise(self, x: Tensor, modulation: Tensor, injected: tuple[Tensor, ...]) -> Tensor:
+        """x [B, 3, H, W] -> x0_hat [B, 3, H, W]."""
+        out: Tensor = self.denoiser(x, modulation, injected)
+        return out
 
 
 def interpolate_levels(table: Tensor, q: Tensor) -> Tensor:

@@ -11,13 +11,17 @@ from fastapi import FastAPI
 from prometheus_client import start_http_server
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import health, problems, routes
+from service.api import health, jobs, problems, routes
 from service.api.middleware import Guard, Observe
 from service.api.schemas import ParameterFault, Problem
 from service.api.state import State
 from service.codec.limits import Budget, Limits
 from service.codec.service import CodecService
 from service.engine.job import Engine
+from service.engine.pool import pool_of
+from service.executor import CodecExecutor, RequestExecutor
+from service.jobs.memory import MemoryBackend
+from service.jobs.port import JobBackend, JobLimits
 from service.metrics import Metrics
 from service.settings import Settings, load_settings
 from service.version import __version__
@@ -54,12 +58,12 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     """
     settings = settings or load_settings()
     metrics = Metrics()
-    if engine is None:
-        engine = _pool(settings, metrics)
-    metrics.watch(engine.status)
-    limits = Limits(settings.max_pixels, settings.max_steps, settings.max_pixel_steps)
-    pixels = Budget(settings.max_pixels_in_flight, "pixels")
-    service = CodecService(engine, limits, pixels, metrics, settings.image_threads)
+    if settings.redis_url is not None and engine is None:
+        service, executor, backend = _queued(settings, metrics)
+    else:
+        service, executor, backend = _in_process(settings, metrics, engine)
+    metrics.watch(service.engine.status)
+    metrics.watch_jobs(backend.counts)
     uploads = Budget(settings.max_concurrent_uploads, "uploads")
 
     app = _Application(
@@ -73,9 +77,10 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         redirect_slashes=False,
         lifespan=_lifespan,
     )
-    app.state.parts = State(settings, service, metrics, uploads)
+    app.state.parts = State(settings, service, executor, backend, metrics, uploads)
     problems.install(app)
     app.include_router(routes.router)
+    app.include_router(jobs.router)
     app.include_router(health.router)
     if settings.docs:
         app.include_router(health.index_router)
@@ -85,29 +90,48 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     return app
 
 
-def _pool(settings: Settings, metrics: Metrics) -> Engine:
-    """Return the engine with a worker process for each device; they are started with the application."""
-    from service.engine.messages import RunnerOptions
-    from service.engine.pool import PoolEngine, devices
+Parts = tuple[CodecService, RequestExecutor, JobBackend]
 
-    options = [
-        RunnerOptions(
-            models_dir=settings.models_dir,
-            precision=settings.precision,
-            threads=settings.threads,
-            device=device,
-            cache_dir=settings.cache_dir,
-            tick_seconds=settings.tick_s,
-            batching=settings.batching,
-        )
-        for device in devices(settings.devices)
-    ]
-    return PoolEngine(
-        options,
-        max_waiting=settings.max_waiting,
-        max_backlog_seconds=settings.max_backlog_s,
-        memory_bytes=settings.memory_bytes,
-        on_tick=metrics.observe_tick,
+
+def _in_process(settings: Settings, metrics: Metrics, engine: Engine | None) -> Parts:
+    """All work in this process and its worker processes."""
+    service = _service(settings, metrics, engine or pool_of(settings, metrics.observe_tick))
+    executor = CodecExecutor(service)
+    return service, executor, MemoryBackend(executor, _job_limits(settings))
+
+
+def _queued(settings: Settings, metrics: Metrics) -> Parts:
+    """All work through Redis, done by `cdc worker` processes."""
+    from service.jobs.blobs import store_of
+    from service.jobs.connection import connect
+    from service.jobs.fleet import Fleet
+    from service.jobs.redis import RedisBackend
+    from service.jobs.store import JobStore
+    from service.remote import RemoteEngine, RemoteExecutor
+
+    assert settings.redis_url is not None
+    url, limits = settings.redis_url.get_secret_value(), _job_limits(settings)
+    redis = connect(url)
+    engine = RemoteEngine(Fleet(redis), JobStore(redis, limits))
+    service = _service(settings, metrics, engine)
+    local = CodecExecutor(service)
+    backend = RedisBackend(redis, url, store_of(settings.blobs_url, redis), limits, local.seconds_of, local.generation)
+    return service, RemoteExecutor(local, backend, engine, settings.max_backlog_s), backend
+
+
+def _service(settings: Settings, metrics: Metrics, engine: Engine) -> CodecService:
+    limits = Limits(settings.max_pixels, settings.max_steps, settings.max_pixel_steps)
+    pixels = Budget(settings.max_pixels_in_flight, "pixels")
+    return CodecService(engine, limits, pixels, metrics, settings.image_threads)
+
+
+def _job_limits(settings: Settings) -> JobLimits:
+    return JobLimits(
+        result_ttl_s=settings.job_result_ttl_s,
+        gone_ttl_s=settings.job_gone_ttl_s,
+        max_queued=settings.max_queued_jobs,
+        max_running=settings.max_running_jobs,
+        max_bytes=settings.max_job_bytes,
     )
 
 
@@ -118,7 +142,7 @@ def _add_layers(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("*",),
             expose_headers=("*", "ETag", "Server-Timing", "X-Request-Id", "Retry-After"),
         )
@@ -135,8 +159,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         server, _ = start_http_server(settings.metrics_port, settings.host, state.metrics.registry)
     try:
         await state.service.engine.start()
+        await state.jobs.start()
         yield
     finally:
+        await state.jobs.stop(settings.grace_s)
         await state.service.engine.stop(settings.grace_s)
         if state.abandoned:
             await asyncio.wait(set(state.abandoned), timeout=settings.grace_s)

@@ -18,7 +18,7 @@ from model.errors import (
 )
 from service.api import problems, refusals
 from service.api.body import MEDIA_TYPES, MULTIPART
-from service.api.schemas import Problem
+from service.api.schemas import JobAnswer, Problem
 from service.errors import (
     AnimatedImage,
     BodyTooLarge,
@@ -26,9 +26,13 @@ from service.errors import (
     Busy,
     DeadlineExceeded,
     Draining,
+    JobExpired,
+    KeyReused,
     NotReady,
+    QueueUnavailable,
     TooManyPixels,
     TooMuchWork,
+    UnknownJob,
     UnsupportedImage,
     WorkerFailed,
 )
@@ -51,8 +55,21 @@ FILE = (
     MalformedFile,
     UnsupportedVersion,
 )
-ENCODE = (*BODY, *WORK, UnsupportedImage, BrokenImage, AnimatedImage, TargetUnreachable)
-DECODE = (*BODY, *WORK, *FILE, CorruptStream, UnknownCodec, TooMuchWork, refusals.NotAcceptable)
+JOB = (UnknownJob, JobExpired, QueueUnavailable)
+ACCEPT = (KeyReused, QueueUnavailable)
+ENCODE = (*BODY, *WORK, *ACCEPT, UnsupportedImage, BrokenImage, AnimatedImage, TargetUnreachable)
+DECODE = (
+    *BODY,
+    *WORK,
+    KeyReused,
+    QueueUnavailable,
+    *FILE,
+    CorruptStream,
+    UnknownCodec,
+    TooMuchWork,
+    refusals.NotAcceptable,
+)
+FAILURES = (UnsupportedImage, BrokenImage, AnimatedImage, TargetUnreachable, CorruptStream, WorkerFailed, *FILE)
 INSPECT = (*BODY, *FILE, Busy, Draining, NotReady, DeadlineExceeded)
 
 _BINARY = {"type": "string", "format": "binary"}
@@ -90,11 +107,37 @@ DEADLINE_PARAMETER = {
 }
 
 
+JOB_PARAMETERS = [
+    {
+        "name": "Prefer",
+        "in": "header",
+        "required": False,
+        "description": "`respond-async` answers 202 and a job; with `wait=N` if it takes over N seconds (RFC 7240).",
+        "schema": {"type": "string"},
+        "example": "respond-async, wait=5",
+    },
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "For a job: the same key with the same request gives the same job. Kept as long as the job.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+        "example": "9f3c1c52-7f0e-4c53-9d0b-7f3f6a1d2b11",
+    },
+]
+
+
 def upload(*media_types: str) -> dict[str, Any]:
     """Return the operation's members for a raw upload of `media_types` or a multipart one, and the deadline header."""
     content: dict[str, Any] = {MULTIPART: {"schema": _FORM}}
     content.update({media_type: {"schema": _BINARY} for media_type in media_types})
     return {"requestBody": {"required": True, "content": content}, "parameters": [DEADLINE_PARAMETER]}
+
+
+def work_upload(*media_types: str) -> dict[str, Any]:
+    """Return the same for work that can be a job: with the headers Prefer and Idempotency-Key."""
+    members = upload(*media_types)
+    return {**members, "parameters": [*members["parameters"], *JOB_PARAMETERS]}
 
 
 def binary_answer(description: str, media_types: tuple[str, ...], headers: tuple[str, ...]) -> dict[str, Any]:
@@ -143,4 +186,21 @@ def _problem_answer(kinds: list[problems.Kind]) -> dict[str, Any]:
     return answer
 
 
+ACCEPTED: dict[str, Any] = {
+    "description": "A job was made of it: for `Prefer: respond-async`, or since it is too large for an answer at once.",
+    "model": JobAnswer,
+    "headers": {
+        "Location": {"description": "The job, /jobs/{id}.", "schema": {"type": "string"}},
+        "Preference-Applied": {"description": "respond-async (RFC 7240).", "schema": {"type": "string"}},
+    },
+}
+EVENTS: dict[str, Any] = {
+    "description": (
+        "Server-sent events: `state` with the job, `progress` with step and steps, `preview` with step, steps, "
+        "media_type and image (base64). Ids count from 1; a comment comes every 15 seconds; the stream ends "
+        "with the job."
+    ),
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
 IMAGE_TYPES = tuple(MEDIA_TYPES.values())
+RESULT_TYPES = ("image/x-cdc", *IMAGE_TYPES)

@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from model.container import SectionType
 from service.api import documentation as docs
-from service.api.body import MEDIA_TYPES, deadline, pick_format, read_body, while_connected
+from service.api.body import deadline, pick_format, read_body, while_connected
+from service.api.jobs import preferences, response_of, submit
 from service.api.middleware import route_of
 from service.api.schemas import (
     DecodeCost,
@@ -23,8 +24,9 @@ from service.api.schemas import (
     SectionAnswer,
 )
 from service.api.state import State, StateOf
-from service.codec.service import Decoded, DecodeOptions, EncodeOptions, Inspection
-from service.errors import NotReady
+from service.codec.service import Inspection
+from service.errors import NotReady, TooMuchWork
+from service.jobs.records import Operation, Work
 
 T = TypeVar("T")
 
@@ -38,9 +40,10 @@ router = APIRouter(tags=["codec"])
     "/encode",
     summary="Encode an image",
     response_class=Response,
-    openapi_extra=docs.upload("image/*", BYTES_TYPE),
+    openapi_extra=docs.work_upload("image/*", BYTES_TYPE),
     responses={
         200: docs.binary_answer("The .cdc file.", (CDC_TYPE,), docs.ENCODE_HEADERS),
+        202: docs.ACCEPTED,
         **docs.problem_answers(*docs.ENCODE),
     },
 )
@@ -49,30 +52,18 @@ async def encode(request: Request, state: StateOf, query: Annotated[EncodeQuery,
 
     Orientation is applied, colours are converted to sRGB, 16-bit channels are brought to 8.
     """
-    options = EncodeOptions(**query.model_dump())
-    encoded = await _serve(request, state, ("image/*", BYTES_TYPE), lambda body: state.service.encode(body, options))
-    result = encoded.result
-    headers = {
-        **_answer_headers(request, encoded.digest, encoded.seconds),
-        "X-Cdc-Bpp": f"{result.bpp:.5g}",
-        "X-Cdc-Width": str(result.width),
-        "X-Cdc-Height": str(result.height),
-        "X-Cdc-Model": result.model,
-        "X-Cdc-Codec-Id": result.codec_id,
-        "X-Cdc-Quality": str(result.quality),
-        "Content-Disposition": 'attachment; filename="image.cdc"',
-    }
-    state.metrics.observe_stages(route_of(request.scope), encoded.seconds)
-    return Response(result.data, 200, headers, CDC_TYPE)
+    media_types = ("image/*", BYTES_TYPE)
+    return await _answer(request, state, media_types, "encode", query.model_dump())
 
 
 @router.post(
     "/decode",
     summary="Decode a .cdc file",
     response_class=Response,
-    openapi_extra=docs.upload(CDC_TYPE, BYTES_TYPE),
+    openapi_extra=docs.work_upload(CDC_TYPE, BYTES_TYPE),
     responses={
         200: docs.binary_answer("The image.", docs.IMAGE_TYPES, docs.DECODE_HEADERS),
+        202: docs.ACCEPTED,
         **docs.problem_answers(*docs.DECODE),
     },
 )
@@ -81,35 +72,9 @@ async def decode(request: Request, state: StateOf, query: Annotated[DecodeQuery,
 
     The same file, steps, gamma, seed and model give the same picture; the default seed comes from the file.
     """
-    format = pick_format(query.format, request.headers.get("accept"))
-
-    def work(body: bytes) -> Coroutine[Any, Any, Decoded]:
-        left = request.state.deadline - asyncio.get_running_loop().time()
-        options = DecodeOptions(
-            query.steps, query.gamma, query.seed, query.model, format, query.deterministic, seconds_left=left
-        )
-        return state.service.decode(body, options)
-
-    decoded = await _serve(request, state, (CDC_TYPE, BYTES_TYPE), work)
-    result = decoded.result
-    height, width = result.pixels.shape[:2]
-    headers = {
-        **_answer_headers(request, decoded.digest, decoded.seconds),
-        "Vary": "Accept",
-        "X-Cdc-Bpp": f"{result.bpp:.5g}",
-        "X-Cdc-Width": str(width),
-        "X-Cdc-Height": str(height),
-        "X-Cdc-Model": result.model,
-        "X-Cdc-Codec-Id": result.codec_id,
-        "X-Cdc-Steps": str(result.steps),
-        "X-Cdc-Gamma": f"{result.gamma:g}",
-        "X-Cdc-Seed": str(result.seed),
-        "Content-Disposition": f'inline; filename="image.{format}"',
-    }
-    if query.steps == "auto":
-        headers["Cache-Control"] = "no-store"  # the same request may get another picture under another load
-    state.metrics.observe_stages(route_of(request.scope), decoded.seconds)
-    return Response(decoded.data, 200, headers, MEDIA_TYPES[format])
+    options = query.model_dump(exclude={"preview"})
+    options["format"] = pick_format(query.format, request.headers.get("accept"))
+    return await _answer(request, state, (CDC_TYPE, BYTES_TYPE), "decode", options, previews=query.preview)
 
 
 @router.post(
@@ -144,21 +109,50 @@ async def _serve(
             return await while_connected(request, work(body), state.abandoned)
 
 
-def _answer_headers(request: Request, digest: str, seconds: Mapping[str, float]) -> dict[str, str]:
-    """Return the ETag (RFC 9110, 8.8.3: strong) and Server-Timing (milliseconds by stage)."""
-    stages = ", ".join(f"{stage};dur={value * 1000:.1f}" for stage, value in seconds.items())
-    return {"ETag": f'"{digest}"', "Server-Timing": stages}
+async def _answer(
+    request: Request,
+    state: State,
+    accepted: tuple[str, ...],
+    operation: Operation,
+    options: Mapping[str, Any],
+    *,
+    previews: bool = False,
+) -> Response:
+    """Do the work and answer with its result, or make a job of it: where asked to, or where it is too large."""
+    prefer = preferences(request.headers.getlist("prefer"))
+
+    async def work(body: bytes) -> Response:
+        todo = Work(operation, body, options, previews)
+        if prefer.respond_async or _over_sync(state, todo):
+            return await submit(request, state, todo, prefer)
+        left = request.state.deadline - asyncio.get_running_loop().time()
+        answer = await state.executor.run(todo, seconds_left=left)
+        state.metrics.observe_stages(route_of(request.scope), answer.seconds)
+        return response_of(answer, operation, options)
+
+    return await _serve(request, state, accepted, work)
+
+
+def _over_sync(state: State, work: Work) -> bool:
+    """True for a decode that is only taken as a job. Raises TooMuchWork where it is not taken at all."""
+    bound, cost = state.settings.max_sync_pixel_steps, state.executor.cost_of(work)
+    if not bound or cost is None or cost <= bound:
+        return False
+    if state.settings.over_sync == "refuse":
+        raise TooMuchWork(f"{cost} pixels x steps; at most {bound} are answered at once: send Prefer: respond-async")
+    return True
 
 
 def _describe(found: Inspection) -> InspectAnswer:
     header = found.container.header
     names = {int(kind): kind.name for kind in SectionType}
+    one_rate = any(info.one_rate for info in found.models)
     return InspectAnswer(
         width=header.width,
         height=header.height,
         codec_id=header.codec_id.hex(),
         rate=header.rate,
-        quality=round(header.rate * 99 / 255) + 1,  # the inverse of rate = round(255 (quality - 1) / 99)
+        quality=None if one_rate else round(header.rate * 99 / 255) + 1,  # of rate = round(255 (quality - 1) / 99)
         bytes=found.size,
         bpp=8 * found.size / header.pixels,
         sections=[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
@@ -105,6 +106,9 @@ class DecodeQuery(_Query):
     format: Literal["png", "webp", "jpeg"] | None = Field(
         default=None, description="Format of the answer; left out: by the Accept header, else png."
     )
+    preview: bool = Field(
+        default=False, description="For a job: send the present guess of the picture with every step, as an event."
+    )
 
 
 class Problem(BaseModel):
@@ -139,6 +143,11 @@ class ModelAnswer(BaseModel):
     max_steps: int
     parameters: int = Field(description="Number of weights.")
     default: bool = Field(description="True for the model that encodes when none is asked for.")
+    version: int = Field(description="Of the weights; of those with one codec id the highest decodes.")
+    one_rate: bool = Field(description="True for a model of one rate, which takes no quality.")
+    max_pixels: int | None = Field(
+        description="Largest picture it takes, sides counted in multiples of 64; null: no limit of its own."
+    )
 
 
 class ModelsAnswer(BaseModel):
@@ -170,12 +179,38 @@ class InspectAnswer(BaseModel):
     height: int
     codec_id: str
     rate: int = Field(description="Rate byte, 0..255.")
-    quality: int = Field(description="The quality 1..100 nearest to the rate byte.")
+    quality: int | None = Field(description="The quality 1..100 nearest to the rate byte; null if there is one rate.")
     bytes: int = Field(description="Size of the whole file.")
     bpp: float = Field(description="Bits per pixel of the whole file.")
     sections: list[SectionAnswer]
     models: list[str] = Field(description="Installed models that decode it.")
     decode_cost: DecodeCost
+
+
+class JobResultAnswer(BaseModel):
+    """Where the result of a job is."""
+
+    href: str = Field(examples=["/jobs/3q2-7wAAaBcDeFgHiJkLmNoP/result"])
+    media_type: str
+    bytes: int
+
+
+class JobAnswer(BaseModel):
+    """A job. Times are in UTC as in RFC 3339."""
+
+    id: str
+    operation: Literal["encode", "decode"]
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime | None = Field(description="When the result goes.")
+    position: int | None = Field(description="How many come first, while queued.")
+    estimate_seconds: float | None = Field(description="Until it is done, while queued or running.")
+    step: int | None = Field(description="Denoising steps done, of a decode.")
+    steps: int | None
+    error: Problem | None = Field(description="Why it failed.")
+    result: JobResultAnswer | None = Field(description="Once it succeeded.")
 
 
 class VersionAnswer(BaseModel):
@@ -192,3 +227,4 @@ class HealthAnswer(BaseModel):
 
 
 Problem.model_rebuild()
+JobAnswer.model_rebuild()

@@ -10,6 +10,8 @@ from fastapi import Depends, Request
 
 from service.codec.limits import Budget
 from service.codec.service import CodecService
+from service.executor import RequestExecutor
+from service.jobs.port import JobBackend
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -19,12 +21,16 @@ class State:
     """The parts of one application, wired in `create_app`.
 
     Attributes:
+        executor: does the work of requests.
+        jobs: keeps the work that outlives its request.
         uploads: how many bodies are held in memory.
         abandoned: cancelled work that has not ended yet.
     """
 
     settings: Settings
     service: CodecService
+    executor: RequestExecutor
+    jobs: JobBackend
     metrics: Metrics
     uploads: Budget
     abandoned: set[asyncio.Task[Any]] = field(default_factory=set)

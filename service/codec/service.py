@@ -23,7 +23,7 @@ from model.errors import CorruptStream, InvalidParameter, UnknownCodec, UnknownM
 from service.codec import image_io
 from service.codec.limits import Budget, Limits
 from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, EncodeResult, Engine, ModelInfo, OnProgress
-from service.errors import Draining, NotReady
+from service.errors import Draining, NotReady, TooManyPixels
 from service.metrics import Metrics
 
 T = TypeVar("T")
@@ -56,6 +56,7 @@ class DecodeOptions:
     model: str | None = None
     format: image_io.Format = "png"
     deterministic: bool = False
+    previews: bool = False
     seconds_left: float = math.inf
 
 
@@ -140,13 +141,15 @@ class CodecService:
             UnknownModel, TargetUnreachable, InvalidParameter: see `model.errors`.
         """
         self.check_open()
-        if options.model is not None:
-            self._named(options.model)
+        info = self._named(options.model)
+        if info.one_rate and options.quality is not None:
+            raise InvalidParameter(f"model {info.name!r} has one rate: leave out quality")
         clock = _Clock()
         with clock.stage("image"):
             width, height = await self._in_thread(
                 lambda: image_io.probe_image(data, max_pixels=self.limits.max_pixels, frame=options.frame)
             )
+        _check_canvas(info, width, height)
         with self._pixels.hold(width * height):
             with clock.stage("image"):
                 request = await self._in_thread(lambda: self._encode_request(data, options))
@@ -177,6 +180,7 @@ class CodecService:
                 options.seed,
                 self.limits.max_pixels,
                 options.deterministic,
+                options.previews,
             )
             try:
                 result = await self.engine.decode(request, on_progress)
@@ -207,6 +211,7 @@ class CodecService:
             steps is not None
             and steps <= limits.max_steps
             and header.pixels <= limits.max_pixels
+            and fitting[0].takes(header.width, header.height)
             and header.pixels * steps <= limits.max_pixel_steps
         )
         return Inspection(container, len(data), fitting, steps, cost, within)
@@ -218,9 +223,10 @@ class CodecService:
             raise NotReady("the models are still being loaded")
         return infos
 
-    def _named(self, name: str) -> ModelInfo:
+    def _named(self, name: str | None) -> ModelInfo:
+        """Return the model of that name, the default one for None. Raises UnknownModel."""
         for info in self.models():
-            if info.name == name:
+            if info.name == name or (name is None and info.default):
                 return info
         raise UnknownModel(f"no model {name!r} is installed; GET /models lists them")
 
@@ -261,6 +267,7 @@ class CodecService:
             if not fitting:
                 raise UnknownCodec(f"no installed model decodes files with the codec id {codec_id}")
             info = fitting[0]
+        _check_canvas(info, header.width, header.height)
         if options.steps == "auto":
             steps = self._affordable_steps(header.pixels, info, options.seconds_left)
         else:
@@ -273,11 +280,22 @@ class CodecService:
     def _affordable_steps(self, pixels: int, info: ModelInfo, seconds_left: float) -> int:
         """The most steps, 1..the model's own, that fit limits and time; a fifth of the time is left for the rest."""
         most = max(1, min(info.default_steps, self.limits.max_steps, self.limits.max_pixel_steps // pixels))
-        fitting = (k for k in range(most, 1, -1) if self.engine.seconds_of(pixels * k) <= 0.8 * seconds_left)
+        fitting = (
+            k for k in range(most, 1, -1) if self.engine.seconds_of(info.step_cost * pixels * k) <= 0.8 * seconds_left
+        )
         return next(fitting, 1)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(function, limiter=self._limiter)
+
+
+def _check_canvas(info: ModelInfo, width: int, height: int) -> None:
+    """Raise TooManyPixels when the model cannot take a picture of that size."""
+    if not info.takes(width, height):
+        raise TooManyPixels(
+            f"{width}x{height} pixels: model {info.name!r} takes at most {info.max_pixels}, "
+            "sides counted in multiples of 64"
+        )
 
 
 def _image_file(result: DecodeResult, format: image_io.Format) -> tuple[bytes, str]:

@@ -9,9 +9,6 @@ from model.container import read_header
 from service.engine.job import DecodeRequest, EncodeRequest, ModelInfo, Request
 from service.errors import Busy
 
-# Bytes a pixel holds in the worker while its picture is decoded or encoded (docs/benchmarks.md, 40 megapixels).
-DECODE_BYTES = 85
-ENCODE_BYTES = 80
 ENCODE_COST = 0.5  # of one denoising step
 CONDITION_COST = 0.5
 MIN_RETRY_SECONDS = 1.0
@@ -30,14 +27,19 @@ def estimate(request: Request, models: tuple[ModelInfo, ...]) -> Estimate:
     """Estimate a request from its header alone. Raises FileError for a file without a readable one."""
     if isinstance(request, EncodeRequest):
         pixels = request.pixels.shape[0] * request.pixels.shape[1]
-        return Estimate(ENCODE_COST * pixels, ENCODE_BYTES * pixels)
+        name = request.model
+        chosen = next((m for m in models if m.name == name or (name is None and m.default)), models[0])
+        return Estimate(ENCODE_COST * chosen.step_cost * pixels, chosen.encode_bytes * pixels)
     return Estimate(*_decode(request, models))
 
 
 def _decode(request: DecodeRequest, models: tuple[ModelInfo, ...]) -> tuple[float, int]:
-    pixels = read_header(request.data)[0].pixels
-    steps = request.steps if request.steps is not None else max(m.default_steps for m in models)
-    return (CONDITION_COST + steps) * pixels, DECODE_BYTES * pixels
+    header = read_header(request.data)[0]
+    codec_id = header.codec_id.hex()
+    fitting = [m for m in models if (m.name == request.model if request.model else m.codec_id == codec_id)] or models
+    steps = request.steps if request.steps is not None else max(m.default_steps for m in fitting)
+    cost = (CONDITION_COST + steps) * max(m.step_cost for m in fitting) * header.pixels
+    return cost, max(m.decode_bytes for m in fitting) * header.pixels
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,11 @@ class ModelInfo:
         max_steps: length of the training schedule.
         parameters: number of weights.
         default: True for the model that encodes when none is asked for.
+        one_rate: True for a model without qualities.
+        max_pixels: largest picture it takes, sides counted in multiples of 64; None for no limit of its own.
+        step_cost: work of a denoising step per pixel, relative to cdc-lite's.
+        decode_bytes, encode_bytes: memory per pixel in the worker while a picture is decoded or encoded.
+        version: of the weights; of those with one codec id the highest decodes.
     """
 
     name: str
@@ -33,6 +38,16 @@ class ModelInfo:
     max_steps: int
     parameters: int
     default: bool
+    one_rate: bool = False
+    max_pixels: int | None = None
+    step_cost: float = 1.0
+    decode_bytes: int = 85  # docs/benchmarks.md, 40 megapixels
+    encode_bytes: int = 80
+    version: int = 0
+
+    def takes(self, width: int, height: int) -> bool:
+        """True when a picture of that size, sides rounded up to multiples of 64, is within the model's own limit."""
+        return self.max_pixels is None or -(-width // 64) * -(-height // 64) * 64**2 <= self.max_pixels
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,10 @@ class EncodeRequest:
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """An encoded picture: the file and what the answer says about it. `seconds` maps a stage to its time."""
+    """An encoded picture: the file and what the answer says about it.
+
+    `quality` is None for a model of one rate; `seconds` maps a stage to its time.
+    """
 
     data: bytes
     model: str
@@ -66,7 +84,7 @@ class EncodeResult:
     width: int
     height: int
     rate: int
-    quality: int
+    quality: int | None
     bpp: float
     seconds: Mapping[str, float] = field(default_factory=dict)
 

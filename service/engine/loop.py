@@ -270,4 +270,4 @@ class Loop:
         key = batch[0].key
         self._device.profile.observe(len(batch) * key.cost, seconds)
         capacity = 1 if batch[0].alone else self._device.profile.rows(key)
-        self._send(Ticked(key.kind, key.shape, len(batch), max(capacity, len(batch)), seconds))
+        self._send(Ticked(key.kind, key.shape, len(batch), max(capacity, len(batch)), seconds, key.step_cost))

@@ -21,6 +21,8 @@ class RunnerOptions:
         cache_dir: folder of speed profiles; None measures at every start.
         tick_seconds: longest time of one forward pass.
         batching: False runs one request at a time, for comparison.
+        acceleration: what a GPU's worker prepares at its start: nothing, CUDA graphs, or graphs of compiled networks.
+        models_memory_bytes: weights beyond it are unloaded, least recently used first; 0 keeps all.
     """
 
     models_dir: Path | None = None
@@ -30,6 +32,8 @@ class RunnerOptions:
     cache_dir: Path | None = None
     tick_seconds: float = 0.5
     batching: bool = True
+    acceleration: Literal["none", "graphs", "compile"] = "graphs"
+    models_memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,13 +93,17 @@ class Failed:
 
 @dataclass(frozen=True)
 class Ticked:
-    """From the worker: one forward pass; `rows` of `capacity` tiles of `shape` (height, width) in pixels."""
+    """From the worker: one forward pass; `rows` of `capacity` tiles of `shape` (height, width) in pixels.
+
+    `step_cost` is the work of the model's denoising step per pixel, relative to cdc-lite's.
+    """
 
     kind: str
     shape: tuple[int, int]
     rows: int
     capacity: int
     seconds: float
+    step_cost: float = 1.0
 
 
 ToWorker = Submit | Cancel | None  # None: finish and leave

@@ -35,6 +35,7 @@ from service.engine.messages import (
 )
 from service.engine.worker_process import WorkerProcess
 from service.errors import Busy, Draining, NotReady, WorkerFailed
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
 MAX_TRIES = 2  # a request is tried once more when the worker dies on it
@@ -76,7 +77,7 @@ class _Slot:
 
     def learn(self, tick: Ticked) -> None:
         """Follow the speed of the device as it is under the present load."""
-        cost = tick.rows * tick.shape[0] * tick.shape[1]
+        cost = tick.step_cost * tick.rows * tick.shape[0] * tick.shape[1]
         if tick.kind == "denoise" and cost >= LARGE_TICK:
             self.seconds_per_cost += LEARNING_RATE * (tick.seconds / cost - self.seconds_per_cost)
 
@@ -277,3 +278,28 @@ def devices(setting: str) -> list[str]:
         return [name.strip() for name in setting.split(",")]
     gpus = sorted(p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*"))
     return [f"cuda:{number}" for number in range(len(gpus))] or ["cpu"]
+
+
+def pool_of(settings: Settings, on_tick: Callable[[Ticked], None]) -> PoolEngine:
+    """Return the engine that the settings describe, with a worker process for each device; not started yet."""
+    options = [
+        RunnerOptions(
+            models_dir=settings.models_dir,
+            precision=settings.precision,
+            threads=settings.threads,
+            device=device,
+            cache_dir=settings.cache_dir,
+            tick_seconds=settings.tick_s,
+            batching=settings.batching,
+            acceleration=settings.acceleration,
+            models_memory_bytes=settings.models_memory_bytes,
+        )
+        for device in devices(settings.devices)
+    ]
+    return PoolEngine(
+        options,
+        max_waiting=settings.max_waiting,
+        max_backlog_seconds=settings.max_backlog_s,
+        memory_bytes=settings.memory_bytes,
+        on_tick=on_tick,
+    )

@@ -6,13 +6,14 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
 
 from model.codec import Codec
+from model.config import TILE_SIDES
 from model.container import Container, parse
 from model.rate_control import pack_to_target
 from model.registry import DEFAULT_MODEL, Registry
@@ -26,34 +27,42 @@ from service.engine.scheduler import WEIGHT, Key, Kind, Unit
 log = logging.getLogger(__name__)
 WARM_UP_SIDE = 64
 PROBE_ROUNDS = 5
+# Denoising passes that a GPU's worker prepares: small ones, whose kernels take less time than their launches.
+PREPARED_SHAPES = (*((side, side) for side in TILE_SIDES if side <= 512), (512, 768), (768, 512))
+PREPARED_ROWS = (1, 2, 4, 8, 16)
+PREPARED_PIXELS = 1 << 20  # in one pass
 CPU_PASS_PIXELS = 1 << 19  # of several rows: on a CPU larger passes gain nothing and make others wait
 
 
 class EncodeWork:
     """An encode: pad (CPU thread), encoder tiles (device), hyper-encoder and entropy coding (CPU thread)."""
 
-    def __init__(self, job: int, request: EncodeRequest, codec: Codec) -> None:
-        self.codec = codec
+    codec: Codec  # from `prepare` on: a model that was unloaded is read again in a CPU thread, not between two ticks
+
+    def __init__(self, job: int, request: EncodeRequest, model: Callable[[], Codec]) -> None:
+        self._model = model
         self._job = job
         self._request = request
         self._offered = False
         self.analysis: Analysis
 
     def prepare(self) -> None:
-        """Pad the picture."""
+        """Fetch the model and pad the picture."""
+        self.codec = self._model()
         self.analysis = self.codec.begin(self._request.pixels)
 
     def cost(self) -> float:
         """Cost of the encoder's tiles."""
-        return WEIGHT["analyse"] * sum(t.shape[0] * t.shape[1] for t in self.analysis.tiles)
+        pixels = sum(t.shape[0] * t.shape[1] for t in self.analysis.tiles)
+        return self.codec.architecture.step_cost * WEIGHT["analyse"] * pixels
 
     def ready(self) -> list[Unit]:
         """All tiles at once: they do not depend on each other."""
         if self._offered:
             return []
         self._offered = True
-        name = self.codec.info.name
-        return [Unit(self._job, i, Key(name, "analyse", t.shape)) for i, t in enumerate(self.analysis.tiles)]
+        name, step_cost = self.codec.info.name, self.codec.architecture.step_cost
+        return [Unit(self._job, i, Key(name, "analyse", t.shape, step_cost)) for i, t in enumerate(self.analysis.tiles)]
 
     def progress(self) -> None:
         """An encode has no steps."""
@@ -90,8 +99,10 @@ class EncodeWork:
 class DecodeWork:
     """A decode: entropy decoding and noise (CPU thread), conditioner and K steps (device), 8 bits (CPU thread)."""
 
-    def __init__(self, job: int, request: DecodeRequest, codec: Codec, container: Container) -> None:
-        self.codec = codec
+    codec: Codec  # as in EncodeWork
+
+    def __init__(self, job: int, request: DecodeRequest, model: Callable[[], Codec], container: Container) -> None:
+        self._model = model
         self._job = job
         self._request = request
         self._container = container
@@ -102,7 +113,8 @@ class DecodeWork:
         self.state: DecodeState
 
     def prepare(self) -> None:
-        """Decode the symbols, lay out the canvas, draw the noise."""
+        """Fetch the model, decode the symbols, lay out the canvas, draw the noise."""
+        self.codec = self._model()
         start = time.perf_counter()
         request = self._request
         unpacked = self.codec.unpack(self._container)
@@ -114,7 +126,8 @@ class DecodeWork:
     def cost(self) -> float:
         """Cost of the conditioner and all steps."""
         pixels = sum(t.shape[0] * t.shape[1] for t in self.state.tiles)
-        return pixels * (WEIGHT["condition"] + WEIGHT["denoise"] * self.state.steps)
+        steps = WEIGHT["condition"] + WEIGHT["denoise"] * self.state.steps
+        return self.codec.architecture.step_cost * pixels * steps
 
     def ready(self) -> list[Unit]:
         """The tiles of the present step, when they have not been handed out."""
@@ -123,8 +136,8 @@ class DecodeWork:
             return []
         self._offered = now
         kind: Kind = "denoise" if self.state.conditioned else "condition"
-        name, alone = self.codec.info.name, self._request.deterministic
-        return [Unit(self._job, i, Key(name, kind, t.shape), alone) for i, t in enumerate(self.state.tiles)]
+        name, alone, step_cost = self.codec.info.name, self._request.deterministic, self.codec.architecture.step_cost
+        return [Unit(self._job, i, Key(name, kind, t.shape, step_cost), alone) for i, t in enumerate(self.state.tiles)]
 
     def progress(self) -> Progress | None:
         """A record for every step that is complete."""
@@ -158,15 +171,17 @@ class Runner:
     """The models on one device."""
 
     def __init__(self, options: RunnerOptions) -> None:
-        """Load every installed model and measure the device. Raises `model.errors.WeightsError`."""
+        """Load every installed model once and measure the device. Raises `model.errors.WeightsError`."""
         if options.threads:
             torch.set_num_threads(options.threads)
         torch.set_flush_denormal(True)
         gpu = options.device == "auto" and torch.cuda.is_available()
         self.device = "cuda:0" if gpu else "cpu" if options.device == "auto" else options.device
-        self.registry = Registry(options.models_dir, options.precision, self.device)
+        self.registry = Registry(options.models_dir, options.precision, self.device, options.models_memory_bytes)
         self.models = tuple(self._describe(info.name) for info in self.registry.infos())
         self.warm_up()
+        if self.device != "cpu" and options.acceleration != "none":
+            self._accelerate(compiled=options.acceleration == "compile")
         measured = (
             measure(self._probe, options.tick_seconds)
             if options.cache_dir is None
@@ -176,11 +191,12 @@ class Runner:
         self.profile = Profile(measured, options.tick_seconds, CPU_PASS_PIXELS if self.device == "cpu" else None)
 
     def work(self, job: int, request: Request) -> Work:
-        """Make the work of a request. Raises UnknownModel, UnknownCodec, or a FileError."""
+        """Make the work of a request, whose `prepare` finds its model. Raises FileError."""
         if isinstance(request, EncodeRequest):
-            return EncodeWork(job, request, self.registry.get(request.model))
+            return EncodeWork(job, request, lambda: self.registry.get(request.model))
         container = parse(request.data, request.max_pixels)
-        return DecodeWork(job, request, self.registry.for_file(container.header.codec_id, request.model), container)
+        codec_id = container.header.codec_id
+        return DecodeWork(job, request, lambda: self.registry.for_file(codec_id, request.model), container)
 
     def run(self, units: Sequence[tuple[Work, Unit]]) -> None:
         """One forward pass. Raises MemoryError when the device has too little memory for so many rows."""
@@ -214,11 +230,39 @@ class Runner:
         data = codec.pack(codec.analyse(np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)), 128)
         codec.decode(data, steps=1)
 
+    def _accelerate(self, *, compiled: bool) -> None:
+        """Prepare passes of the default model, as many as memory allows; no others are prepared later."""
+        codec = self.registry.get()
+        if compiled:
+            codec.compile()
+        try:
+            for height, width in PREPARED_SHAPES:
+                for rows in PREPARED_ROWS:
+                    if rows == 1 or rows * height * width <= PREPARED_PIXELS:
+                        codec.prepare(rows, height, width)
+        except torch.OutOfMemoryError:
+            log.warning("memory for %d prepared passes only", len(codec.denoiser.prepared))
+            torch.cuda.empty_cache()
+
     def _describe(self, name: str) -> ModelInfo:
         codec = self.registry.get(name)
         is_default = name == DEFAULT_MODEL
         steps, length = codec.default_steps, codec.schedule.length
-        return ModelInfo(name, codec.codec_id.hex(), steps, length, codec.parameters, is_default)
+        kind = codec.architecture
+        return ModelInfo(
+            name,
+            codec.codec_id.hex(),
+            steps,
+            length,
+            codec.parameters,
+            is_default,
+            one_rate=kind.one_rate,
+            max_pixels=kind.max_pixels,
+            step_cost=kind.step_cost,
+            decode_bytes=kind.decode_bytes,
+            encode_bytes=kind.encode_bytes,
+            version=codec.info.version,
+        )
 
     def _probe(self, pixels: int) -> float:
         """Seconds of one denoising pass of that many pixels, a square: the least of five rounds."""

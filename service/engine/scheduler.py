@@ -23,16 +23,20 @@ WEIGHT: dict[Kind, float] = {"denoise": 1.0, "condition": 0.5, "analyse": 0.5}
 
 @dataclass(frozen=True)
 class Key:
-    """What tiles must have in common to share a forward pass: model, network, height and width in pixels."""
+    """What tiles must have in common to share a forward pass: model, network, height and width in pixels.
+
+    `step_cost` is the work of the model's denoising step per pixel, relative to cdc-lite's.
+    """
 
     model: str
     kind: Kind
     shape: tuple[int, int]
+    step_cost: float = 1.0
 
     @property
     def cost(self) -> float:
         """Cost of one row, in pixels of one denoising step."""
-        return WEIGHT[self.kind] * self.shape[0] * self.shape[1]
+        return self.step_cost * WEIGHT[self.kind] * self.shape[0] * self.shape[1]
 
 
 @dataclass(frozen=True)

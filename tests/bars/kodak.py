@@ -1,9 +1,9 @@
 """Rate and distortion on Kodak through the HTTP API, real bytes, beside Pillow's JPEG and WebP at the same bytes.
 
-    CDC_SHARED=FOLDER python -m tests.bars.kodak [--images N] [--out FOLDER] [--report FILE]
+    CDC_SHARED=FOLDER python -m tests.bars.kodak [--images N] [--curve] [--out FOLDER] [--report FILE]
 
 FOLDER/data/kodak holds kodim01.png .. kodim24.png. Writes kodak.json, and prints the tables of docs/benchmarks.md; with
-matplotlib it draws kodak.png.
+matplotlib it draws kodak.png. `--curve` measures the one-step decode alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def pixels_of(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def measure(client: httpx.Client, path: Path) -> list[Row]:
+def measure(client: httpx.Client, path: Path, *, curve_only: bool = False) -> list[Row]:
     """All rows of one picture."""
     original = np.asarray(Image.open(path).convert("RGB"))
     count = original.shape[0] * original.shape[1]
@@ -50,7 +50,7 @@ def measure(client: httpx.Client, path: Path) -> list[Row]:
         file = answer.content
         common = {"image": path.name, "quality": quality, "bytes": len(file), "bpp": 8 * len(file) / count}
         rows.append({**common, "codec": "encode", "seconds": seconds})
-        for steps, gamma in MODES if quality in QUALITIES else MODES[:1]:
+        for steps, gamma in MODES if quality in QUALITIES and not curve_only else MODES[:1]:
             start = time.perf_counter()
             params: dict[str, str | int | float] = {"steps": steps, "gamma": gamma}
             decoded = client.post("/decode", content=file, params=params, headers=CDC)
@@ -191,6 +191,7 @@ def report(means: list[Row], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--curve", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--report", type=Path, help="print and draw from this kodak.json instead of measuring")
     options = parser.parse_args()
@@ -203,7 +204,7 @@ def main() -> None:
     rows: list[Row] = []
     with running_server() as (client, _):
         for path in paths:
-            rows += measure(client, path)
+            rows += measure(client, path, curve_only=options.curve)
             print(f"{path.name} done", flush=True)
     means = summarise(rows)
     (options.out / "kodak.json").write_text(json.dumps({"rows": rows, "means": means}, indent=1))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from model.checkpoint import load_weights
 from model.codec import Codec
+from model.published import import_checkpoint
 from model.registry import SHIPPED
 from model.types import Quantised
+from tests.model.paper_oracle import published_checkpoint
 
 pytestmark = [
     pytest.mark.gpu,
@@ -61,3 +65,41 @@ def test_rows_share_a_pass_on_the_gpu(gpu_codec: Codec, photograph: np.ndarray) 
         difference = np.abs(gpu_codec.finish(state) - expected)
         assert difference.max() <= 1
         assert (difference > 0).mean() <= 0.001
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_prepared_passes_are_the_networks_own(photograph: np.ndarray, *, compiled: bool) -> None:
+    """Graphs replay the same kernels; compiled ones round otherwise. Nothing is prepared by running."""
+    plain, prepared = (Codec(load_weights(SHIPPED / "cdc-lite.safetensors"), "bfloat16", "cuda:0") for _ in range(2))
+    if compiled:
+        prepared.compile()
+    for rows in (1, 4):
+        prepared.prepare(rows, 256, 256)
+    files = [plain.pack(plain.analyse(photograph[:256, k : k + 256]), 60) for k in (0, 100, 200)]
+    for file in files:
+        difference = np.abs(prepared.decode(file, 4, 0.8).astype(int) - plain.decode(file, 4, 0.8))
+        assert difference.max() <= (4 if compiled else 1)
+        assert compiled or (difference > 0).mean() <= 0.001
+    plain.pack(plain.analyse(photograph), 60)
+    prepared.decode(plain.pack(plain.analyse(photograph), 60), 2, 0.8)
+    assert sorted(prepared.denoiser.prepared) == [(1, 256, 256), (4, 256, 256)]
+
+
+@pytest.mark.parametrize("variant", ["x", "eps"])
+def test_the_papers_files_and_steps_agree(variant: str, photograph: np.ndarray, tmp_path: Path) -> None:
+    oracle, checkpoint = published_checkpoint(variant, 16)  # type: ignore[arg-type]
+    torch.save(checkpoint, tmp_path / "c.pt")
+    import_checkpoint(tmp_path / "c.pt", tmp_path / "w.safetensors")
+    cpu = Codec(load_weights(tmp_path / "w.safetensors"), "float32")
+    gpu = Codec(load_weights(tmp_path / "w.safetensors"), "float32", "cuda:0")
+    pixels = np.ascontiguousarray(photograph[:192, :256])
+    for writer in (cpu, gpu):
+        sent = writer.quantise(writer.analyse(pixels), 0)
+        data = writer.pack(writer.analyse(pixels), 0)
+        for reader in (cpu, gpu):
+            assert_same(reader.unpack(data).quantised, sent)
+    y_hat, x, time = 3 * torch.randn(1, 64, 8, 8), torch.randn(1, 3, 128, 128), torch.tensor([[0.4]])
+    expected = oracle.denoise_fn(x, time, oracle.context_fn.contexts(y_hat))
+    modulation = gpu.networks.modulate(time[0].double().cuda(), 0).float()
+    found = gpu.networks.denoise(x.cuda(), modulation, gpu.networks.inject(y_hat.cuda())).cpu()
+    assert float((found - expected).abs().max() / expected.abs().max()) < 1e-3  # convolutions may run in TF32

@@ -246,4 +246,7 @@ async def test_models_are_listed(client: httpx.AsyncClient) -> None:
         "max_steps": 200,
         "parameters": 1000,
         "default": True,
+        "version": 0,
+        "one_rate": False,
+        "max_pixels": None,
     }

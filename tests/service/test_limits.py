@@ -28,7 +28,7 @@ CDC = make_file(32, 24)
 async def until(condition: Callable[[], object]) -> None:
     """Wait for `condition`, at most 5 seconds."""
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - what is waited for knows nothing of this test
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -47,6 +47,10 @@ def test_all_routes_are_documented() -> None:
         ("/decode", "post"),
         ("/inspect", "post"),
         ("/models", "get"),
+        ("/jobs/{id}", "get"),
+        ("/jobs/{id}", "delete"),
+        ("/jobs/{id}/result", "get"),
+        ("/jobs/{id}/events", "get"),
         ("/livez", "get"),
         ("/readyz", "get"),
         ("/version", "get"),
@@ -72,9 +76,9 @@ def test_parameters_are_described() -> None:
         assert all(p.get("description") for p in parameters)
         return {p["name"] for p in parameters}
 
-    common = {"model", "X-Deadline-Ms"}
+    common = {"model", "X-Deadline-Ms", "Prefer", "Idempotency-Key"}
     assert names("/encode") == common | {"quality", "target_bpp", "max_bytes", "alpha", "metadata", "frame"}
-    assert names("/decode") == common | {"steps", "gamma", "seed", "format", "deterministic"}
+    assert names("/decode") == common | {"steps", "gamma", "seed", "format", "deterministic", "preview"}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +87,8 @@ def test_parameters_are_described() -> None:
 def test_problems_are_described(path: str, errors: tuple[type[Exception], ...]) -> None:
     expected = docs.problem_answers(*errors)
     responses = DOCUMENT["paths"][path]["post"]["responses"]
-    assert set(responses) == {"200", *(str(status) for status in expected)}
+    accepted = set() if path == "/inspect" else {"202"}
+    assert set(responses) == {"200", *accepted, *(str(status) for status in expected)}
     for status in expected:
         content = responses[str(status)]["content"]
         assert list(content) == ["application/problem+json"]

@@ -94,8 +94,8 @@ async def test_metrics_count_requests_stages_and_pictures(client: httpx.AsyncCli
     assert found["cdc_pixels_sum"] == 2 * 32 * 24
     assert found["cdc_steps_sum"] == 3
     assert found["cdc_entropy_failures_total"] == 1
-    assert found['cdc_jobs{state="waiting"}'] == 3
-    assert found['cdc_jobs{state="running"}'] == 2
+    assert found['cdc_engine_requests{state="waiting"}'] == 3
+    assert found['cdc_engine_requests{state="running"}'] == 2
     assert found["cdc_worker_restarts_total"] == 1
     assert found["process_resident_memory_bytes"] > 0
 

@@ -29,7 +29,7 @@ START_SECONDS = 120.0
 async def wait_until(condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
     """Ask again and again: a change of `status` is not announced."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - the engine has no event to wait for
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -201,3 +201,21 @@ def test_the_gate_counts_seconds_and_bytes() -> None:
     with pytest.raises(Busy) as refused:
         gate.check(Estimate(1, 401), 5, 600)
     assert refused.value.retry_after == 5
+
+
+def test_estimates_follow_the_model() -> None:
+    paper = ModelInfo("paper", "11" * 8, 200, 20000, 1, False, step_cost=10.0, decode_bytes=2600, encode_bytes=300)
+    models = (*MODELS, paper)
+    sections = (Section(SectionType.HYPER, b""), Section(SectionType.LATENT, b""))
+    data = pack(Header(b"\x11" * 8, 200, 100, 0), sections)
+    assert estimate(DecodeRequest(data), models) == Estimate(10 * 200.5 * 20000, 2600 * 20000)
+    pixels = np.zeros((10, 20, 3), np.uint8)
+    assert estimate(EncodeRequest(pixels, "paper"), models) == Estimate(10 * 100, 300 * 200)
+    assert estimate(EncodeRequest(pixels), models).cost == 100
+
+
+def test_models_bound_their_pictures() -> None:
+    bounded = ModelInfo("m", "00" * 8, 17, 8193, 1, True, max_pixels=128 * 128)
+    assert bounded.takes(128, 65)
+    assert not bounded.takes(129, 65)
+    assert MODELS[0].takes(65535, 65535)

@@ -1,0 +1,98 @@
+"""Distortion and perception of one file's decodes: feature distance and PSNR over steps and gamma, at the same bytes.
+
+    CDC_SHARED=FOLDER python -m tests.bars.perception --distance vgg19:FILE.pth [--weights FILE ...] [--images N]
+
+Kodak images of FOLDER/data/kodak, decoded by the codec itself. The distance must not be the one that was trained on.
+Prints a table for each weights file and draws perception.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from model.config import rate_of_quality
+from model.evaluation.metrics import psnr
+from model.registry import SHIPPED
+from model.training.perceptual import load_distance
+from tests.bars.weights import codec_at, tensor_of
+
+MODES = ((1, 0.0), (1, 0.8), (4, 0.0), (4, 0.8), (17, 0.0), (17, 0.4), (17, 0.8), (17, 1.0))
+SIDE = 384  # centre crops: 17 steps of a whole picture take long on a CPU
+Row = dict[str, float | str]
+
+
+def crops(count: int) -> list[np.ndarray]:
+    folder = Path(os.environ["CDC_SHARED"]) / "data" / "kodak"
+    out = []
+    for path in sorted(folder.glob("kodim*.png"))[:count]:
+        picture = np.asarray(Image.open(path).convert("RGB"))
+        top, left = (picture.shape[0] - SIDE) // 2, (picture.shape[1] - SIDE) // 2
+        out.append(np.ascontiguousarray(picture[top : top + SIDE, left : left + SIDE]))
+    return out
+
+
+def measure(path: Path, pictures: list[np.ndarray], qualities: list[int], distance: torch.nn.Module) -> list[Row]:
+    codec = codec_at(path)
+    rows: list[Row] = []
+    for quality in qualities:
+        files = [codec.pack(codec.analyse(picture), rate_of_quality(quality)) for picture in pictures]
+        bpp = float(np.mean([8 * len(file) / SIDE**2 for file in files]))
+        for steps, gamma in MODES:
+            decoded = [codec.decode(file, steps, gamma) for file in files]
+            with torch.inference_mode():
+                far = [float(distance(tensor_of(a), tensor_of(b))) for a, b in zip(decoded, pictures, strict=True)]
+            level = float(np.mean([psnr(b, a) for a, b in zip(decoded, pictures, strict=True)]))
+            row: Row = {"weights": path.stem, "quality": quality, "bpp": bpp, "steps": steps, "gamma": gamma}
+            rows.append(row | {"psnr": level, "distance": float(np.mean(far))})
+            print(
+                f"| {path.stem} | {quality} | {bpp:.3f} | {steps} | {gamma:g} | {level:.2f} | {np.mean(far):.4f} |",
+                flush=True,
+            )
+    return rows
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 5), constrained_layout=True)
+    for key in sorted({(str(r["weights"]), float(r["quality"])) for r in rows}):
+        own = [r for r in rows if (r["weights"], r["quality"]) == key]
+        axis.plot([r["psnr"] for r in own], [r["distance"] for r in own], "o", label=f"{key[0]}, quality {key[1]:g}")
+        for r in own:
+            axis.annotate(f"{r['steps']}/{r['gamma']:g}", (float(r["psnr"]), float(r["distance"])), fontsize=7)
+    axis.set(xlabel="PSNR (dB)", ylabel="feature distance", title="steps/gamma: distortion against perception")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, nargs="+", default=[SHIPPED / "cdc-lite.safetensors"])
+    parser.add_argument("--distance", required=True)
+    parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--quality", type=int, nargs="+", default=[50])
+    parser.add_argument("--out", type=Path, default=Path("out"))
+    options = parser.parse_args()
+    distance = load_distance(options.distance)
+    pictures = crops(options.images)
+    options.out.mkdir(parents=True, exist_ok=True)
+    print("| weights | quality | bpp | steps | gamma | PSNR dB | feature distance |")
+    print("|---" * 7 + "|")
+    rows = [row for path in options.weights for row in measure(path, pictures, options.quality, distance)]
+    (options.out / "perception.json").write_text(json.dumps(rows, indent=1))
+    draw(rows, options.out / "perception.png")
+
+
+if __name__ == "__main__":
+    main()

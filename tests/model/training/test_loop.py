@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from model.checkpoint import export_weights, read_info
+from model.codec import Codec
+from model.errors import InvalidParameter, WeightsError
+from model.evaluation.metrics import psnr
+from model.registry import SHIPPED, Registry
+from model.training import snapshot
+from model.training.config import resolve
+from model.training.loop import Trainer
+from model.training.report import Line, Report
+from model.types import Pixels
+
+ROOT = Path(__file__).parents[3]
+DEFAULT = SHIPPED / "cdc-lite.safetensors"
+SMALL = {
+    "crop": 64,
+    "batch": 2,
+    "threads": 1,
+    "readers": 0,
+    "log_every": 1,
+    "accelerator": "cpu",
+    "precision": "32-true",
+    "save_every_s": 1e6,
+}
+
+
+@pytest.fixture(autouse=True)
+def _denormals() -> Iterator[None]:
+    """A run flushes denormals, which the process keeps."""
+    yield
+    torch.set_flush_denormal(False)
+
+
+def train(out: Path, data: Path, *, resume: bool = False, **values: Any) -> list[Line]:
+    config = resolve("lite", {**SMALL, "data": (data,), **values})
+    with Report(console=Console(quiet=True)) as report:
+        Trainer(config, out, resume=resume).run(report)
+    return report.lines
+
+
+def test_twenty_steps_from_nothing_lower_the_loss(pictures: Path, tmp_path: Path) -> None:
+    lines = train(tmp_path, pictures, steps=20, lr=5e-4, lr_warmup=3, seed=1)
+    assert [line.step for line in lines] == list(range(1, 21))
+    first, last = (np.mean([line.total for line in part]) for part in (lines[:5], lines[-5:]))
+    assert last < 0.9 * first
+    record = json.loads((tmp_path / "run.json").read_text())["starts"]
+    assert record[0]["configuration"]["lr"] == 5e-4
+    assert record[0]["data"][0]["clips"] == 9
+    assert record[0]["revision"]
+    info = export_weights(
+        load_file(tmp_path / "averaged.safetensors"), tmp_path / "w.safetensors", name="new", version=1, provenance="-"
+    )
+    assert info.codec_id != read_info(DEFAULT).codec_id
+    assert "20 steps of 2 crops" in snapshot.provenance(tmp_path)
+
+
+def test_a_finished_run_resumed_for_more_steps_repeats_none(pictures: Path, tmp_path: Path) -> None:
+    start = {"initial": DEFAULT, "lr_schedule": "steps"}
+    whole = train(tmp_path / "whole", pictures, steps=4, **start)
+    train(tmp_path / "parts", pictures, steps=2, **start)
+    rest = train(tmp_path / "parts", pictures, steps=4, resume=True, **start)
+    assert [(line.step, line.total, line.gradient_norm) for line in rest] == [
+        (line.step, line.total, line.gradient_norm) for line in whole[2:]
+    ]
+    one, other = (load_file(tmp_path / folder / "averaged.safetensors") for folder in ("whole", "parts"))
+    assert all(torch.equal(one[k], other[k]) for k in one)
+    starts = json.loads((tmp_path / "parts" / "run.json").read_text())["starts"]
+    assert [s["from_step"] for s in starts] == [0, 2]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_exactly(pictures: Path, tmp_path: Path) -> None:
+    values = {**SMALL, "initial": str(DEFAULT), "lr_schedule": "steps", "save_every_s": 0}
+    assignments = [part for name, value in values.items() for part in ("--set", f"{name}={json.dumps(value)}")]
+    command = [sys.executable, "-m", "service.cli", "train", str(tmp_path / "killed"), "--data", str(pictures)]
+    environment = {**os.environ, "COLUMNS": "200"}
+    process = subprocess.Popen(
+        [*command, "--steps", "500", *assignments], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not _saved(tmp_path / "killed") >= 2:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    reached = _saved(tmp_path / "killed")
+    whole = train(tmp_path / "whole", pictures, steps=reached + 2, initial=DEFAULT, lr_schedule="steps")
+    rest = train(tmp_path / "killed", pictures, steps=reached + 2, initial=DEFAULT, lr_schedule="steps", resume=True)
+    assert [(line.step, line.total) for line in rest] == [(line.step, line.total) for line in whole[reached:]]
+
+
+def _saved(folder: Path) -> int:
+    try:
+        return snapshot.load(folder).step
+    except WeightsError:
+        return 0
+
+
+@pytest.mark.parametrize("preset", ["paper-x", "paper-eps"])
+def test_the_papers_networks_train_to_a_codec(preset: str, pictures: Path, tmp_path: Path) -> None:
+    values = {**SMALL, "data": (pictures,), "width": 8, "steps": 20, "lr": 1e-3, "lambda_warmup_steps": 5}
+    config = resolve(preset, {**values, "validation": pictures, "evaluate_pictures": 1, "evaluate_every": 1000})
+    with Report(console=Console(quiet=True)) as report:
+        Trainer(config, tmp_path).run(report)
+    first, last = (np.mean([line.diffusion for line in part]) for part in (report.lines[:5], report.lines[-5:]))
+    assert last < first
+    assert np.isnan(report.lines[0].one_step)
+    name = preset.replace("paper", "cdc")
+    info = export_weights(
+        load_file(tmp_path / "averaged.safetensors"),
+        tmp_path / "w.safetensors",
+        name=name,
+        version=0,
+        provenance="-",
+        architecture=name,
+    )
+    assert read_info(tmp_path / "w.safetensors") == info
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with weights whose decoder half has learned the nine pictures a little."""
+    folder = tmp_path_factory.mktemp("fine")
+    values = {"initial": DEFAULT, "freeze_codec": True, "lr": 3e-5, "lr_warmup": 0, "ema": 0.5, "one_step_share": 1.0}
+    train(folder, pictures, steps=30, **values, lr_final=0.0, batch=2, crop=128)
+    (folder / "models").mkdir()
+    averaged = load_file(folder / "averaged.safetensors")
+    export_weights(
+        averaged,
+        folder / "models" / "cdc-lite.safetensors",
+        name="cdc-lite",
+        version=read_info(DEFAULT).version + 1,
+        provenance="a test",
+    )
+    return folder / "models"
+
+
+@pytest.mark.slow
+def test_fine_tuning_the_decoder_keeps_the_codec_id(fine_tuned: Path) -> None:
+    before, after = read_info(DEFAULT), read_info(fine_tuned / "cdc-lite.safetensors")
+    assert after.codec_id == before.codec_id
+    assert after.version == before.version + 1
+
+
+@pytest.mark.slow
+def test_files_made_before_decode_better_with_the_new_decoder(codec: Codec, fine_tuned: Path, pictures: Path) -> None:
+    from model.training.sources import open_sources, read_frame
+
+    later = Registry(fine_tuned, "float32").for_file(codec.codec_id)
+    assert later.info.version == codec.info.version + 1
+
+    def decibels(decoder: Codec, picture: Pixels) -> float:
+        file = codec.pack(codec.analyse(picture), 128)
+        return psnr(picture, decoder.decode(file, steps=1, gamma=0.0))
+
+    shown = [read_frame(clip) for clip in open_sources([pictures])[0].clips[:3]]
+    gains = [decibels(later, picture) - decibels(codec, picture) for picture in shown]
+    assert np.mean(gains) > 0.02
+
+
+def test_evaluation_makes_real_files_and_pictures_to_look_at(pictures: Path, tmp_path: Path) -> None:
+    values = {"initial": DEFAULT, "validation": pictures, "evaluate_pictures": 1, "evaluate_every": 1}
+    config = resolve("lite", {**SMALL, "data": (pictures,), "steps": 1, **values})
+    with (tmp_path / "log").open("w") as log, Report(tmp_path, Console(file=log, width=200)) as report:
+        Trainer(config, tmp_path).run(report)
+    text = (tmp_path / "log").read_text()
+    assert text.count("evaluation:") == 1
+    assert "bpp" in text
+    assert [p.name for p in (tmp_path / "samples").iterdir()] == ["0000001-0.png"]
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_step_without_a_finite_gradient_changes_nothing(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(resolve("lite", {**SMALL, "data": (pictures,), "steps": 1, "initial": DEFAULT}), tmp_path)
+    before = {k: t.clone() for k, t in trainer.trainee.state_dict().items()}
+    with torch.no_grad():
+        trainer.trainee.networks.log_gain[0, 0] = torch.nan
+    before["networks.log_gain"] = trainer.trainee.networks.log_gain.detach().clone()
+    _, norm = trainer.advance(torch.stack([trainer.crops[i] for i in range(2)]))
+    assert not np.isfinite(norm)
+    after = trainer.trainee.state_dict()
+    assert all(torch.equal(after[k].nan_to_num(), before[k].nan_to_num()) for k in before)
+
+
+def test_a_run_without_end_data_or_checkpoint_is_refused(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameter, match="steps or minutes"):
+        Trainer(resolve("lite", {**SMALL, "data": (pictures,)}), tmp_path)
+    with pytest.raises(InvalidParameter, match="data"):
+        Trainer(resolve("lite", {**SMALL, "steps": 1}), tmp_path)
+    with pytest.raises(WeightsError, match="no checkpoint"):
+        Trainer(resolve("lite", {**SMALL, "steps": 1, "data": (pictures,)}), tmp_path, resume=True)
+    (tmp_path / "last.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(WeightsError, match="not a checkpoint"):
+        Trainer(resolve("lite", {**SMALL, "steps": 1, "data": (pictures,)}), tmp_path, resume=True)

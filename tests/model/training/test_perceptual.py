@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model.errors import InvalidParameter
+from model.training.perceptual import SqueezeNetFeatures, load_distance
+
+FIRES = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128)}
+FIRES |= {9: (256, 48, 192), 10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 64, 256)}
+VGG = {0: (3, 3, 1), 2: (3, 64, 3), 5: (64, 64, 3), 9: (64, 128, 3), 12: (128, 128, 3), 16: (128, 256, 3)}
+
+
+@pytest.fixture
+def squeezenet(tmp_path: Path) -> str:
+    """A SqueezeNet 1.1 with random weights."""
+    sizes = {"features.0": (64, 3, 3)}
+    for i, (into, squeezed, wide) in FIRES.items():
+        sizes[f"features.{i}.squeeze"] = (squeezed, into, 1)
+        sizes[f"features.{i}.expand1x1"] = (wide, squeezed, 1)
+        sizes[f"features.{i}.expand3x3"] = (wide, squeezed, 3)
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name, (out, into, kernel) in sizes.items():
+        spread = (into * kernel**2) ** -0.5
+        arrays[f"{name}.weight"] = rng.normal(0, spread, (out, into, kernel, kernel)).astype(np.float16)
+        arrays[f"{name}.bias"] = np.zeros(out, np.float16)
+    np.savez(tmp_path / "squeezenet.npz", **arrays)
+    return f"squeezenet:{tmp_path / 'squeezenet.npz'}"
+
+
+@pytest.fixture
+def vgg19(tmp_path: Path) -> str:
+    """The front of a VGG-19 with random weights."""
+    state = {}
+    for i, (into, out, kernel) in VGG.items():
+        state[f"{i}.weight"] = torch.randn(out, into, kernel, kernel) * (into * kernel**2) ** -0.5
+        state[f"{i}.bias"] = torch.zeros(out)
+    torch.save(state, tmp_path / "vgg.pth")
+    return f"vgg19:{tmp_path / 'vgg.pth'}"
+
+
+@pytest.mark.parametrize("kind", ["squeezenet", "vgg19"])
+def test_distance_grows_with_damage_and_has_a_gradient(kind: str, request: pytest.FixtureRequest) -> None:
+    distance = load_distance(request.getfixturevalue(kind))
+    image = torch.rand(2, 3, 64, 64) * 2 - 1
+    noise = torch.randn_like(image)
+    assert torch.equal(distance(image, image), torch.zeros(2))
+    little, much = (distance((image + s * noise).clamp(-1, 1), image) for s in (0.05, 0.5))
+    assert ((little > 0) & (little < much)).all()
+    guess = (image + 0.1 * noise).requires_grad_()
+    distance(guess, image).sum().backward()
+    assert guess.grad is not None
+    assert guess.grad.abs().sum() > 0
+    assert not [p for p in distance.parameters() if p.requires_grad]
+
+
+def test_squeezenet_pools_where_its_paper_does(squeezenet: str) -> None:
+    with np.load(squeezenet.partition(":")[2]) as arrays:
+        features = SqueezeNetFeatures({k: torch.from_numpy(arrays[k]) for k in arrays.files})
+    shapes = [tuple(m.shape[1:]) for m in features(torch.zeros(1, 3, 224, 224))]
+    assert shapes == [
+        (64, 111, 111),
+        (128, 55, 55),
+        (256, 27, 27),
+        (384, 13, 13),
+        (384, 13, 13),
+        (512, 13, 13),
+        (512, 13, 13),
+    ]
+
+
+def test_what_is_missing_or_wrong_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty.npz").write_bytes(b"")
+    for name, message in (
+        ("lpips:resnet", "vgg"),
+        ("squeezenet:absent.npz", "no file"),
+        (f"squeezenet:{tmp_path / 'empty.npz'}", "empty.npz"),
+        (f"vgg19:{tmp_path / 'empty.npz'}", "empty.npz"),
+        (f"fsim:{tmp_path / 'empty.npz'}", "torchscript"),
+    ):
+        with pytest.raises(InvalidParameter, match=message):
+            load_distance(name)
+
+
+def test_lpips_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(InvalidParameter, match="vgg16"):
+        load_distance("lpips:vgg")
+
+
+class _Halves(nn.Module):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [x, nn.functional.avg_pool2d(x, 2)]
+
+
+def test_any_torchscript_backbone_serves(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch means to replace TorchScript one day
+        torch.jit.trace(_Halves(), torch.zeros(1, 3, 8, 8)).save(str(tmp_path / "halves.pt"))
+        distance = load_distance(f"torchscript:{tmp_path / 'halves.pt'}")
+    image = torch.rand(1, 3, 16, 16)
+    assert distance(image, 1 - image).item() > 0

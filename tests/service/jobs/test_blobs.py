@@ -1,0 +1,131 @@
+"""Blob stores: Redis, a folder, an object store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.errors import QueueUnavailable
+from service.jobs.blobs import BlobStore, FileBlobs, RedisBlobs, store_of
+from service.jobs.connection import connect
+from service.jobs.port import JobLimits
+from service.jobs.records import Work
+from service.jobs.redis import RedisBackend
+from tests.service.jobs.redis_server import RedisServer, installed
+
+pytestmark = pytest.mark.anyio
+BUCKET = "cdc-test"
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """Options of a file system on moto's S3 server, which runs in a thread of its own."""
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {"endpoint_url": f"http://{host}:{port}", "skip_instance_cache": True, "use_listings_cache": False}
+    import s3fs
+
+    files = s3fs.S3FileSystem(**options)
+    if not files.exists(BUCKET):  # moto keeps buckets as long as the process
+        files.mkdir(BUCKET)
+    yield options
+    server.stop()
+
+
+@pytest.fixture(
+    params=[
+        "folder",
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("s3", marks=pytest.mark.slow),
+    ]
+)
+async def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BlobStore]:
+    if request.param == "folder":
+        yield FileBlobs(str(tmp_path))
+    elif request.param == "s3":
+        yield FileBlobs(f"s3://{BUCKET}/jobs", **request.getfixturevalue("s3"))
+    else:
+        async with connect(request.getfixturevalue("redis_url")) as redis:
+            yield RedisBlobs(redis)
+
+
+async def test_a_blob_is_kept_and_removed(blobs: BlobStore) -> None:
+    assert await blobs.get("result/one/1") is None
+    await blobs.put("result/one/1", b"\0abc" * 1000, 60)
+    await blobs.put("result/one/2", b"other", 60)
+    assert await blobs.get("result/one/1") == b"\0abc" * 1000
+    await blobs.delete("result/one/1")
+    await blobs.delete("result/one/1")
+    assert await blobs.get("result/one/1") is None
+    assert await blobs.get("result/one/2") == b"other"
+
+
+async def test_a_blob_is_replaced_whole(blobs: BlobStore) -> None:
+    await blobs.put("body/x", b"first", 60)
+    await asyncio.sleep(1.1)
+    await blobs.put("body/x", b"second", 60)
+    assert await blobs.get("body/x") == b"second"
+
+
+async def test_a_blob_expires(blobs: BlobStore) -> None:
+    await blobs.put("body/y", b"soon gone", 0.2)
+    await blobs.put("body/z", b"stays", 60)
+    await asyncio.sleep(2.1)
+    assert await blobs.get("body/y") is None
+    await blobs.sweep()
+    assert await blobs.get("body/z") == b"stays"
+
+
+async def test_a_sweep_removes_the_files(tmp_path: Path) -> None:
+    blobs = FileBlobs(str(tmp_path))
+    await blobs.put("body/y", b"soon gone", 0.0)
+    await blobs.put("body/z", b"stays", 60)
+    await asyncio.sleep(1.1)
+    await blobs.sweep()
+    files = [p.parent.name for p in tmp_path.rglob("*") if p.is_file()]  # noqa: ASYNC240 - a test
+    assert files == ["z"]
+
+
+def test_the_address_chooses_the_store(tmp_path: Path) -> None:
+    redis = connect("redis://127.0.0.1:1")
+    assert isinstance(store_of("redis", redis), RedisBlobs)
+    assert isinstance(store_of(str(tmp_path), redis), FileBlobs)
+
+
+async def submit_all(backend: RedisBackend, bodies: Iterable[bytes]) -> None:
+    for body in bodies:
+        await backend.submit(Work("decode", body), "ann")
+
+
+@pytest.mark.redis
+@pytest.mark.skipif(not installed(), reason="there is no redis-server here")
+async def test_a_full_redis_refuses_whole_jobs_and_recovers(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, "--maxmemory", "8mb", "--maxmemory-policy", "noeviction")
+    server.start()
+    try:
+        async with connect(server.url) as redis:
+            backend = RedisBackend(redis, server.url, RedisBlobs(redis), JobLimits())
+            await backend.start()
+            bodies = (bytes([number]) * (1 << 20) for number in range(20))
+            with pytest.raises(QueueUnavailable):
+                await submit_all(backend, bodies)
+            before = await redis.keys("cdc:*")
+            with pytest.raises(QueueUnavailable):
+                await backend.submit(Work("decode", b"x" * (1 << 20)), "ann")
+            assert sorted(await redis.keys("cdc:*")) == sorted(before)  # nothing half-written
+            for key in await redis.keys("cdc:blob:*"):
+                await redis.delete(key)
+            await backend.submit(Work("decode", b"x" * (1 << 20)), "ann")
+            await backend.stop(0)
+    finally:
+        server.stop()

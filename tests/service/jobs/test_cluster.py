@@ -1,0 +1,197 @@
+"""An API process without an engine, a worker process with one, a Redis between them: all of them real."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.bars.server import running_server
+from tests.service.conftest import image_file, photograph
+from tests.service.jobs.redis_server import RedisServer, installed
+
+pytestmark = [pytest.mark.redis, pytest.mark.skipif(not installed(), reason="there is no redis-server here")]
+ROOT = Path(__file__).parents[3]
+ASYNC = {"Prefer": "respond-async"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@contextmanager
+def running_worker(server: RedisServer, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    values = {"redis_url": server.url, "threads": "1", "lease_s": "3", "grace_s": "10", **settings}
+    env = os.environ | {f"CDC_{name.upper()}": value for name, value in values.items()}
+    process = subprocess.Popen([sys.executable, "-m", "service.cli", "worker"], cwd=ROOT, env=env)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a worker and its engine at once, as a machine that loses power."""
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def client(server: RedisServer) -> Iterator[httpx.Client]:
+    with running_worker(server), running_server(redis_url=server.url) as (client, _):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def file(client: httpx.Client) -> bytes:
+    answer = client.post("/encode", content=image_file(photograph(96, 64)))
+    return answer.raise_for_status().content
+
+
+def ended(client: httpx.Client, location: str, seconds: float = 60) -> dict[str, object]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        job: dict[str, object] = client.get(location).raise_for_status().json()
+        if job["state"] not in ("queued", "running"):
+            return job
+        time.sleep(0.05)
+    raise AssertionError(f"not done after {seconds} s")
+
+
+def test_requests_and_jobs_have_the_same_answers(client: httpx.Client, file: bytes) -> None:
+    params = {"steps": 3, "seed": 1, "deterministic": "true"}
+    direct = client.post("/decode", content=file, params=params)
+    assert direct.status_code == 200
+    assert direct.headers["x-cdc-steps"] == "3"
+    job = client.post("/decode", content=file, params=params, headers=ASYNC)
+    assert job.status_code == 202
+    assert ended(client, job.headers["location"])["state"] == "succeeded"
+    result = client.get(f"{job.headers['location']}/result")
+    assert result.content == direct.content
+    assert result.headers["etag"] == direct.headers["etag"]
+
+
+def test_the_api_knows_the_models_of_its_workers(client: httpx.Client, file: bytes) -> None:
+    assert client.get("/models").json()["models"][0]["name"] == "cdc-lite"
+    assert client.post("/inspect", content=file).json()["models"] == ["cdc-lite"]
+    auto = client.post("/decode", content=file, params={"steps": "auto"}, headers={"X-Deadline-Ms": "30000"})
+    assert 1 <= int(auto.headers["x-cdc-steps"]) <= 17
+
+
+def test_a_damaged_file_has_its_own_problem(client: httpx.Client, file: bytes) -> None:
+    broken = file[:-1] + bytes([file[-1] ^ 1])
+    answer = client.post("/decode", content=broken)
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/checksum-mismatch")
+
+
+def test_events_and_previews_cross_the_queue(client: httpx.Client, file: bytes) -> None:
+    params = {"steps": 4, "seed": 2, "preview": "true"}
+    location = client.post("/decode", content=file, params=params, headers=ASYNC).headers["location"]
+    text = client.get(f"{location}/events").text
+    data = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+    assert [d["step"] for d in data if "image" in d] == [1, 2, 3, 4]
+    assert data[-1]["state"] == "succeeded"
+
+
+def test_cancel_frees_the_worker(client: httpx.Client, file: bytes) -> None:
+    long = client.post("/decode", content=file, params={"steps": 250, "seed": 3}, headers=ASYNC).headers["location"]
+    deadline = time.monotonic() + 30
+    while (client.get(long).json()["step"] or 0) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert client.delete(long).json()["state"] == "cancelled"
+    start = time.monotonic()
+    assert client.post("/decode", content=file, params={"steps": 1, "seed": 4}).status_code == 200
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_no_job(server: RedisServer, client: httpx.Client, file: bytes) -> None:
+    params = {"seed": 77, "steps": 40, "deterministic": "true"}
+    with running_worker(server) as doomed:
+        jobs = [
+            client.post("/decode", content=file, params={**params, "seed": seed}, headers=ASYNC).headers["location"]
+            for seed in range(12)
+        ]
+        deadline = time.monotonic() + 60
+        while sum(client.get(job).json()["state"] == "running" for job in jobs) < 12:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        kill(doomed)
+        for job in jobs:
+            assert ended(client, job, 120)["state"] == "succeeded"
+    one = client.get(f"{jobs[5]}/result").content
+    assert one == client.post("/decode", content=file, params={**params, "seed": 5}).content
+
+
+@pytest.mark.slow
+def test_a_redis_restart_is_answered_503_and_mended_by_itself(
+    server: RedisServer, client: httpx.Client, file: bytes
+) -> None:
+    location = client.post("/decode", content=file, params={"steps": 60, "seed": 9}, headers=ASYNC).headers["location"]
+    server.stop(kill=True)
+    refused = client.post("/decode", content=file, params={"steps": 1, "seed": 10})
+    assert (refused.status_code, refused.json()["type"]) == (503, "/problems/queue-unavailable")
+    assert int(refused.headers["retry-after"]) >= 1
+    assert client.get("/livez").status_code == 200
+    server.start()
+    deadline = time.monotonic() + 30
+    while client.post("/decode", content=file, params={"steps": 1, "seed": 10}).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert ended(client, location)["state"] == "succeeded"
+
+
+@pytest.mark.slow
+def test_a_worker_told_to_stop_finishes_what_it_runs(server: RedisServer, client: httpx.Client, file: bytes) -> None:
+    with running_worker(server) as other:
+        time.sleep(5)
+        jobs = [
+            client.post("/decode", content=file, params={"steps": 20, "seed": 100 + n}, headers=ASYNC) for n in range(8)
+        ]
+        other.send_signal(signal.SIGTERM)
+        assert other.wait(30) == 0
+    for job in jobs:
+        assert ended(client, job.headers["location"])["state"] == "succeeded"
+
+
+@pytest.mark.slow
+def test_a_job_whose_sender_died_before_it_was_enqueued_runs_all_the_same(
+    server: RedisServer, client: httpx.Client, file: bytes
+) -> None:
+    """The record and the upload are there, the delivery is not: a worker finds it after a while."""
+    from service.jobs.blobs import RedisBlobs
+    from service.jobs.connection import connect
+    from service.jobs.port import JobLimits
+    from service.jobs.records import Work
+    from service.jobs.store import JobStore
+
+    async def half_submit() -> None:
+        async with connect(server.url) as redis:
+            work = Work("decode", file, {"steps": 2, "seed": 5, "format": "png"})
+            await RedisBlobs(redis).put("body/lost", file, 600)
+            await JobStore(redis, JobLimits()).submit("lost-job", "lost", work, "anonymous", None, 1.0, 600)
+
+    asyncio.run(half_submit())
+    assert ended(client, "/jobs/lost-job")["state"] == "succeeded"

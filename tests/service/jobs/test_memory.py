@@ -1,0 +1,64 @@
+"""What only jobs in process do."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from service.errors import Busy, Draining, UnknownJob
+from service.jobs.journal import MAX_PREVIEW_BYTES, Journal
+from service.jobs.memory import MemoryBackend
+from service.jobs.port import JobLimits
+from service.jobs.records import Step, Work
+from tests.service.jobs.conftest import Clock, FakeExecutor
+
+pytestmark = pytest.mark.anyio
+
+
+def work(body: bytes = b"abc") -> Work:
+    return Work("decode", body)
+
+
+async def test_jobs_are_forgotten_a_while_after_they_expire(executor: FakeExecutor, clock: Clock) -> None:
+    backend = MemoryBackend(executor, JobLimits(result_ttl_s=100, gone_ttl_s=1000), clock)
+    job = await backend.submit(work(), "ann", "key")
+    await backend.wait(job.id, "ann", 5)
+    clock.now += 1101
+    backend.sweep()
+    with pytest.raises(UnknownJob):
+        await backend.get(job.id, "ann")
+    assert (await backend.submit(work(), "ann", "key")).id != job.id
+    assert backend.counts() == {"running": 1}
+
+
+async def test_bytes_are_bounded(executor: FakeExecutor) -> None:
+    backend = MemoryBackend(executor, JobLimits(max_bytes=2500))
+    job = await backend.submit(work(bytes(1000)), "ann")
+    await backend.wait(job.id, "ann", 5)
+    with pytest.raises(Busy):
+        await backend.submit(work(b"\1" * 1000), "ann")
+
+
+async def test_stop_gives_running_jobs_a_while_and_then_cancels_them(executor: FakeExecutor) -> None:
+    backend = MemoryBackend(executor)
+    executor.gate.clear()
+    await backend.submit(work(), "ann")
+    await asyncio.sleep(0.01)
+    stopping = asyncio.create_task(backend.stop(0.2))
+    await asyncio.sleep(0.01)
+    with pytest.raises(Draining):
+        await backend.submit(work(b"late"), "ann")
+    assert not executor.cancelled
+    await stopping
+    assert executor.cancelled == [b"abc"]
+
+
+def test_old_previews_lose_their_pictures_and_keep_their_numbers() -> None:
+    journal = Journal()
+    size = MAX_PREVIEW_BYTES // 3
+    for step in range(1, 6):
+        journal.add("preview", Step(step, 5, bytes(size)))
+    assert journal.bytes <= MAX_PREVIEW_BYTES
+    kept = [e.id for e in journal._events if isinstance(e.data, Step) and e.data.preview is not None]
+    assert kept == [3, 4, 5]

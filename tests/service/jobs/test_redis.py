@@ -1,0 +1,101 @@
+"""What only jobs in Redis do."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from service.jobs.attempt import Attempts
+from service.jobs.blobs import RedisBlobs
+from service.jobs.connection import connect
+from service.jobs.news import News
+from service.jobs.port import JobLimits
+from service.jobs.records import Answer, Failure, Work
+from service.jobs.store import KEEP_S, MAX_ATTEMPTS, JobStore
+from tests.service.jobs.conftest import Clock, FakeExecutor, redis_backend
+
+pytestmark = [pytest.mark.anyio, pytest.mark.redis]
+WORK = Work("decode", b"abc", {"steps": 3})
+ANSWER = Answer(b"cba", "image/png", "digest", {}, {})
+
+
+async def test_everything_expires_after_the_end(redis_url: str, executor: FakeExecutor, clock: Clock) -> None:
+    limits = JobLimits(result_ttl_s=2, gone_ttl_s=1)
+    async with redis_backend(redis_url, executor, limits, clock) as backend, connect(redis_url) as redis:
+        for owner in ("ann", "ann", "bob"):  # the later ones join what has ended
+            job = await backend.submit(WORK, owner, key="key")
+            await backend.wait(job.id, owner, 5)
+        cancelled = await backend.submit(Work("decode", b"other", {}), "eve")
+        await backend.cancel(cancelled.id, "eve")
+        left = {key: await redis.ttl(key) async for key in redis.scan_iter("cdc:*")}
+        kinds = (b"cdc:job:", b"cdc:exec:", b"cdc:idem:", b"cdc:share:", b"cdc:blob:result")
+        assert {kind for kind in kinds if any(key.startswith(kind) for key in left)} == set(kinds)
+        assert all(0 <= ttl <= 4 for key, ttl in left.items() if key.startswith(kinds)), left
+        await asyncio.sleep(4.1)
+        assert [key async for key in redis.scan_iter("cdc:*") if key.startswith((*kinds, b"cdc:blob"))] == []
+
+
+async def test_a_stale_attempt_changes_nothing(redis_url: str) -> None:
+    async with connect(redis_url) as redis:
+        await redis.flushdb()
+        store = JobStore(redis, JobLimits())
+        await store.submit("job", "execution", WORK, "ann", None, 1.0, 60)
+        first, second = await store.begin("execution"), await store.begin("execution")
+        assert first is not None
+        assert second is not None
+        assert second.fence == first.fence + 1
+        assert not await store.hold("execution", first.fence)
+        assert not await store.progress("execution", first.fence, 1, 3)
+        assert not await store.finish("execution", first.fence, "succeeded", answer=ANSWER)
+        assert (await store.view("job", "ann")).job.state == "running"
+        assert await store.hold("execution", second.fence)
+        assert await store.finish("execution", second.fence, "succeeded", answer=ANSWER)
+        assert not await store.finish("execution", second.fence, "failed", Failure("Busy", "late"))
+        assert await store.begin("execution") is None
+
+
+async def test_steps_told_again_by_a_second_attempt_are_not_repeated(redis_url: str) -> None:
+    async with connect(redis_url) as redis:
+        await redis.flushdb()
+        store = JobStore(redis, JobLimits())
+        await store.submit("job", "execution", WORK, "ann", None, 1.0, 60)
+        for reached in (2, 3):
+            started = await store.begin("execution")
+            assert started is not None
+            for step in range(1, reached + 1):
+                await store.progress("execution", started.fence, step, 3)
+        assert [e["n"] for e in await store.events("execution", 0) if "n" in e] == [1, 2, 3]
+
+
+async def test_a_job_that_kills_its_workers_fails_in_the_end(redis_url: str, executor: FakeExecutor) -> None:
+    async with connect(redis_url) as redis:
+        await redis.flushdb()
+        store, blobs = JobStore(redis, JobLimits()), RedisBlobs(redis)
+        await blobs.put("body/execution", b"abc", KEEP_S)
+        await store.submit("job", "execution", WORK, "ann", None, 1.0, 60)
+        for _ in range(MAX_ATTEMPTS):
+            assert await store.begin("execution") is not None  # and the worker dies
+        await Attempts(store, blobs, News(redis), executor).execute("execution")
+        job = (await store.view("job", "ann")).job
+        assert job.state == "failed"
+        assert job.failure is not None
+        assert job.failure.error == "WorkerFailed"
+        assert executor.started == []
+
+
+async def test_what_stands_still_is_found(redis_url: str, clock: Clock) -> None:
+    async with connect(redis_url) as redis:
+        await redis.flushdb()
+        store = JobStore(redis, JobLimits(), clock)
+        await store.submit("one", "waiting", WORK, "ann", None, 1.0, 60)
+        await store.submit("two", "running", Work("decode", b"x", {}), "ann", None, 1.0, 60)
+        started = await store.begin("running")
+        assert started is not None
+        clock.now += 5
+        assert await store.overdue(6) == []
+        await store.hold("running", started.fence)
+        clock.now += 2
+        assert await store.overdue(6) == ["waiting"]
+        clock.now += 5
+        assert await store.overdue(6) == ["waiting", "running"]

@@ -1,0 +1,189 @@
+"""Jobs over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from model.errors import CorruptStream
+from service.api.jobs import Preferences, preferences
+from tests.service.conftest import MakeClient, image_file, photograph
+from tests.service.fake_engine import FakeEngine, make_file
+
+pytestmark = pytest.mark.anyio
+
+ASYNC = {"Prefer": "respond-async"}
+FILE = make_file(40, 30)
+
+
+async def ended(client: httpx.AsyncClient, location: str) -> dict[str, Any]:
+    async with asyncio.timeout(5):
+        while True:
+            job: dict[str, Any] = (await client.get(location)).raise_for_status().json()
+            if job["state"] not in ("queued", "running"):
+                return job
+            await asyncio.sleep(0.01)
+
+
+def events_of(text: str) -> list[tuple[int, str, Any]]:
+    found = re.findall(r"id: (\d+)\nevent: (\w+)\ndata: (.*)\n\n", text)
+    return [(int(id), kind, json.loads(data)) for id, kind, data in found]
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([], Preferences(False, 0)),
+        (["respond-async"], Preferences(True, 0)),
+        (["Respond-Async, wait=10"], Preferences(True, 10)),
+        (["respond-async", 'wait = "7"; x=1, handling=lenient'], Preferences(True, 7)),
+        (["respond-async, wait=999999"], Preferences(True, 300)),
+        (["respond-async; foo=bar, wait=soon"], Preferences(True, 0)),
+    ],
+)
+def test_preferences(headers: list[str], expected: Preferences) -> None:
+    assert preferences(headers) == expected
+
+
+@pytest.mark.parametrize("route", ["/encode", "/decode"])
+async def test_a_job_gives_what_the_request_would_have(client: httpx.AsyncClient, route: str) -> None:
+    body = image_file(photograph()) if route == "/encode" else FILE
+    params = {"quality": 70} if route == "/encode" else {"steps": 3, "seed": 5, "format": "webp"}
+    direct = await client.post(route, content=body, params=params)
+    accepted = await client.post(route, content=body, params=params, headers=ASYNC)
+    assert accepted.status_code == 202
+    assert accepted.headers["preference-applied"] == "respond-async"
+    location = accepted.headers["location"]
+    assert location == f"/jobs/{accepted.json()['id']}"
+    job = await ended(client, location)
+    assert job["state"] == "succeeded"
+    assert job["operation"] == route[1:]
+    assert job["result"] == {
+        "href": f"{location}/result",
+        "media_type": direct.headers["content-type"],
+        "bytes": len(direct.content),
+    }
+    result = await client.get(job["result"]["href"])
+    assert result.content == direct.content
+    names = {n for n in direct.headers if n.startswith("x-cdc") or n in ("etag", "content-type", "content-disposition")}
+    assert {n: result.headers[n] for n in names} == {n: direct.headers[n] for n in names}
+
+
+async def test_wait_answers_at_once_what_is_done_in_time(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    quick = await client.post("/decode", content=FILE, headers={"Prefer": "respond-async, wait=5"})
+    assert quick.status_code == 200
+    assert quick.headers["content-type"] == "image/png"
+    assert "wait=5" in quick.headers["preference-applied"]
+    engine.delay = 2
+    slow = await client.post("/decode", content=make_file(41, 30), headers={"Prefer": "respond-async, wait=0"})
+    assert slow.status_code == 202
+    assert slow.json()["state"] in ("queued", "running")
+
+
+async def test_wait_answers_a_failure_as_its_problem(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.error = CorruptStream("no sense")
+    answer = await client.post("/decode", content=FILE, headers={"Prefer": "respond-async, wait=5"})
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/corrupt-stream")
+
+
+async def test_a_failed_job_tells_its_problem(client: httpx.AsyncClient) -> None:
+    accepted = await client.post("/decode", content=FILE[:-3], headers=ASYNC)
+    job = await ended(client, accepted.headers["location"])
+    assert job["state"] == "failed"
+    assert job["error"]["type"] == "/problems/truncated-file"
+    result = await client.get(f"{accepted.headers['location']}/result")
+    assert (result.status_code, result.json()["type"]) == (422, "/problems/truncated-file")
+
+
+async def test_cancel_reaches_the_engine(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.delay = 60
+    location = (await client.post("/decode", content=FILE, headers=ASYNC)).headers["location"]
+    await asyncio.sleep(0.05)
+    unfinished = await client.get(f"{location}/result")
+    assert (unfinished.status_code, unfinished.json()["type"]) == (409, "/problems/job-not-finished")
+    assert (await client.delete(location)).json()["state"] == "cancelled"
+    async with asyncio.timeout(2):
+        while not engine.cancelled:
+            await asyncio.sleep(0.01)
+    gone = await client.get(f"{location}/result")
+    assert (gone.status_code, gone.json()["type"]) == (409, "/problems/job-cancelled")
+
+
+async def test_events_are_followed_and_resumed(client: httpx.AsyncClient) -> None:
+    location = (await client.post("/decode", params={"steps": 4}, content=FILE, headers=ASYNC)).headers["location"]
+    stream = await client.get(f"{location}/events")
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    events = events_of(stream.text)
+    assert [id for id, _, _ in events] == list(range(1, len(events) + 1))
+    assert [data["step"] for _, kind, data in events if kind == "progress"] == [1, 2, 3, 4]
+    assert [data["state"] for _, kind, data in events if kind == "state"] == ["queued", "running", "succeeded"]
+    resumed = await client.get(f"{location}/events", headers={"Last-Event-ID": "3"})
+    assert events_of(resumed.text) == events[3:]
+    assert (await client.get(f"{location}/events", headers={"Last-Event-ID": "x"})).status_code == 400
+
+
+async def test_idempotency_keys(client: httpx.AsyncClient) -> None:
+    headers = {**ASYNC, "Idempotency-Key": "one"}
+    first = await client.post("/decode", content=FILE, headers=headers)
+    again = await client.post("/decode", content=FILE, headers=headers)
+    assert first.json()["id"] == again.json()["id"]
+    other = await client.post("/decode", params={"steps": 2}, content=FILE, headers=headers)
+    assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-key-reused")
+    for bad in ("", "a b", "k" * 256):
+        answer = await client.post("/decode", content=FILE, headers={**ASYNC, "Idempotency-Key": bad})
+        assert answer.status_code == 400, bad
+
+
+async def test_a_job_is_visible_to_its_bearer_alone(client: httpx.AsyncClient) -> None:
+    ann, bob = ({"Authorization": f"Bearer {name}"} for name in ("ann-secret", "bob-secret"))
+    accepted = await client.post("/decode", content=FILE, headers={**ASYNC, **ann, "Idempotency-Key": "k"})
+    location = accepted.headers["location"]
+    for path in (location, f"{location}/result", f"{location}/events"):
+        for headers in (bob, {}):
+            answer = await client.get(path, headers=headers)
+            assert (answer.status_code, answer.json()["type"]) == (404, "/problems/unknown-job")
+    assert (await client.delete(location, headers=bob)).status_code == 404
+    assert (await client.get(location, headers=ann)).status_code == 200
+    other = await client.post("/decode", content=FILE, headers={**ASYNC, **bob, "Idempotency-Key": "k"})
+    assert other.json()["id"] != accepted.json()["id"]
+    assert "secret" not in (await client.get(location, headers=ann)).text
+
+
+async def test_unknown_and_expired_jobs(make_client: MakeClient) -> None:
+    client = await make_client(job_result_ttl_s=1)
+    for path in ("/jobs/none", "/jobs/none/result", "/jobs/none/events"):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.json()["type"]) == (404, "/problems/unknown-job")
+    location = (await client.post("/decode", content=FILE, headers=ASYNC)).headers["location"]
+    await ended(client, location)
+    await asyncio.sleep(1.1)
+    for path in (location, f"{location}/result", f"{location}/events"):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.json()["type"]) == (410, "/problems/job-expired")
+
+
+async def test_large_decodes_are_refused_or_become_jobs(make_client: MakeClient) -> None:
+    small, large = make_file(10, 10), make_file(100, 100)
+    refusing = await make_client(max_sync_pixel_steps=5000)
+    assert (await refusing.post("/decode", content=small)).status_code == 200
+    answer = await refusing.post("/decode", content=large)
+    assert (answer.status_code, answer.json()["type"]) == (413, "/problems/too-much-work")
+    assert "respond-async" in answer.json()["detail"]
+    assert (await refusing.post("/decode", content=large, headers=ASYNC)).status_code == 202
+    deferring = await make_client(max_sync_pixel_steps=5000, over_sync="job")
+    answer = await deferring.post("/decode", content=large)
+    assert answer.status_code == 202
+    assert (await ended(deferring, answer.headers["location"]))["state"] == "succeeded"
+
+
+async def test_jobs_are_counted(client: httpx.AsyncClient) -> None:
+    location = (await client.post("/decode", content=FILE, headers=ASYNC)).headers["location"]
+    await ended(client, location)
+    text = (await client.get("/metrics")).text
+    assert 'cdc_jobs{state="succeeded"} 1.0' in text
+    assert 'cdc_jobs{state="queued"} 0.0' in text
