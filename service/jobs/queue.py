@@ -67,14 +67,21 @@ class Enqueuer:
             QueueUnavailable: Redis cannot be reached or takes nothing; it may have been put all the same.
         """
         try:
-            async with asyncio.timeout(CALL_S):
-                worker = await self._connected()
-                task = worker.enqueue_unsafe(TASK, execution)
-                task.id = execution
-                await task
-        except Exception as error:  # of coredis, of anyio, of the network: whatever it is, it was not taken for sure
+            await self._put(execution)
+        except Exception:  # an idle connection may have been cut long ago: a new one tells whether the queue is there
             await self.close()
-            raise QueueUnavailable(f"the job queue cannot be used now ({type(error).__name__})") from error
+            try:
+                await self._put(execution)
+            except Exception as error:  # of coredis, of anyio, of the network: it was not taken for sure
+                await self.close()
+                raise QueueUnavailable(f"the job queue cannot be used now ({type(error).__name__})") from error
+
+    async def _put(self, execution: str) -> None:
+        async with asyncio.timeout(CALL_S):
+            worker = await self._connected()
+            task = worker.enqueue_unsafe(TASK, execution)
+            task.id = execution
+            await task
 
     async def close(self) -> None:
         """Close the connection; a later `put` opens another."""

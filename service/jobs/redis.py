@@ -127,7 +127,11 @@ class RedisBackend:
         """See `JobBackend.cancel`."""
         await self._store.view(id, owner)
         await self._store.cancel(id)
-        return await self.get(id, owner)
+        view = await self._store.view(id, owner)
+        if view.fields["state"] == "cancelled":  # nobody else wants the execution
+            with contextlib.suppress(Exception):  # it expires by itself
+                await self._blobs.delete(f"body/{view.execution}")
+        return view.job
 
     async def result(self, id: str, owner: str) -> Answer:
         """See `JobBackend.result`."""

@@ -9,7 +9,8 @@ Keys, all below one prefix:
     idem:SHA     string job id and fingerprint       queue, running, done:STATE  sorted sets of executions and jobs
     news         channel: "execution" whenever something happened to it
 
-An attempt at an execution holds a fence, the number of the attempt; whatever a stale attempt sends is refused.
+An attempt at an execution holds a fence, the number of the attempt; whatever a stale attempt sends is refused. Every
+script may be sent twice, when the answer to the first was lost with a connection, and then changes nothing more.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ end
 # -> reused | known ID | busy N | ok EXECUTION FRESH
 SUBMIT = """
 local p, job, owner, operation, now, fp, share, e, work, seconds, ttl, idem, most, keep = unpack(ARGV)
+if redis.call('EXISTS', p..'job:'..job) == 1 then
+  local before = redis.call('HGET', p..'job:'..job, 'execution')
+  return {'ok', before, before == e and '1' or '0'}
+end
 if idem ~= '' then
   local known = redis.call('GET', p..'idem:'..idem)
   if known then
@@ -129,13 +134,14 @@ end
 return 1
 """
 
-# prefix, execution, fence, state, now, gone_ttl, then field, value ... -> 1, or 0 where the attempt is over
+# prefix, execution, fence, state, now, gone_ttl, then field, value ... -> 1, or 0 where the attempt was over before
 FINISH = (
     _FORGET
     + """
 local p, e, fence, state, now, gone = unpack(ARGV, 1, 6)
 local key = p..'exec:'..e
 local present, own, ttl, share = unpack(redis.call('HMGET', key, 'state', 'fence', 'ttl', 'share'))
+if present == state and own == fence then return 1 end
 if present ~= 'running' or own ~= fence then return 0 end
 local expires = string.format('%.3f', tonumber(now) + tonumber(ttl))
 redis.call('HSET', key, 'state', state, 'finished_at', now, 'expires_at', expires, unpack(ARGV, 7))

@@ -72,7 +72,9 @@ def file(client: httpx.Client) -> bytes:
 def ended(client: httpx.Client, location: str, seconds: float = 60) -> dict[str, object]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        job: dict[str, object] = client.get(location).raise_for_status().json()
+        answer = client.get(location)
+        assert answer.status_code == 200, answer.text
+        job: dict[str, object] = answer.json()
         if job["state"] not in ("queued", "running"):
             return job
         time.sleep(0.05)
@@ -172,6 +174,7 @@ def test_a_worker_told_to_stop_finishes_what_it_runs(server: RedisServer, client
         ]
         other.send_signal(signal.SIGTERM)
         assert other.wait(30) == 0
+    assert [job.text for job in jobs if job.status_code != 202] == []
     for job in jobs:
         assert ended(client, job.headers["location"])["state"] == "succeeded"
 

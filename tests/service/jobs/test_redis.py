@@ -55,6 +55,32 @@ async def test_a_stale_attempt_changes_nothing(redis_url: str) -> None:
         assert await store.begin("execution") is None
 
 
+async def test_what_is_sent_twice_counts_once(redis_url: str) -> None:
+    """An answer may be lost with its connection; the command then goes out again."""
+    async with connect(redis_url) as redis:
+        await redis.flushdb()
+        store = JobStore(redis, JobLimits())
+        submitted = [await store.submit("job", "execution", WORK, "ann", "key", 1.0, 60) for _ in range(2)]
+        assert submitted == [("job", "execution", True)] * 2
+        assert await store.queued_seconds() == 1.0
+        joined = [await store.submit("other", "unused", WORK, "bob", None, 1.0, 60) for _ in range(2)]
+        assert joined == [("other", "execution", False)] * 2
+        started = await store.begin("execution")
+        assert started is not None
+        assert await store.finish("execution", started.fence, "succeeded", answer=ANSWER)
+        assert await store.finish("execution", started.fence, "succeeded", answer=ANSWER)
+        assert (await store.counts())["succeeded"] == 2
+
+
+async def test_connections_cut_while_idle_are_not_noticed(redis_url: str) -> None:
+    async with connect(redis_url) as redis, connect(redis_url) as other:
+        store = JobStore(redis, JobLimits())
+        await asyncio.gather(*(store.counts() for _ in range(8)))
+        await other.client_kill_filter(_type="normal", skipme=True)
+        for counts in await asyncio.gather(*(store.counts() for _ in range(8))):
+            assert counts["queued"] == 0
+
+
 async def test_steps_told_again_by_a_second_attempt_are_not_repeated(redis_url: str) -> None:
     async with connect(redis_url) as redis:
         await redis.flushdb()
