@@ -65,7 +65,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service.executor": ("service.codec", "service.jobs", "service.engine.job", "model.errors", "model.container"),
     "service.remote": ("service.jobs", "service.engine.job", "service.executor", "service.errors"),
     "service.jobs": ("service.jobs", "service.engine.job", "service.errors", "service.settings", "model.errors"),
-    "service.client": ("service.client", "service.api.app"),
+    "service.client": ("service.client", "service.api.app", "service.settings"),
     "service.cli": ("service", "model"),
     "service.bench": ("service.engine",),
     "service.worker": ("service", "model.errors"),

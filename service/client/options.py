@@ -1,0 +1,51 @@
+"""The options of encode and decode, which requests, jobs and both clients share."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+Format = Literal["png", "webp", "jpeg"]
+
+
+class EncodeOptions(TypedDict, total=False):
+    """Options of an encode.
+
+    quality: 1..100; 50 if no target is given.
+    target_bpp: bits per pixel of the whole file to aim at.
+    max_bytes: best quality within this size.
+    model: name of the model; None: the default.
+    alpha: "keep" (default) stores transparency without loss, "drop" lays the picture over white.
+    metadata: "keep" stores EXIF without location; "strip" is the default.
+    first_frame: take the first frame of an animation, which is refused otherwise.
+    deadline_s: seconds after which the service gives up.
+    """
+
+    quality: int | None
+    target_bpp: float | None
+    max_bytes: int | None
+    model: str | None
+    alpha: Literal["keep", "drop"]
+    metadata: Literal["strip", "keep"]
+    first_frame: bool
+    deadline_s: float | None
+
+
+class DecodeOptions(TypedDict, total=False):
+    """Options of a decode.
+
+    steps: denoising steps; None: the model's own; "auto": what the load affords within the deadline.
+    gamma: standard deviation of the start noise, 0..2; None: 0.8. 0 with one step is closest to the original.
+    seed: of the start noise; None: derived from the file, so the same picture every time.
+    model: name of the model; None: the newest that fits the file.
+    deterministic: bit-equal on one type of device whatever else is served.
+    format: of the answer: "png" (default), "webp" or "jpeg".
+    deadline_s: seconds after which the service gives up.
+    """
+
+    steps: int | Literal["auto"] | None
+    gamma: float | None
+    seed: int | None
+    model: str | None
+    deterministic: bool
+    format: Format
+    deadline_s: float | None

@@ -1,0 +1,172 @@
+"""What calls return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file the service made.
+
+    Attributes:
+        data: its bytes.
+        media_type: such as image/x-cdc or image/png.
+        width, height: of the picture, in pixels.
+        bpp: bits per pixel of the `.cdc` file.
+        model: name of the model that made it.
+        seconds: time of each stage in the service, by its name.
+        digest: SHA-256 of `data`, hexadecimal.
+        request_id: names the call in the logs of the service.
+    """
+
+    data: bytes = field(repr=False)
+    media_type: str
+    width: int
+    height: int
+    bpp: float
+    model: str
+    seconds: Mapping[str, float] = field(repr=False)
+    digest: str
+    request_id: str | None
+
+    def save(self, path: str | Path) -> Path:
+        """Write the bytes to a file and return its path."""
+        path = Path(path)
+        path.write_bytes(self.data)
+        return path
+
+
+@dataclass(frozen=True)
+class Encoded(File):
+    """A `.cdc` file. `quality` is the nearest of 1..100, None for a model of one rate."""
+
+    quality: int | None
+
+
+@dataclass(frozen=True)
+class Decoded(File):
+    """A picture. `steps`, `gamma` and `seed` are those it was made with."""
+
+    steps: int
+    gamma: float
+    seed: int
+
+
+class _Answer(BaseModel):
+    """Answers may grow members: those this version does not know are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Model(_Answer):
+    """An installed model."""
+
+    name: str
+    codec_id: str
+    default_steps: int
+    max_steps: int
+    parameters: int
+    default: bool
+    version: int
+    one_rate: bool
+    max_pixels: int | None
+
+
+class Section(_Answer):
+    """A section of a file; `bytes` is the length of its data."""
+
+    type: int
+    name: str
+    bytes: int
+
+
+class Cost(_Answer):
+    """What a decode with default parameters costs; None where no installed model fits."""
+
+    steps: int | None
+    pixel_steps: int | None
+    within_limits: bool
+
+
+class Inspection(_Answer):
+    """What a `.cdc` file says of itself."""
+
+    width: int
+    height: int
+    codec_id: str
+    rate: int
+    quality: int | None
+    bytes: int
+    bpp: float
+    sections: tuple[Section, ...]
+    models: tuple[str, ...]
+    decode_cost: Cost
+
+
+class JobResult(_Answer):
+    """Where the result of a job is."""
+
+    href: str
+    media_type: str
+    bytes: int
+
+
+class JobStatus(_Answer):
+    """A job as it stood. `estimate_seconds` is until its end; `step` of `steps` are done, of a decode."""
+
+    id: str
+    operation: Literal["encode", "decode"]
+    state: State
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime | None
+    position: int | None
+    estimate_seconds: float | None
+    step: int | None
+    steps: int | None
+    error: dict[str, Any] | None
+    result: JobResult | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state not in ("queued", "running")
+
+
+class Link(_Answer):
+    """A link to a result that needs no key until it expires."""
+
+    href: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """Something that happened to a job.
+
+    Attributes:
+        id: number of the event; grows.
+        type: "state", "progress" or "preview".
+        status: of a state event.
+        step, steps: of a progress or preview event.
+        image: of a preview: an image file of the present guess; None if it is no longer kept.
+        media_type: of `image`.
+    """
+
+    id: int
+    type: str
+    status: JobStatus | None = None
+    step: int | None = None
+    steps: int | None = None
+    image: bytes | None = field(default=None, repr=False)
+    media_type: str | None = None

@@ -1,0 +1,41 @@
+"""The examples of the documentation, against the shipped model."""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+from service.client import AsyncClient, async_client, client
+from tests.bars.server import running_server
+from tests.service.conftest import image_file, photograph
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.slow
+def test_docstrings_and_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_server(threads="1") as (http, _):
+        globs = {"url": str(http.base_url).rstrip("/"), "photo": image_file(photograph(128, 96))}
+        for module in (client, async_client):
+            failed, tried = doctest.testmod(module, extraglobs=globs)
+            assert failed == 0
+            assert tried >= 4
+        example = re.search(r"```python\n(from service\.client.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        assert example, "the README has lost its first example"
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "photo.jpg").write_bytes(image_file(photograph(128, 96), "JPEG"))
+        exec(example[1].replace("http://127.0.0.1:8000", globs["url"]), {})  # noqa: S102 - our own text
+        assert (tmp_path / "photo.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_local_service_for_asyncio() -> None:
+    async def main() -> str:
+        async with await AsyncClient.local(threads=1) as cdc:
+            return (await cdc.models())[0].name
+
+    assert asyncio.run(main()) == "cdc-lite"
