@@ -10,6 +10,14 @@ ServiceError
 |   |-- TooManyPixels            pixels of the picture
 |   `-- TooMuchWork              pixels x steps
 |-- Busy                         too much work is waiting; `retry_after` says when to come back
+|   `-- RateLimited              this caller has asked too often
+|-- AccessError                  the caller may not do this
+|   |-- NotAuthenticated         it has no API key, or one that does not count
+|   |-- NotAllowed               its key lacks the scope
+|   |-- LinkInvalid              the link was not made here
+|   |-- LinkExpired              the link is over
+|   `-- LinksOff                 the service gives no links
+|-- KeysUnavailable              the store of API keys cannot be reached
 |-- Draining                     the service is shutting down
 |-- NotReady                     the worker is still loading its models
 |-- Cancelled                    the caller went away
@@ -73,6 +81,38 @@ class Busy(ServiceError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class RateLimited(Busy):
+    """The caller has asked too often, or has too many requests at the same time."""
+
+
+class AccessError(ServiceError):
+    """The caller may not do this."""
+
+
+class NotAuthenticated(AccessError):
+    """No API key, or one that does not count."""
+
+
+class NotAllowed(AccessError):
+    """The API key lacks the scope."""
+
+
+class LinkInvalid(AccessError):
+    """The link was not made by this service."""
+
+
+class LinkExpired(AccessError):
+    """The link is over."""
+
+
+class LinksOff(AccessError):
+    """The service has no secret to sign links with."""
+
+
+class KeysUnavailable(ServiceError):
+    """The store of API keys, or of their counts, cannot be reached."""
 
 
 class Draining(ServiceError):

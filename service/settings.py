@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "CDC_"
+_PLACEHOLDERS = ("change", "secret", "example", "default", "password", "0123456789")
 
 
 class SettingsError(ValueError):
@@ -28,6 +29,16 @@ class Settings(BaseSettings):
     docs: bool = Field(default=True, description="Serve the interactive documentation at /docs and the schema.")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Origins, comma-separated, whose pages may call the service; `*` for any."
+    )
+    keys: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Where API keys are: a file, or `redis`; unset: no key is needed.",
+    )
+    link_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        description="Secrets of 32 characters or more, comma-separated, for links to results; the first signs. "
+        "Unset: no links.",
     )
     metrics_port: int | None = Field(
         default=None, ge=1, le=65535, description="Port of its own for /metrics; unset: the port of the service."
@@ -138,6 +149,22 @@ class Settings(BaseSettings):
     @classmethod
     def _split_origins(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("link_secrets", mode="before")
+    @classmethod
+    def _check_secrets(cls, value: Any) -> Any:
+        parts = [p.strip() for p in value.split(",") if p.strip()] if isinstance(value, str) else list(value)
+        for part in parts:
+            text = part.get_secret_value() if isinstance(part, SecretStr) else str(part)
+            if len(text) < 32 or len(set(text)) < 8 or any(word in text.lower() for word in _PLACEHOLDERS):
+                raise ValueError("a secret must be random and of 32 characters or more: openssl rand -hex 32")
+        return tuple(SecretStr(p) if isinstance(p, str) else p for p in parts)
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Settings:
+        if self.keys == "redis" and self.redis_url is None:
+            raise ValueError("CDC_KEYS=redis needs CDC_REDIS_URL")
+        return self
 
     @field_validator("models_dir")
     @classmethod

@@ -11,6 +11,9 @@ from fastapi import FastAPI
 from prometheus_client import start_http_server
 from starlette.middleware.cors import CORSMiddleware
 
+from service.access.gate import Gate
+from service.access.links import Links
+from service.access.stores import store_of
 from service.api import health, jobs, problems, routes
 from service.api.middleware import Guard, Observe
 from service.api.schemas import ParameterFault, Problem
@@ -77,7 +80,8 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         redirect_slashes=False,
         lifespan=_lifespan,
     )
-    app.state.parts = State(settings, service, executor, backend, metrics, uploads)
+    links = Links([secret.get_secret_value() for secret in settings.link_secrets])
+    app.state.parts = State(settings, service, executor, backend, metrics, _gate(settings), links, uploads)
     problems.install(app)
     app.include_router(routes.router)
     app.include_router(jobs.router)
@@ -117,6 +121,18 @@ def _queued(settings: Settings, metrics: Metrics) -> Parts:
     local = CodecExecutor(service)
     backend = RedisBackend(redis, url, store_of(settings.blobs_url, redis), limits, local.seconds_of, local.generation)
     return service, RemoteExecutor(local, backend, engine, settings.max_backlog_s), backend
+
+
+def _gate(settings: Settings) -> Gate:
+    """Keys in a file or in Redis; their use is counted over all processes where there is a Redis."""
+    if settings.keys is None:
+        return Gate()
+    if settings.redis_url is None:
+        return Gate(store_of(settings.keys, None))
+    from service.jobs.connection import connect
+
+    url = settings.redis_url.get_secret_value()
+    return Gate(store_of(settings.keys, url), connect(url), url)
 
 
 def _service(settings: Settings, metrics: Metrics, engine: Engine) -> CodecService:

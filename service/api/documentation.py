@@ -28,8 +28,14 @@ from service.errors import (
     Draining,
     JobExpired,
     KeyReused,
+    KeysUnavailable,
+    LinkExpired,
+    LinkInvalid,
+    NotAllowed,
+    NotAuthenticated,
     NotReady,
     QueueUnavailable,
+    RateLimited,
     TooManyPixels,
     TooMuchWork,
     UnknownJob,
@@ -40,6 +46,10 @@ from service.errors import (
 Responses = dict[int | str, dict[str, Any]]
 
 BODY = (
+    NotAuthenticated,
+    NotAllowed,
+    RateLimited,
+    KeysUnavailable,
     refusals.MalformedRequest,
     refusals.EmptyBody,
     refusals.SlowBody,
@@ -55,7 +65,9 @@ FILE = (
     MalformedFile,
     UnsupportedVersion,
 )
-JOB = (UnknownJob, JobExpired, QueueUnavailable)
+ACCESS = (NotAuthenticated, NotAllowed, RateLimited, KeysUnavailable)
+JOB = (*ACCESS, UnknownJob, JobExpired, QueueUnavailable, InvalidParameter)
+LINK = (LinkInvalid, LinkExpired, UnknownJob, JobExpired, QueueUnavailable, InvalidParameter)
 ACCEPT = (KeyReused, QueueUnavailable)
 ENCODE = (*BODY, *WORK, *ACCEPT, UnsupportedImage, BrokenImage, AnimatedImage, TargetUnreachable)
 DECODE = (

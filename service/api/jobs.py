@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Request
+from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from service.access.gate import Caller
 from service.api import documentation as docs
-from service.api.access import owner_of
+from service.api.access import AnyCaller
 from service.api.problems import kind_of
 from service.api.refusals import MalformedRequest
-from service.api.schemas import JobAnswer, JobResultAnswer, Problem
+from service.api.schemas import JobAnswer, JobResultAnswer, LinkAnswer, LinkQuery, Problem
 from service.api.state import State, StateOf
 from service.codec.preview import MEDIA_TYPE as PREVIEW_TYPE
-from service.errors import JobCancelled, JobNotFinished
+from service.errors import JobCancelled, JobNotFinished, LinksOff
 from service.jobs.records import Answer, Event, Job, Operation, Work
 from service.logs import request_id
 
@@ -31,8 +33,11 @@ _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _EVENT_ID = re.compile(r"[0-9]{1,12}")
 
+audit = logging.getLogger("service.audit")
 router = APIRouter(tags=["jobs"])
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Id of the job.")]
+
+LinkToken = Annotated[str, Path(max_length=1024, description="What a link was made with.")]
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ def preferences(headers: Iterable[str]) -> Preferences:
     return Preferences("respond-async" in parts, min(waits[0], MAX_WAIT_S) if waits else 0.0)
 
 
-async def submit(request: Request, state: State, work: Work, prefer: Preferences) -> Response:
+async def submit(request: Request, state: State, work: Work, prefer: Preferences, caller: Caller) -> Response:
     """Make a job of the work; answer 202, or the result where it is done within `prefer.wait` seconds.
 
     Raises:
@@ -61,7 +66,7 @@ async def submit(request: Request, state: State, work: Work, prefer: Preferences
     key = request.headers.get("idempotency-key")
     if key is not None and not _KEY.fullmatch(key):
         raise MalformedRequest("Idempotency-Key must be 1 to 255 printable ASCII characters without spaces")
-    owner = owner_of(request)
+    owner = caller.owner
     job = await state.jobs.submit(work, owner, key)
     if prefer.wait:
         job = await state.jobs.wait(job.id, owner, prefer.wait)
@@ -76,17 +81,17 @@ async def submit(request: Request, state: State, work: Work, prefer: Preferences
 
 
 @router.get("/jobs/{id}", summary="How far a job is", responses=docs.problem_answers(*docs.JOB))
-async def job(id: JobId, request: Request, response: Response, state: StateOf) -> JobAnswer:
+async def job(id: JobId, caller: AnyCaller, response: Response, state: StateOf) -> JobAnswer:
     """Return the job as it stands."""
-    found = await state.jobs.get(id, owner_of(request))
+    found = await state.jobs.get(id, caller.owner)
     response.headers["Cache-Control"] = "no-store"
     return answer_of(found)
 
 
 @router.delete("/jobs/{id}", summary="Cancel a job", responses=docs.problem_answers(*docs.JOB))
-async def cancel(id: JobId, request: Request, state: StateOf) -> JobAnswer:
+async def cancel(id: JobId, caller: AnyCaller, state: StateOf) -> JobAnswer:
     """Cancel the job, within one denoising step if it runs; one that has ended stays as it is."""
-    return answer_of(await state.jobs.cancel(id, owner_of(request)))
+    return answer_of(await state.jobs.cancel(id, caller.owner))
 
 
 @router.get(
@@ -98,12 +103,42 @@ async def cancel(id: JobId, request: Request, state: StateOf) -> JobAnswer:
         **docs.problem_answers(*docs.JOB, JobNotFinished, JobCancelled, *docs.FAILURES),
     },
 )
-async def result(id: JobId, request: Request, state: StateOf) -> Response:
+async def result(id: JobId, caller: AnyCaller, state: StateOf) -> Response:
     """Return the file with the headers of a direct answer; the problem of a job that failed."""
-    owner = owner_of(request)
+    return await _result(state, id, caller.owner)
+
+
+@router.post(
+    "/jobs/{id}/links",
+    summary="A link to the result",
+    responses=docs.problem_answers(*docs.JOB, LinksOff),
+)
+async def link(id: JobId, caller: AnyCaller, state: StateOf, query: Annotated[LinkQuery, Query()]) -> LinkAnswer:
+    """Make a link by which anybody can fetch the result without a key, until it expires."""
+    await state.jobs.get(id, caller.owner)
+    token, expires = state.links.sign(id, caller.owner, query.ttl_s)
+    audit.info("link made", extra={"key": caller.key, "job": id, "ttl_s": query.ttl_s})
+    return LinkAnswer(href=f"/links/{token}", expires_at=datetime.fromtimestamp(expires, UTC))
+
+
+@router.get(
+    "/links/{token}",
+    summary="The result behind a link",
+    response_class=Response,
+    responses={
+        200: docs.binary_answer("What the request would have answered.", docs.RESULT_TYPES, docs.DECODE_HEADERS),
+        **docs.problem_answers(*docs.LINK, JobNotFinished, JobCancelled, *docs.FAILURES),
+    },
+)
+async def linked(token: LinkToken, state: StateOf) -> Response:
+    """Return the result; needs no key."""
+    return await _result(state, *state.links.open(token))
+
+
+async def _result(state: State, id: str, owner: str) -> Response:
     answer = await state.jobs.result(id, owner)
     found = await state.jobs.get(id, owner)
-    return response_of(answer, found.operation, {})
+    return response_of(answer, found.operation, {}, {"Cache-Control": "private, max-age=3600"})
 
 
 @router.get(
@@ -114,14 +149,14 @@ async def result(id: JobId, request: Request, state: StateOf) -> Response:
 )
 async def events(
     id: JobId,
-    request: Request,
+    caller: AnyCaller,
     state: StateOf,
     last_event_id: Annotated[str | None, Header(description="Resume after this event.")] = None,
 ) -> StreamingResponse:
     """Stream what happens to the job, from its beginning or after `Last-Event-ID`, until it ends."""
     if last_event_id and not _EVENT_ID.fullmatch(last_event_id):
         raise MalformedRequest("Last-Event-ID must be the id of an event")
-    owner = owner_of(request)
+    owner = caller.owner
     await state.jobs.get(id, owner)  # refuse before the stream begins
     stream = state.jobs.events(id, owner, int(last_event_id or 0))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # proxies must not collect events

@@ -84,6 +84,8 @@ class Observe:
             "seconds": round(seconds, 4),
             "client": (scope.get("client") or ("", 0))[0],
         }
+        if (key := scope["state"].get("key")) is not None:
+            fields["key"] = key
         _access.log(level, "request", extra=fields)
 
 

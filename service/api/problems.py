@@ -64,6 +64,14 @@ TABLE: Mapping[type[Exception], Kind] = {
     service_errors.AnimatedImage: Kind(422, "animated-image", "The image has several frames"),
     service_errors.ImageError: Kind(422, "unusable-image", "The image cannot be used"),
     service_errors.Busy: Kind(429, "busy", "Too much work is waiting", retry=True),
+    service_errors.RateLimited: Kind(429, "rate-limited", "The API key has been used too often", retry=True),
+    service_errors.AccessError: Kind(403, "not-allowed", "The API key does not allow this"),
+    service_errors.NotAuthenticated: Kind(401, "not-authenticated", "A valid API key is needed"),
+    service_errors.NotAllowed: Kind(403, "not-allowed", "The API key does not allow this"),
+    service_errors.LinkInvalid: Kind(403, "link-invalid", "The link was not made by this service"),
+    service_errors.LinkExpired: Kind(410, "link-expired", "The link is over"),
+    service_errors.LinksOff: Kind(403, "links-off", "The service gives no links"),
+    service_errors.KeysUnavailable: Kind(503, "keys-unavailable", "API keys cannot be checked", retry=True),
     service_errors.Draining: Kind(503, "draining", "The service is shutting down", retry=True),
     service_errors.NotReady: Kind(503, "not-ready", "The service is not ready yet", retry=True),
     service_errors.WorkerFailed: Kind(503, "worker-failed", "The worker failed on this request", retry=True),
@@ -134,6 +142,8 @@ def problem_of(error: Exception) -> Response:
     if kind.retry:
         seconds = error.retry_after if isinstance(error, service_errors.Busy) else RETRY_SECONDS
         headers["Retry-After"] = str(max(1, math.ceil(seconds)))
+    if isinstance(error, service_errors.NotAuthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="cdc"'
     if isinstance(error, service_errors.BodyTooLarge | refusals.SlowBody):
         headers["Connection"] = "close"  # the rest of the body is not read
     return problem(kind, str(error) or kind.title, headers)

@@ -10,7 +10,9 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from model.container import SectionType
+from service.access.gate import Caller
 from service.api import documentation as docs
+from service.api.access import AnyCaller, Decoder, Encoder
 from service.api.body import deadline, pick_format, read_body, while_connected
 from service.api.jobs import preferences, response_of, submit
 from service.api.middleware import route_of
@@ -47,13 +49,13 @@ router = APIRouter(tags=["codec"])
         **docs.problem_answers(*docs.ENCODE),
     },
 )
-async def encode(request: Request, state: StateOf, query: Annotated[EncodeQuery, Query()]) -> Response:
+async def encode(request: Request, state: StateOf, caller: Encoder, query: Annotated[EncodeQuery, Query()]) -> Response:
     """Encode a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM image into a `.cdc` file.
 
     Orientation is applied, colours are converted to sRGB, 16-bit channels are brought to 8.
     """
     media_types = ("image/*", BYTES_TYPE)
-    return await _answer(request, state, media_types, "encode", query.model_dump())
+    return await _answer(request, state, caller, media_types, "encode", query.model_dump())
 
 
 @router.post(
@@ -67,14 +69,14 @@ async def encode(request: Request, state: StateOf, query: Annotated[EncodeQuery,
         **docs.problem_answers(*docs.DECODE),
     },
 )
-async def decode(request: Request, state: StateOf, query: Annotated[DecodeQuery, Query()]) -> Response:
+async def decode(request: Request, state: StateOf, caller: Decoder, query: Annotated[DecodeQuery, Query()]) -> Response:
     """Decode a `.cdc` file into a PNG (lossless), WebP or JPEG image.
 
     The same file, steps, gamma, seed and model give the same picture; the default seed comes from the file.
     """
     options = query.model_dump(exclude={"preview"})
     options["format"] = pick_format(query.format, request.headers.get("accept"))
-    return await _answer(request, state, (CDC_TYPE, BYTES_TYPE), "decode", options, previews=query.preview)
+    return await _answer(request, state, caller, (CDC_TYPE, BYTES_TYPE), "decode", options, previews=query.preview)
 
 
 @router.post(
@@ -83,13 +85,13 @@ async def decode(request: Request, state: StateOf, query: Annotated[DecodeQuery,
     openapi_extra=docs.upload(CDC_TYPE, BYTES_TYPE),
     responses=docs.problem_answers(*docs.INSPECT),
 )
-async def inspect(request: Request, state: StateOf) -> InspectAnswer:
+async def inspect(request: Request, state: StateOf, _: AnyCaller) -> InspectAnswer:
     """Return what a `.cdc` file says of itself and what a decode would cost; it is verified but not decoded."""
     return _describe(await _serve(request, state, (CDC_TYPE, BYTES_TYPE), state.service.inspect))
 
 
-@router.get("/models", summary="List the installed models", responses=docs.problem_answers(NotReady))
-async def models(state: StateOf) -> ModelsAnswer:
+@router.get("/models", summary="List the installed models", responses=docs.problem_answers(*docs.ACCESS, NotReady))
+async def models(state: StateOf, _: AnyCaller) -> ModelsAnswer:
     """Return the installed models; the default one encodes when none is asked for."""
     return ModelsAnswer(models=[ModelAnswer.model_validate(info) for info in state.service.models()])
 
@@ -112,6 +114,7 @@ async def _serve(
 async def _answer(
     request: Request,
     state: State,
+    caller: Caller,
     accepted: tuple[str, ...],
     operation: Operation,
     options: Mapping[str, Any],
@@ -124,7 +127,7 @@ async def _answer(
     async def work(body: bytes) -> Response:
         todo = Work(operation, body, options, previews)
         if prefer.respond_async or _over_sync(state, todo):
-            return await submit(request, state, todo, prefer)
+            return await submit(request, state, todo, prefer, caller)
         left = request.state.deadline - asyncio.get_running_loop().time()
         answer = await state.executor.run(todo, seconds_left=left)
         state.metrics.observe_stages(route_of(request.scope), answer.seconds)

@@ -213,6 +213,19 @@ class JobAnswer(BaseModel):
     result: JobResultAnswer | None = Field(description="Once it succeeded.")
 
 
+class LinkQuery(_Query):
+    """Query of POST /jobs/{id}/links."""
+
+    ttl_s: int = Field(default=3600, ge=1, le=7 * 86400, description="Seconds the link is good for.", examples=[3600])
+
+
+class LinkAnswer(BaseModel):
+    """A link to the result of a job that needs no key."""
+
+    href: str = Field(examples=["/links/WyJqb2IiXQ.c2lnbmF0dXJl"])
+    expires_at: datetime
+
+
 class VersionAnswer(BaseModel):
     """Versions of the service and of the file format it writes."""
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from service.access.gate import Gate
+from service.access.links import Links
 from service.codec.limits import Budget
 from service.codec.service import CodecService
 from service.executor import RequestExecutor
@@ -23,6 +25,8 @@ class State:
     Attributes:
         executor: does the work of requests.
         jobs: keeps the work that outlives its request.
+        gate: admits callers.
+        links: makes and opens links to results.
         uploads: how many bodies are held in memory.
         abandoned: cancelled work that has not ended yet.
     """
@@ -32,6 +36,8 @@ class State:
     executor: RequestExecutor
     jobs: JobBackend
     metrics: Metrics
+    gate: Gate
+    links: Links
     uploads: Budget
     abandoned: set[asyncio.Task[Any]] = field(default_factory=set)
 

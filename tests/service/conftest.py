@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from io import BytesIO
 from typing import Any
@@ -16,6 +16,7 @@ from PIL import Image
 from service.api.app import create_app
 from service.settings import Settings
 from tests.service.fake_engine import FakeEngine
+from tests.service.jobs.redis_server import RedisServer, given_url, installed
 
 MakeClient = Callable[..., Awaitable[httpx.AsyncClient]]
 
@@ -63,3 +64,22 @@ def photograph(width: int = 32, height: int = 24) -> Image.Image:
     y, x = np.mgrid[0:height, 0:width]
     planes = [x * 255 / max(1, width - 1), y * 255 / max(1, height - 1), 255 - (x + y) * 255 / (width + height)]
     return Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    if not installed():
+        pytest.skip("there is no redis-server here")
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """A Redis to use: one of our own, else the one that REDIS_URL names."""
+    if not installed() and (url := given_url()):
+        return url
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return server.url

@@ -51,6 +51,8 @@ def test_all_routes_are_documented() -> None:
         ("/jobs/{id}", "delete"),
         ("/jobs/{id}/result", "get"),
         ("/jobs/{id}/events", "get"),
+        ("/jobs/{id}/links", "post"),
+        ("/links/{token}", "get"),
         ("/livez", "get"),
         ("/readyz", "get"),
         ("/version", "get"),

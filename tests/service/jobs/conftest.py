@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -21,7 +21,6 @@ from service.jobs.queue import Consumer
 from service.jobs.records import Answer, Step, Work
 from service.jobs.redis import RedisBackend
 from service.jobs.store import JobStore
-from tests.service.jobs.redis_server import RedisServer, given_url, installed
 
 MakeBackend = Callable[..., Awaitable[JobBackend]]
 
@@ -95,25 +94,6 @@ async def executor() -> FakeExecutor:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    if not installed():
-        pytest.skip("there is no redis-server here")
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def redis_url(request: pytest.FixtureRequest) -> str:
-    """A Redis to use: one of our own, else the one that REDIS_URL names."""
-    if not installed() and (url := given_url()):
-        return url
-    server: RedisServer = request.getfixturevalue("redis_server")
-    return server.url
 
 
 @asynccontextmanager

@@ -92,7 +92,7 @@ async def test_a_sweep_removes_the_files(tmp_path: Path) -> None:
     await blobs.put("body/z", b"stays", 60)
     await asyncio.sleep(1.1)
     await blobs.sweep()
-    files = [p.parent.name for p in tmp_path.rglob("*") if p.is_file()]  # noqa: ASYNC240 - a test
+    files = [p.parent.name for p in tmp_path.rglob("*") if p.is_file()]
     assert files == ["z"]
 
 
