@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from prometheus_client import start_http_server
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import health, jobs, problems, routes
+from service.api import health, jobs, playground, problems, routes
 from service.api.middleware import Guard, Observe
 from service.api.schemas import ParameterFault, Problem
 from service.api.state import State
@@ -82,7 +82,9 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     app.include_router(routes.router)
     app.include_router(jobs.router)
     app.include_router(health.router)
-    if settings.docs:
+    if settings.playground:
+        app.include_router(playground.make_router())
+    elif settings.docs:
         app.include_router(health.index_router)
     if settings.metrics_port is None:
         app.include_router(health.metrics_router)
