@@ -41,13 +41,19 @@ export function resize(canvas, width, height) {
 /** Peak signal-to-noise ratio over red, green and blue of two canvases of equal size, in dB; Infinity if they are equal. */
 export async function psnr(one, other) {
   const { width, height } = one;
-  const [a, b] = [one, other].map((canvas) => canvas.getContext("2d", { alpha: false }));
-  const rows = Math.max(1, Math.floor(STRIPE_PIXELS / width));
+  const rows = Math.min(height, Math.max(1, Math.floor(STRIPE_PIXELS / width)));
+  // Read from a copy in main memory: the pictures themselves may stay with the graphics card.
+  const copy = Object.assign(document.createElement("canvas"), { width, height: rows });
+  const context = copy.getContext("2d", { alpha: false, willReadFrequently: true });
+  const read = (canvas, top, count) => {
+    context.drawImage(canvas, 0, top, width, count, 0, 0, width, count);
+    return context.getImageData(0, 0, width, count).data;
+  };
   let sum = 0;
   for (let top = 0; top < height; top += rows) {
     const count = Math.min(rows, height - top);
-    const p = a.getImageData(0, top, width, count).data;
-    const q = b.getImageData(0, top, width, count).data;
+    const p = read(one, top, count);
+    const q = read(other, top, count);
     for (let i = 0; i < p.length; i += 4) {
       sum += (p[i] - q[i]) ** 2 + (p[i + 1] - q[i + 1]) ** 2 + (p[i + 2] - q[i + 2]) ** 2;
     }

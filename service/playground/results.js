@@ -46,8 +46,10 @@ export class Results {
   /**
    * @param {{name: string, bytes: number, psnr: number | null, note?: string}[]} rows
    * @param {number} pixels of the picture
+   * @param {boolean} detailed show the magnified parts as well
    */
-  showFigures(rows, pixels) {
+  showFigures(rows, pixels, detailed) {
+    this.#part("#details").hidden = !detailed;
     const body = this.#part("#figures tbody");
     body.replaceChildren(
       ...rows.map((row) => {
@@ -91,12 +93,20 @@ export class Results {
     this.#pairs("#facts", pairs);
   }
 
-  /** Offer files to keep. */
-  offer(selector, blob, name) {
+  /** Offer the files to keep. @param {Blob | null} file null where the .cdc file came from here */
+  offer(name, file, png) {
+    const stem = (name || "picture").replace(/\.[^.]*$/, "");
+    this.#offer("#download-cdc", file, `${stem}.cdc`, ".cdc");
+    this.#offer("#download-png", png, `${stem}.png`, "PNG");
+  }
+
+  #offer(selector, blob, name, kind) {
     const link = this.#part(selector);
+    link.hidden = blob === null;
+    if (blob === null) return;
     link.href = URL.createObjectURL(blob);
     link.download = name;
-    link.textContent = `Download ${name.split(".").pop() === "png" ? "PNG" : ".cdc"}, ${size(blob.size)}`;
+    link.textContent = `Download ${kind}, ${size(blob.size)}`;
     this.#links.push(link.href);
   }
 
