@@ -37,7 +37,6 @@ async function choose(file) {
   if (visible) {
     const { width, height } = comparison.canvases.original;
     comparison.showOriginal(file.size);
-    comparison.setBytes({});
     say(`${name} is ready, ${width} by ${height} pixels.`);
   } else {
     comparison.hide();
@@ -73,7 +72,6 @@ async function start() {
   service.key = settings.key;
   results.clear();
   if (picture.visible) comparison.showOriginal(picture.file.size);
-  comparison.setBytes({});
   running = new Run(picture, { service, comparison, results });
   running.ended = work(running, queries);
   await running.ended;

@@ -37,6 +37,7 @@ export class Comparison {
     $("compare").hidden = false;
     this.viewer.reset(width, height);
     this.#pair("original", "original");
+    this.#allowJpeg();
     $("chip-left").textContent = `Original, ${width} × ${height}, ${size(bytes)}`;
   }
 
@@ -61,7 +62,7 @@ export class Comparison {
   /** Sizes of files in bytes, by name; those of which there is one can be chosen. */
   setBytes(bytes) {
     this.#bytes = { ...this.#bytes, ...bytes };
-    for (const id of ["left", "right"]) $(id).querySelector("[value=jpeg]").disabled = !("jpeg" in this.#bytes);
+    this.#allowJpeg();
     this.#label();
   }
 
@@ -77,11 +78,16 @@ export class Comparison {
     this.#label();
   }
 
+  #allowJpeg() {
+    for (const id of ["left", "right"]) $(id).querySelector("[value=jpeg]").disabled = !("jpeg" in this.#bytes);
+  }
+
   #label() {
     for (const id of ["left", "right"]) {
       const name = $(id).value;
       if (name in this.#bytes) $(`chip-${id}`).textContent = `${NAMES[name]}, ${size(this.#bytes[name])}`;
     }
+    for (const [name, bytes] of Object.entries(this.#bytes)) $(`caption-${name}`).textContent = `${NAMES[name]}, ${size(bytes)}`;
   }
 
   #pair(left, right) {

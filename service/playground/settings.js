@@ -79,9 +79,9 @@ export class Settings {
     for (const block of this.form.querySelectorAll("[data-target]")) block.hidden = block.dataset.target !== target;
     const auto = this.#field("auto").checked;
     this.#field("steps").disabled = auto;
-    this.#field("quality-value").value = this.#field("quality").value;
-    this.#field("steps-value").value = auto ? "auto" : this.#field("steps").value;
-    this.#field("gamma-value").value = Number(this.#field("gamma").value).toFixed(2).replace(/0$/, "");
+    this.#field("quality-value").textContent = this.#field("quality").value;
+    this.#field("steps-value").textContent = auto ? "auto" : this.#field("steps").value;
+    this.#field("gamma-value").textContent = Number(this.#field("gamma").value).toFixed(2).replace(/0$/, "");
     for (const field of this.form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
   }
 }

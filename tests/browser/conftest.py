@@ -14,11 +14,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
 from tests.bars.server import running_server
 
 PICTURES = Path(__file__).parents[2] / "out" / "browser"
+TIMEOUT_MS = 30_000
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = (
     "--no-sandbox",
@@ -51,6 +52,7 @@ def launch(playwright: Playwright) -> Browser:
 # Not for the session: while Playwright runs, no other test could start an event loop.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
         browser = launch(playwright)
         yield browser
@@ -94,7 +96,7 @@ def open_page(browser: Browser, server: httpx.Client) -> Iterator[OpenPage]:
     def make(**options: Any) -> tuple[Page, Watch]:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 860}, **options})
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(TIMEOUT_MS)
         watch = Watch(urlsplit(str(server.base_url)).netloc)
         page.on("console", watch.on_console)
         page.on("pageerror", lambda error: watch.faults.append(f"exception: {error}"))
@@ -123,7 +125,7 @@ def picture(photograph: Any) -> bytes:
 
 @pytest.fixture(scope="session")
 def large_picture(photograph: Any) -> bytes:
-    """A JPEG of 1024x1200 pixels, of which every step takes a noticeable time."""
+    """A JPEG of 512x600 pixels, of which every step takes a noticeable time."""
     out = BytesIO()
-    Image.fromarray(photograph).resize((1024, 1200)).save(out, "JPEG", quality=90)
+    Image.fromarray(photograph).save(out, "JPEG", quality=90)
     return out.getvalue()

@@ -117,7 +117,7 @@ def test_the_jpeg_has_at_most_as_many_bytes(open_page: OpenPage, picture: bytes)
 def test_a_file_smaller_than_any_jpeg_is_said_in_words(open_page: OpenPage, picture: bytes) -> None:
     page, _ = open_page()
     upload(page, picture)
-    page.check("text=Bytes")
+    page.get_by_text("Bytes", exact=True).first.click()
     page.fill("#max_bytes", "400")
     compress(page, steps=1)
     assert int(cells(page, 2)[1]) <= 400 < int(cells(page, 3)[1].replace(",", ""))
@@ -133,10 +133,10 @@ def test_previews_are_seen_before_the_result(open_page: OpenPage, large_picture:
     expect(page.locator("#results")).to_be_hidden()
     shades = page.evaluate("""() => {
         const canvas = document.getElementById("canvas-cdc");
-        const { data } = canvas.getContext("2d").getImageData(0, 600, canvas.width, 1);
+        const { data } = canvas.getContext("2d").getImageData(0, 300, canvas.width, 1);
         return [canvas.width, canvas.height, new Set(data).size];
     }""")
-    assert shades[:2] == [1024, 1200]
+    assert shades[:2] == [512, 600]
     assert shades[2] > 32
     bar = page.locator("#bar")
     expect(bar).to_have_attribute("aria-valuetext", re.compile(r"step \d of 4"))
@@ -231,7 +231,7 @@ def test_cancel_ends_the_job(open_page: OpenPage, server: httpx.Client, large_pi
 def test_cancel_while_encoding(open_page: OpenPage, picture: bytes) -> None:
     page, _ = open_page()
     held: list[Route] = []
-    page.route("**/encode?*", held.append)
+    page.route("**/encode?*", lambda route: held.append(route))
     upload(page, picture)
     page.click("#go")
     page.click("#cancel")
@@ -266,7 +266,7 @@ def test_a_target_out_of_reach_and_a_wrong_setting(open_page: OpenPage, picture:
     page, watch = open_page()
     watch.expected = ("Failed to load resource",)
     upload(page, picture)
-    page.check("text=Bytes")
+    page.get_by_text("Bytes", exact=True).first.click()
     page.fill("#max_bytes", "40")
     page.click("#go")
     expect(page.get_by_role("alert")).to_contain_text("Allow more bytes, or choose a quality.")
@@ -389,7 +389,7 @@ def test_the_whole_way_by_keyboard(open_page: OpenPage) -> None:
     tab_to(page, "Compress")
     page.keyboard.press("Enter")
     expect(page.locator("#figures tbody tr")).to_have_count(3)
-    expect(page.get_by_role("status")).to_contain_text("decibels")
+    expect(page.locator("#status")).to_contain_text("decibels")
     expect(page.locator("#go")).to_be_focused()
 
 
