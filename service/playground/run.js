@@ -101,7 +101,7 @@ export class Run {
     bitmap.close();
     this.comparison.showDecoded(`CDC, step ${step} of ${steps}`);
     if (performance.getEntriesByName("cdc:preview").length === 0) {
-      requestAnimationFrame(() => requestAnimationFrame(() => mark("preview"))); // the frame with it has been drawn
+      requestAnimationFrame(() => setTimeout(() => mark("preview"))); // a task after a frame's callbacks runs after its paint
     }
   }
 

@@ -81,7 +81,7 @@ export class Settings {
     this.#field("steps").disabled = auto;
     this.#field("quality-value").textContent = this.#field("quality").value;
     this.#field("steps-value").textContent = auto ? "auto" : this.#field("steps").value;
-    this.#field("gamma-value").textContent = Number(this.#field("gamma").value).toFixed(2).replace(/0$/, "");
+    this.#field("gamma-value").textContent = String(Number(this.#field("gamma").value));
     for (const field of this.form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
   }
 }

@@ -4,7 +4,7 @@
 
 A real server, a real Chromium and the page at /, all on this machine. The picture is FOLDER/data/kodak/kodim05.png, or
 where there is none a landscape that the page draws. Times are the page's own marks: the button, the decode request, and
-the second frame after the first preview was drawn, so that it is on the screen. A step is the median time between two
+the first task after the frame with the first preview has been painted. A step is the median time between two
 progress events of the same run. The bar is two steps from the decode request.
 """
 
