@@ -4,6 +4,7 @@ import { Service } from "./api.js";
 import { Comparison } from "./comparison.js";
 import { clearMessages, say, showError, showNotice } from "./messages.js";
 import { drawFile, isCdc } from "./picture.js";
+import { Problem } from "./problems.js";
 import { Results } from "./results.js";
 import { Run } from "./run.js";
 import { samples } from "./samples.js";
@@ -23,6 +24,7 @@ let running = null;
 
 async function choose(file) {
   await running?.cancel();
+  if (file.size === 0) throw new Problem("The file is empty", { advice: "Choose a file that is not empty." });
   clearMessages();
   results.clear();
   const decodeOnly = await isCdc(file);
@@ -108,11 +110,8 @@ function showWorking(working) {
   if (focused) $(working ? "cancel" : "go").focus({ preventScroll: true });
 }
 
-function take(transfer, event) {
-  const file = transfer?.files?.[0];
-  if (!file) return;
-  event.preventDefault();
-  choose(file);
+function open(file) {
+  choose(file).catch(showError);
 }
 
 function offerSamples(photographs) {
@@ -121,7 +120,7 @@ function offerSamples(photographs) {
     const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });
     canvas.setAttribute("aria-hidden", "true");
     button.append(canvas, sample.label);
-    button.addEventListener("click", () => sample.make().then(choose, showError));
+    button.addEventListener("click", () => sample.make().then(open, showError));
     const item = document.createElement("li");
     item.append(button);
     $("samples").append(item);
@@ -139,13 +138,19 @@ function listen() {
   $("pick").addEventListener("click", () => $("file").click());
   $("file").addEventListener("change", () => {
     const [file] = $("file").files;
-    if (file) choose(file);
+    if (file) open(file);
     $("file").value = "";
   });
-  document.addEventListener("paste", (event) => take(event.clipboardData, event));
+  document.addEventListener("paste", (event) => {
+    const [file] = event.clipboardData?.files ?? [];
+    if (file) open(file);
+  });
   document.addEventListener("drop", (event) => {
+    event.preventDefault(); // or the browser would leave the page for what was dropped
     document.body.classList.remove("dropping");
-    take(event.dataTransfer, event);
+    const [file] = event.dataTransfer?.files ?? [];
+    if (file) open(file);
+    else showNotice("That was no file. Save the picture first, then drop the file here.");
   });
   document.addEventListener("dragover", (event) => {
     event.preventDefault();

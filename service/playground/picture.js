@@ -1,6 +1,9 @@
 // Pixels: reading files, the JPEG of a given size, the distance between two pictures.
 
 const MAGIC = [0x8f, 0x43, 0x44, 0x43, 0x0d, 0x0a, 0x1a, 0x0a]; // of a .cdc file
+// What the canvases of all browsers hold.
+const MAX_SIDE = 16384;
+const MAX_PIXELS = 1 << 26;
 const STRIPE_PIXELS = 1 << 20; // read at a time, so that the page stays alive
 
 /** True for a .cdc file, told by its first bytes or, damaged, by its name. */
@@ -17,10 +20,14 @@ export async function drawFile(file, canvas) {
   } catch {
     return false;
   }
-  resize(canvas, bitmap.width, bitmap.height);
-  draw(canvas, bitmap);
+  const { width, height } = bitmap;
+  const drawable = Math.max(width, height) <= MAX_SIDE && width * height <= MAX_PIXELS;
+  if (drawable) {
+    resize(canvas, width, height);
+    draw(canvas, bitmap);
+  }
   bitmap.close();
-  return true;
+  return drawable;
 }
 
 /** Draw an image over the whole canvas. */

@@ -272,6 +272,19 @@ def test_what_cannot_be_used_is_said_in_words(open_page: OpenPage, name: str, da
     page.screenshot(path=PICTURES / "error.png")
 
 
+def test_what_is_no_file_is_said_in_words(open_page: OpenPage) -> None:
+    page, _ = open_page()
+    upload(page, b"", "empty.png")
+    expect(page.get_by_role("alert")).to_contain_text("The file is empty")
+    page.evaluate("""() => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.setData("text/uri-list", "http://elsewhere.test/photo.png");
+        document.body.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer }));
+    }""")
+    expect(page.get_by_role("alert")).to_contain_text("That was no file")
+    expect(page.locator("#go")).to_be_disabled()
+
+
 def test_a_target_out_of_reach_and_a_wrong_setting(open_page: OpenPage, picture: bytes) -> None:
     page, watch = open_page()
     watch.expected = ("Failed to load resource",)
