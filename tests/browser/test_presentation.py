@@ -68,6 +68,14 @@ def test_axe_finds_nothing_serious(open_page: OpenPage, picture: bytes, scheme: 
     assert serious(page) == []
 
 
+def test_axe_would_find_something(open_page: OpenPage) -> None:
+    pytest.importorskip("axe_playwright_python", reason="axe-core is not installed (axe-playwright-python)")
+    page, _ = open_page()
+    page.locator("label[for=seed]").evaluate("e => e.remove()")
+    page.locator("#seed").evaluate("e => e.removeAttribute('placeholder')")
+    assert [finding["rule"] for finding in serious(page)] == ["label"]
+
+
 def serious(page: Page) -> list[dict[str, Any]]:
     """Findings of axe-core that are serious or critical: rule and places."""
     from axe_playwright_python.sync_playwright import Axe
