@@ -100,5 +100,9 @@ function jpeg(canvas, quality) {
 
 /** The bytes of base64 text as a Blob. */
 export function blobOf(base64, type) {
-  return new Blob([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))], { type });
+  if (Uint8Array.fromBase64) return new Blob([Uint8Array.fromBase64(base64)], { type });
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return new Blob([bytes], { type });
 }
