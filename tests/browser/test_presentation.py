@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.actions import compress, upload
 from tests.browser.conftest import PICTURES, OpenPage
-from tests.browser.test_playground import WIDTH, compress, upload
 
 pytestmark = pytest.mark.browser
 
+WIDTH = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 GROUND = "getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
 
 
