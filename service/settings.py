@@ -27,6 +27,9 @@ class Settings(BaseSettings):
         default="info", description="Least level that is logged."
     )
     docs: bool = Field(default=True, description="Serve the interactive documentation at /docs and the schema.")
+    playground: bool = Field(
+        default=True, description="Serve the web page at /; off: / leads to /docs, where there is documentation."
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Origins, comma-separated, whose pages may call the service; `*` for any."
     )

@@ -44,6 +44,8 @@ def test_the_wheel_holds_all_that_is_needed_and_nothing_else(wheel: zipfile.ZipF
     weights = "model/weights/cdc-lite.safetensors"
     assert names >= {weights, "model/container/FORMAT.md", "model/py.typed", "service/py.typed"}
     assert wheel.read(weights) == (ROOT / weights).read_bytes()
+    page = {str(p.relative_to(ROOT)) for p in (ROOT / "service" / "playground").iterdir() if p.is_file()}
+    assert page <= names
     sources = {str(p.relative_to(ROOT)) for top in ("model", "service") for p in (ROOT / top).rglob("*.py")}
     assert {n for n in names if n.endswith(".py")} == sources
     assert {n.split("/")[0] for n in names} == {"model", "service", f"cdc_codec-{__version__}.dist-info"}

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from model.errors import InvalidParameter
 
 MAX_SEED = (1 << 63) - 1
+BLOCK_PIXELS = 1 << 14  # transformed at a time: few calls, all in the cache
 
 
 def normal_noise(seed: int, top: int, left: int, height: int, width: int) -> npt.NDArray[np.float32]:
@@ -30,18 +31,24 @@ def normal_noise(seed: int, top: int, left: int, height: int, width: int) -> npt
         raise ValueError("noise positions start at 0")
     out = np.empty((3, height, width), dtype=np.float32)
     first = left - left % 2  # a counter block holds four words: two pixels
-    for row in range(height):
-        generator = np.random.Philox(key=seed, counter=[first // 2, top + row, 0, 0])
-        raw = np.asarray(generator.random_raw(2 * (left + width - first)), dtype=np.uint64)
-        words = raw[2 * (left - first) :].reshape(width, 2)
-        out[:, row] = _box_muller(words)[:3]
+    rows = max(1, BLOCK_PIXELS // max(1, width))
+    words = np.empty((min(rows, height), width, 2), dtype=np.uint64)
+    for start in range(0, height, rows):
+        block = words[: min(rows, height - start)]
+        for i in range(len(block)):
+            generator = np.random.Philox(key=seed, counter=[first // 2, top + start + i, 0, 0])
+            raw = np.asarray(generator.random_raw(2 * (left + width - first)), dtype=np.uint64)
+            block[i] = raw[2 * (left - first) :].reshape(width, 2)
+        _box_muller(block, out[:, start : start + len(block)])
     return out
 
 
-def _box_muller(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
-    """uint64 [n, 2] -> four independent standard normals for each row, float64 [4, n]."""
+def _box_muller(words: npt.NDArray[np.uint64], out: npt.NDArray[np.float32]) -> None:
+    """uint64 [h, w, 2] -> three of its four independent standard normals a pixel, into float32 [3, h, w]."""
     radius_bits = (words >> np.uint64(32)).astype(np.float64)
     angle_bits = (words & np.uint64(0xFFFFFFFF)).astype(np.float64)
     radius = np.sqrt(-2.0 * np.log((radius_bits + 1) * 2.0**-32))  # (0, 1]: the logarithm stays finite
     angle = angle_bits * (2.0 * np.pi * 2.0**-32)
-    return np.concatenate([(radius * np.cos(angle)).T, (radius * np.sin(angle)).T])
+    cosines = radius * np.cos(angle)
+    out[0], out[1] = cosines[..., 0], cosines[..., 1]
+    out[2] = radius[..., 0] * np.sin(angle[..., 0])

@@ -11,6 +11,7 @@ import typer
 
 from service.access.keys import SCOPES, KeyStore, new_key
 from service.access.stores import store_of
+from service.jobs.connection import connect
 
 T = TypeVar("T")
 keys = typer.Typer(help="API keys. A service asks for them when CDC_KEYS says where they are.", no_args_is_help=True)
@@ -62,6 +63,9 @@ def revoke(
 
 def _run(place: str, redis_url: str | None, act: Callable[[KeyStore], Awaitable[T]]) -> T:
     async def main() -> T:
-        return await act(store_of(place, redis_url))
+        if redis_url is None:
+            return await act(store_of(place, None))
+        async with connect(redis_url) as redis:
+            return await act(store_of(place, redis))
 
     return asyncio.run(main())

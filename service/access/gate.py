@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
@@ -83,19 +84,23 @@ class RedisSlots:
 class Gate:
     """Admits callers. Without a store of keys everybody is admitted, and a token only keeps its own jobs apart."""
 
-    def __init__(self, keys: KeyStore | None = None, redis: Redis | None = None, redis_url: str | None = None) -> None:
-        """Limits are counted in this process, or in Redis where it is given."""
+    def __init__(self, keys: KeyStore | None = None, redis: Redis | None = None) -> None:
+        """Limits are counted in this process, or in Redis where it is given; `close` closes that."""
         self._keys = keys
+        self._redis = redis
         self._slots: Slots | RedisSlots = Slots() if redis is None else RedisSlots(redis)
         storage: Storage = MemoryStorage()
-        if redis_url is not None:
-            storage = RedisStorage(f"async+{redis_url}", implementation="redispy", wrap_exceptions=True)
+        if redis is not None:
+            pool: Any = redis.connection_pool  # the address is not looked at where there is a pool
+            storage = RedisStorage(
+                "async+redis://", wrap_exceptions=True, implementation="redispy", connection_pool=pool
+            )
         self._rates = SlidingWindowCounterRateLimiter(storage)
 
-    @property
-    def closed(self) -> bool:
-        """Whether a key is needed."""
-        return self._keys is not None
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._redis is not None:
+            await self._redis.aclose(close_connection_pool=True)
 
     @asynccontextmanager
     async def admit(self, token: str | None, scope: Scope | None) -> AsyncIterator[Caller]:

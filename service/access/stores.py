@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,23 +17,22 @@ from redis.exceptions import RedisError
 
 from service.access.keys import ApiKey, KeyStore
 from service.errors import KeysUnavailable
-from service.jobs.connection import connect
 
 HASH = "cdc:keys"
 FRESH_S = 2.0  # how long a revoked key may still count, where asking costs a round trip
 
 
-def store_of(place: str, redis_url: str | None) -> KeyStore:
+def store_of(place: str, redis: Redis | None) -> KeyStore:
     """Return the store a setting names: "redis", or the path of a file.
 
     Raises:
-        KeysUnavailable: "redis" without an address.
+        KeysUnavailable: "redis" without one.
     """
     if place != "redis":
         return FileKeys(Path(place).expanduser())
-    if redis_url is None:
+    if redis is None:
         raise KeysUnavailable("keys in Redis need CDC_REDIS_URL")
-    return RedisKeys(connect(redis_url))
+    return RedisKeys(redis)
 
 
 class FileKeys:
@@ -132,7 +131,7 @@ class RedisKeys:
 
 
 @asynccontextmanager
-async def _reachable():  # type: ignore[no-untyped-def]
+async def _reachable() -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(5):
             yield

@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from service.access.gate import Gate
 from service.access.links import Links
 from service.access.stores import store_of
-from service.api import health, jobs, problems, routes
+from service.api import health, jobs, playground, problems, routes
 from service.api.middleware import Guard, Observe
 from service.api.schemas import ParameterFault, Problem
 from service.api.state import State
@@ -86,7 +86,9 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     app.include_router(routes.router)
     app.include_router(jobs.router)
     app.include_router(health.router)
-    if settings.docs:
+    if settings.playground:
+        app.include_router(playground.make_router())
+    elif settings.docs:
         app.include_router(health.index_router)
     if settings.metrics_port is None:
         app.include_router(health.metrics_router)
@@ -131,8 +133,8 @@ def _gate(settings: Settings) -> Gate:
         return Gate(store_of(settings.keys, None))
     from service.jobs.connection import connect
 
-    url = settings.redis_url.get_secret_value()
-    return Gate(store_of(settings.keys, url), connect(url), url)
+    redis = connect(settings.redis_url.get_secret_value())
+    return Gate(store_of(settings.keys, redis), redis)
 
 
 def _service(settings: Settings, metrics: Metrics, engine: Engine) -> CodecService:
@@ -180,6 +182,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         await state.jobs.stop(settings.grace_s)
         await state.service.engine.stop(settings.grace_s)
+        await state.gate.close()
         if state.abandoned:
             await asyncio.wait(set(state.abandoned), timeout=settings.grace_s)
         if server is not None:

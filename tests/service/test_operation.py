@@ -47,12 +47,12 @@ async def test_version(client: httpx.AsyncClient) -> None:
     assert (await client.get("/version")).json() == {"version": "0.1.0", "format_version": 1}
 
 
-async def test_the_root_leads_to_the_documentation(make_client: MakeClient) -> None:
-    client = await make_client()
+async def test_without_the_page_the_root_leads_to_the_documentation(make_client: MakeClient) -> None:
+    client = await make_client(playground=False)
     answer = await client.get("/")
     assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
     assert (await client.get("/docs")).status_code == 200
-    bare = await make_client(docs=False)
+    bare = await make_client(docs=False, playground=False)
     for path in ("/docs", "/openapi.json", "/"):
         check(await bare.get(path), 404, "not-found")
 

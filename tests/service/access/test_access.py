@@ -198,7 +198,7 @@ async def test_limits_over_processes_that_share_a_redis(redis_url: str, tmp_path
         store = FileKeys(tmp_path / "keys")
         key, token = new_key("ann", ("encode",), "4/m", 2)
         await store.add(key)
-        gates = [Gate(store, redis, redis_url) for _ in range(2)]
+        gates = [Gate(store, redis) for _ in range(2)]
         async with gates[0].admit(token, "encode"), gates[1].admit(token, "encode"):
             with pytest.raises(RateLimited, match="at the same time"):
                 async with gates[0].admit(token, "encode"):
@@ -210,10 +210,11 @@ async def test_limits_over_processes_that_share_a_redis(redis_url: str, tmp_path
                 pass
         assert await RedisSlots(redis).take(key.id, 1) is not None
         assert 0 < await redis.ttl(f"cdc:slots:{key.id}") <= 3700
-    lost = Gate(store, connect("redis://127.0.0.1:9/0"), "redis://127.0.0.1:9/0")
+    lost = Gate(store, connect("redis://127.0.0.1:9/0"))
     with pytest.raises(KeysUnavailable):
         async with lost.admit(token, "encode"):
             pass
+    await lost.close()
 
 
 ACTIONS = st.lists(

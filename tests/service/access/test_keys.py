@@ -109,8 +109,9 @@ async def test_keys_in_redis(redis_url: str) -> None:
             cached._known[str(number)] = (0.0, None)
         await cached.get("0" * 12)
         assert len(cached._known) < 100
-    with pytest.raises(KeysUnavailable):
-        await RedisKeys(connect("redis://127.0.0.1:9/0")).get(key.id)
+    async with connect("redis://127.0.0.1:9/0") as lost:
+        with pytest.raises(KeysUnavailable):
+            await RedisKeys(lost).get(key.id)
     with pytest.raises(KeysUnavailable):
         store_of("redis", None)
 

@@ -1,0 +1,87 @@
+// The form: what is asked for, as queries of the service.
+
+import { Problem } from "./problems.js";
+
+const MAX_SEED = 2n ** 63n - 1n;
+const TARGETS = {
+  quality: { whole: true, least: 1, most: 100, words: "Quality must be a whole number, 1 to 100" },
+  max_bytes: { whole: true, least: 1, most: Number.MAX_SAFE_INTEGER, words: "Bytes must be a whole number, at least 1" },
+  target_bpp: { whole: false, least: 1e-6, most: 64, words: "Bits per pixel must be a number above 0, at most 64" },
+};
+
+/** Reads and keeps the form in step with itself. */
+export class Settings {
+  /** @param {HTMLFormElement} form */
+  constructor(form) {
+    this.form = form;
+    form.addEventListener("input", () => this.#update());
+    for (const button of form.querySelectorAll("[data-steps]")) {
+      button.addEventListener("click", () => {
+        this.#field("steps").value = button.dataset.steps;
+        this.#field("gamma").value = button.dataset.gamma;
+        this.#field("auto").checked = false;
+        this.#update();
+      });
+    }
+    this.#update();
+  }
+
+  /** Query of POST /encode. Throws a Problem. */
+  encodeQuery() {
+    const name = this.#target();
+    const { whole, least, most, words } = TARGETS[name];
+    const text = this.#field(name).value.trim();
+    const value = Number(text);
+    if (!text || !(value >= least && value <= most) || (whole && !Number.isInteger(value))) throw this.#fault(name, words);
+    return { [name]: text };
+  }
+
+  /** Query of POST /decode; `steps` may be "auto". Throws a Problem. */
+  decodeQuery() {
+    const query = { steps: this.#field("auto").checked ? "auto" : this.#field("steps").value, gamma: this.#field("gamma").value };
+    const seed = this.#field("seed").value.trim();
+    if (seed) {
+      if (!/^\d{1,19}$/.test(seed) || BigInt(seed) > MAX_SEED) {
+        throw this.#fault("seed", "The seed must be a whole number from 0 to 2^63 - 1, or empty");
+      }
+      query.seed = seed;
+    }
+    return query;
+  }
+
+  /** The API key, "" for none. */
+  get key() {
+    return this.#field("key").value.trim();
+  }
+
+  /** What is decoded only needs no target. */
+  set decodeOnly(value) {
+    document.getElementById("encode-fields").disabled = value;
+  }
+
+  #field(name) {
+    return this.form.querySelector(`#${name}`);
+  }
+
+  #target() {
+    return this.form.querySelector("[name=target]:checked").value;
+  }
+
+  #fault(name, words) {
+    const field = this.#field(name);
+    field.setAttribute("aria-invalid", "true");
+    field.focus();
+    return new Problem(words, { advice: "Correct the setting and try again." });
+  }
+
+  #update() {
+    const target = this.#target();
+    for (const block of this.form.querySelectorAll("[data-target]")) block.hidden = block.dataset.target !== target;
+    const auto = this.#field("auto").checked;
+    this.#field("steps").disabled = auto;
+    this.#field("quality-value").textContent = this.#field("quality").value;
+    this.#field("steps-value").textContent = auto ? "auto" : this.#field("steps").value;
+    this.#field("gamma-value").textContent = String(Number(this.#field("gamma").value));
+    for (const field of this.form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+  }
+}
