@@ -97,6 +97,11 @@ class Gate:
             )
         self._rates = SlidingWindowCounterRateLimiter(storage)
 
+    @property
+    def closed(self) -> bool:
+        """Whether a key is needed."""
+        return self._keys is not None
+
     async def close(self) -> None:
         """Close the connections."""
         if self._redis is not None:

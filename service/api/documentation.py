@@ -88,7 +88,7 @@ _BINARY = {"type": "string", "format": "binary"}
 _FORM = {
     "type": "object",
     "required": ["file"],
-    "properties": {"file": {**_BINARY, "description": "The file."}},
+    "properties": {"file": {**_BINARY, "minLength": 1, "description": "The file."}},
 }
 
 _HEADERS: dict[str, tuple[str, str]] = {
@@ -114,7 +114,7 @@ DEADLINE_PARAMETER = {
     "in": "header",
     "required": False,
     "description": "Milliseconds after which the work is cancelled and 504 answered.",
-    "schema": {"type": "integer", "minimum": 1},
+    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
     "example": 30000,
 }
 
@@ -133,7 +133,7 @@ JOB_PARAMETERS = [
         "in": "header",
         "required": False,
         "description": "For a job: the same key with the same request gives the same job. Kept as long as the job.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
         "example": "9f3c1c52-7f0e-4c53-9d0b-7f3f6a1d2b11",
     },
 ]
@@ -205,6 +205,15 @@ ACCEPTED: dict[str, Any] = {
         "Location": {"description": "The job, /jobs/{id}.", "schema": {"type": "string"}},
         "Preference-Applied": {"description": "respond-async (RFC 7240).", "schema": {"type": "string"}},
     },
+    "links": {
+        name: {"operationId": operation, "parameters": {"id": "$response.body#/id"}, "description": text}
+        for name, operation, text in (
+            ("status", "job", "How far the job is."),
+            ("result", "result", "Its result."),
+            ("cancel", "cancel", "Cancels it."),
+            ("link", "link", "A link to its result."),
+        )
+    },
 }
 EVENTS: dict[str, Any] = {
     "description": (
@@ -212,7 +221,19 @@ EVENTS: dict[str, Any] = {
         "media_type and image (base64). Ids count from 1; a comment comes every 15 seconds; the stream ends "
         "with the job."
     ),
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {  # the schema of one event, as tools for event streams take it
+        "text/event-stream": {
+            "schema": {
+                "type": "object",
+                "required": ["id", "event", "data"],
+                "properties": {
+                    "id": {"type": "string", "pattern": "^[0-9]+$"},
+                    "event": {"enum": ["state", "progress", "preview"]},
+                    "data": {"type": "string", "description": "JSON."},
+                },
+            }
+        }
+    },
 }
 IMAGE_TYPES = tuple(MEDIA_TYPES.values())
 RESULT_TYPES = ("image/x-cdc", *IMAGE_TYPES)

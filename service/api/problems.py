@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from model import errors as codec_errors
 from service import errors as service_errors
@@ -159,6 +160,12 @@ def problem_of_validation(errors: Iterable[Mapping[str, Any]]) -> Response:
     return problem(INVALID_PARAMETER, detail, errors=faults)
 
 
+def _methods(request: Request) -> list[str]:
+    """The methods of an address over all its routes, for Allow (RFC 9110, 10.2.1)."""
+    found = [r for r in request.app.routes if isinstance(r, Route) and r.matches(request.scope)[0] != Match.NONE]
+    return sorted({method for route in found for method in route.methods or ()})
+
+
 def install(app: FastAPI) -> None:
     """Make `app` answer every error as a problem."""
 
@@ -171,6 +178,8 @@ def install(app: FastAPI) -> None:
     async def framework(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         headers = error.headers if isinstance(error, HTTPException) else None
+        if status == 405:
+            headers = {"Allow": ", ".join(_methods(request))}
         kind = kind_of_status(status)
         return problem(kind, kind.title, headers)
 
