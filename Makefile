@@ -7,7 +7,7 @@ HOST ?= 127.0.0.1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve demo test test-slow lint type format openapi lock bench clean
+.PHONY: help setup setup-dev serve demo test test-slow lint type format openapi lock bench audit sbom clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,14 @@ bench: setup-dev ## Measure what docs/benchmarks.md reports (CDC_SHARED names th
 	$(BIN)/python -m tests.bars.memory
 	$(BIN)/python -m tests.bars.hostile
 	$(BIN)/python -m tests.bars.kodak
+
+audit: setup-dev ## Look the locked packages up in the databases of known vulnerabilities (needs the network)
+	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements/serve.lock
+	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements/dev.lock
+
+sbom: setup-dev ## Write out/sbom.json, the bill of materials of what serves (CycloneDX)
+	mkdir -p out
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --of JSON -o out/sbom.json requirements/serve.lock
 
 clean: ## Remove the environment and everything that was generated
 	rm -rf $(VENV) out dist .mypy_cache .ruff_cache

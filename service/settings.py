@@ -64,6 +64,9 @@ class Settings(BaseSettings):
         ge=1,
         description="Pixels of all the pictures held at the same time; one picture is always let in.",
     )
+    max_connections: int = Field(
+        default=2048, ge=8, le=1_000_000, description="Open connections; a further one is answered 503 at once."
+    )
     image_threads: int = Field(default=2, ge=1, le=256, description="Threads which read and write image files.")
 
     default_deadline_s: float = Field(

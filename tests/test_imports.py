@@ -210,3 +210,18 @@ def test_torch_stays_out_of_a_fresh_interpreter(module: str) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_client_needs_little(tmp_path: Path) -> None:
+    """Beyond httpx and pydantic, importing the client costs at most 50 ms of CPU and brings no framework along."""
+    code = (
+        "import sys, time, httpx, pydantic; pydantic.BaseModel; start = time.process_time(); import service.client; "
+        "print(time.process_time() - start, sorted({'torch', 'numpy', 'fastapi', 'PIL', 'redis'} & set(sys.modules)))"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+        for _ in range(5)
+    ]
+    seconds, found = zip(*(run.stdout.split(maxsplit=1) for run in runs), strict=True)
+    assert {text.strip() for text in found} == {"[]"}
+    assert min(map(float, seconds)) < 0.05, seconds

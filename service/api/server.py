@@ -31,6 +31,7 @@ def run(values: dict[str, Any]) -> None:
         access_log=False,
         server_header=False,
         timeout_keep_alive=10,
+        limit_concurrency=settings.max_connections,
         timeout_graceful_shutdown=int(settings.grace_s) + 5,
         h11_max_incomplete_event_size=64 * 1024,
     )

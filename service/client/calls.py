@@ -14,15 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
 
 from service.client.config import ClientConfig
 from service.client.errors import ApiError, CdcError, ConnectionFailed, JobCancelled, error_of, error_of_problem
+from service.client.json import read_json
 from service.client.options import DecodeOptions, EncodeOptions
 from service.client.records import Decoded, Encoded, Inspection, JobStatus, Link, Model
 
 T = TypeVar("T")
-R = TypeVar("R", bound=BaseModel)
 CDC_TYPE = "image/x-cdc"
 IMAGE_TYPE = "application/octet-stream"  # the service looks at the bytes
 RETRIED = frozenset({408, 429, 502, 503})  # 504 would only fail again, later
@@ -263,15 +262,13 @@ def is_final(error: ApiError) -> bool:
     return error.status not in RETRIED
 
 
-class _Models(BaseModel):
+@dataclass(frozen=True)
+class _Models:
     models: tuple[Model, ...]
 
 
-def _read(record: type[R], response: Response) -> R:
-    try:
-        return record.model_validate_json(response.body)
-    except ValidationError as error:
-        raise CdcError(f"the answer is no {record.__name__.strip('_')}: is this a CDC service?") from error
+def _read(record: type[T], response: Response) -> T:
+    return read_json(record, response.body)
 
 
 def _file(response: Response) -> dict[str, Any]:

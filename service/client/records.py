@@ -1,4 +1,4 @@
-"""What calls return."""
+"""What calls return. Answers may grow members: those that this version does not know are passed over."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
 
@@ -61,13 +59,8 @@ class Decoded(File):
     seed: int
 
 
-class _Answer(BaseModel):
-    """Answers may grow members: those this version does not know are passed over."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Model(_Answer):
+@dataclass(frozen=True)
+class Model:
     """An installed model."""
 
     name: str
@@ -81,7 +74,8 @@ class Model(_Answer):
     max_pixels: int | None
 
 
-class Section(_Answer):
+@dataclass(frozen=True)
+class Section:
     """A section of a file; `bytes` is the length of its data."""
 
     type: int
@@ -89,7 +83,8 @@ class Section(_Answer):
     bytes: int
 
 
-class Cost(_Answer):
+@dataclass(frozen=True)
+class Cost:
     """What a decode with default parameters costs; None where no installed model fits."""
 
     steps: int | None
@@ -97,7 +92,8 @@ class Cost(_Answer):
     within_limits: bool
 
 
-class Inspection(_Answer):
+@dataclass(frozen=True)
+class Inspection:
     """What a `.cdc` file says of itself."""
 
     width: int
@@ -112,7 +108,8 @@ class Inspection(_Answer):
     decode_cost: Cost
 
 
-class JobResult(_Answer):
+@dataclass(frozen=True)
+class JobResult:
     """Where the result of a job is."""
 
     href: str
@@ -120,7 +117,8 @@ class JobResult(_Answer):
     bytes: int
 
 
-class JobStatus(_Answer):
+@dataclass(frozen=True)
+class JobStatus:
     """A job as it stood. `estimate_seconds` is until its end; `step` of `steps` are done, of a decode."""
 
     id: str
@@ -143,7 +141,8 @@ class JobStatus(_Answer):
         return self.state not in ("queued", "running")
 
 
-class Link(_Answer):
+@dataclass(frozen=True)
+class Link:
     """A link to a result that needs no key until it expires."""
 
     href: str

@@ -6,6 +6,7 @@ import base64
 import json
 
 from service.client.errors import CdcError
+from service.client.json import read_json
 from service.client.records import JobEvent, JobStatus
 
 
@@ -28,8 +29,8 @@ class EventReader:
         if not fields.get("id", "").isdigit() or "data" not in fields:
             return None
         try:
-            event = _event(int(fields["id"]), fields.get("event", "message"), json.loads(fields["data"]))
-        except (ValueError, KeyError) as error:  # also pydantic's and binascii's
+            event = _event(int(fields["id"]), fields.get("event", "message"), fields["data"])
+        except (ValueError, KeyError, TypeError) as error:  # also binascii's
             raise CdcError("an event makes no sense: is this a CDC service?") from error
         self.last_id = int(fields["id"])
         return event
@@ -39,11 +40,12 @@ class EventReader:
         self._fields = {}
 
 
-def _event(id: int, type: str, values: dict[str, object]) -> JobEvent | None:
+def _event(id: int, type: str, data: str) -> JobEvent | None:
     if type == "state":
-        return JobEvent(id, type, status=JobStatus.model_validate(values))
+        return JobEvent(id, type, status=read_json(JobStatus, data))
     if type not in ("progress", "preview"):
         return None
+    values = json.loads(data)
     image = values.get("image")
     return JobEvent(
         id,

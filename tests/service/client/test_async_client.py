@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -142,7 +143,7 @@ async def test_events_survive_broken_connections(served: Served, engine: FakeEng
         with pytest.raises(ConnectionFailed):
             [event async for event in job.events()]
     async with served.async_client() as cdc:
-        job.status = job.status.model_copy(update={"id": "none"})
+        job.status = replace(job.status, id="none")
         job._client = cdc
         with pytest.raises(NotFound):
             [event async for event in job.events()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -215,7 +216,7 @@ def test_events_give_up_in_the_end(served: Served) -> None:
         with pytest.raises(Unavailable):
             list(job.events())
     with served.client() as cdc:
-        job.status = job.status.model_copy(update={"id": "none"})
+        job.status = replace(job.status, id="none")
         job._client = cdc
         with pytest.raises(NotFound):
             list(job.events())

@@ -1,0 +1,29 @@
+"""JSON to records. Validators are built at their first use: an import must not pay for them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from service.client.errors import CdcError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
+
+
+def read_json(record: type[T], data: bytes | str) -> T:
+    """Return the record that `data` holds. Raises CdcError when it does not."""
+    try:
+        result: T = _adapter(record).validate_json(data)  # type: ignore[arg-type]
+    except ValueError as error:  # pydantic's own is one
+        raise CdcError(f"the answer is no {record.__name__.strip('_')}: is this a CDC service?") from error
+    return result
+
+
+@cache
+def _adapter(record: type[Any]) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(record)
