@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import Match
 
 from model import errors as codec_errors
 from service import errors as service_errors
@@ -23,6 +23,7 @@ from service.api import refusals
 from service.logs import request_id
 
 MEDIA_TYPE = "application/problem+json"
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 RETRY_SECONDS = 5  # while the worker loads or another instance takes over
 
 _log = logging.getLogger("service.api")
@@ -162,8 +163,11 @@ def problem_of_validation(errors: Iterable[Mapping[str, Any]]) -> Response:
 
 def _methods(request: Request) -> list[str]:
     """The methods of an address over all its routes, for Allow (RFC 9110, 10.2.1)."""
-    found = [r for r in request.app.routes if isinstance(r, Route) and r.matches(request.scope)[0] != Match.NONE]
-    return sorted({method for route in found for method in route.methods or ()})
+    return [
+        m
+        for m in _METHODS
+        if any(r.matches({**request.scope, "method": m})[0] is Match.FULL for r in request.app.routes)
+    ]
 
 
 def install(app: FastAPI) -> None:

@@ -43,7 +43,7 @@ def all_errors(base: type[Exception]) -> list[type[Exception]]:
 @pytest.mark.parametrize("error", [*all_errors(codec_errors.CodecError), *all_errors(service_errors.ServiceError)])
 def test_every_error_but_the_two_bases_is_in_the_table(error: type[Exception]) -> None:
     bases = {codec_errors.CodecError, service_errors.ServiceError}
-    instance = error("text", 1.0) if error is service_errors.Busy else error("text")
+    instance = error("text", 1.0) if issubclass(error, service_errors.Busy) else error("text")
     assert (problems.kind_of(instance) is problems.INTERNAL) == (error in bases)
 
 
@@ -281,6 +281,7 @@ async def test_addresses_and_methods_that_are_not_there(client: httpx.AsyncClien
     answer = await client.get("/encode")
     check(answer, 405, "method-not-allowed")
     assert answer.headers["allow"] == "POST"
+    assert (await client.put("/jobs/x")).headers["allow"] == "DELETE, GET"
 
 
 @pytest.mark.parametrize("path", ["/encode", "/decode", "/inspect"])
