@@ -7,7 +7,7 @@ HOST ?= 127.0.0.1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve demo test test-slow lint type format openapi lock bench audit sbom clean
+.PHONY: help setup setup-dev serve cluster demo test test-slow lint type format openapi lock bench audit sbom clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ setup-dev: $(VENV)/dev.stamp ## Install what tests and training need as well
 
 serve: setup ## Serve the API on HOST:PORT with the shipped weights
 	$(BIN)/cdc serve --host $(HOST) --port $(PORT)
+
+cluster: setup ## Run two APIs, two workers, a Redis and a proxy on port 8080, without containers (needs redis-server)
+	$(BIN)/python deploy/cluster.py --port 8080
 
 demo: setup ## Round-trip one photograph: bpp, PSNR, and where the pictures are
 	$(BIN)/cdc demo
