@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from model.errors import InvalidParameter
 
 if TYPE_CHECKING:
-    from model.evaluation.cache import Row
+    from model.evaluation.cache import Cache, Row
     from model.evaluation.coders import Coder
     from model.evaluation.datasets import DataSet
 
@@ -44,7 +45,6 @@ ModelsDir = Annotated[Path | None, typer.Option(envvar="CDC_MODELS_DIR", help="F
 DeviceOption = Annotated[str, typer.Option(help="Device of the models: cpu or cuda:N.")]
 OutOption = Annotated[Path, typer.Option(help="Where the results go.", file_okay=False)]
 QUALITIES = (5, 15, 30, 50, 70, 90)
-ROOM = 2  # cores left to the models
 
 
 @evaluate.command("run")
@@ -73,6 +73,12 @@ def run(
     from model.evaluation.datasets import open_data
 
     start = time.perf_counter()
+    missing: list[str] = []
+
+    def note(text: str) -> None:
+        missing.append(text)
+        _say(text)
+
     sets = [open_data(name, data_dir, limit) for name in data or ["kodak"]]
     coders = session.coders_of(
         codec or ["cdc-lite", "jpeg", "webp", "avif"],
@@ -80,14 +86,89 @@ def run(
         modes=session.modes_of(steps or [1], gamma if gamma else [0.0], seed or [None]),
         models_dir=models_dir,
         device=device,
-        say=_say,
+        say=note,
     )
-    metrics = session.metrics_of(metric or [], _say)
+    metrics = session.metrics_of(metric or [], note)
     store = Cache(cache or default_folder())
     out.mkdir(parents=True, exist_ok=True)
     rows = measured(sets, coders, metrics, store, out, workers)
-    session.write_results(rows, sets, coders, metrics, store, out)
+    session.write_results(rows, sets, coders, metrics, store, out, missing)
     _say(f"{len(rows)} results in {out}; {time.perf_counter() - start:.1f} s")
+
+
+@evaluate.command("figure")
+def figure(
+    name: Annotated[str, typer.Argument(help="2, 3, 4, 5, 7, 14 .. 19, or kodak; see docs/evaluation.md.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="PNG to write; figure-NAME.png if unset.")] = None,
+    data: DataOption = None,
+    data_dir: DataDir = None,
+    codec: CodecOption = None,
+    quality: QualityOption = None,
+    steps: StepsOption = None,
+    gamma: GammaOption = None,
+    metric: MetricOption = None,
+    limit: LimitOption = None,
+    bpp: Annotated[float, typer.Option(help="Rate of the details of figures 3 and 19.")] = 0.3,
+    highest_bpp: Annotated[float, typer.Option(help="End of the rate axis.")] = 1.6,
+    cache: CacheOption = None,
+    workers: WorkersOption = 1,
+    models_dir: ModelsDir = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Measure what a figure of the paper needs (from the cache where it is known) and draw it."""
+    from model.evaluation.cache import Cache, default_folder
+    from model.evaluation.drawing import Choice, draw_figure
+    from model.evaluation.figures import figure_of
+
+    chosen = Choice(
+        figure_of(name),
+        data=tuple(data or ()),
+        codecs=tuple(codec or ()),
+        qualities=tuple(quality or ()),
+        steps=tuple(steps or ()),
+        gammas=tuple(gamma or ()),
+        metrics=tuple(metric or ()),
+        data_dir=data_dir,
+        models_dir=models_dir,
+        device=device,
+        limit=limit,
+        bpp=bpp,
+        highest_bpp=highest_bpp,
+        workers=workers,
+    )
+    path = out or Path(f"figure-{name}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_figure(chosen, Cache(cache or default_folder()), path, measured, _say)
+    _say(f"{path}: {path.stat().st_size // 1000} kB")
+
+
+@evaluate.command("table")
+def table(
+    number: Annotated[int, typer.Argument(help="1.", min=1, max=1)],
+    data: DataOption = None,
+    data_dir: DataDir = None,
+    codec: CodecOption = None,
+    quality: QualityOption = None,
+    steps: StepsOption = None,
+    gamma: GammaOption = None,
+    limit: LimitOption = 4,
+    cache: CacheOption = None,
+    models_dir: ModelsDir = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Print Table 1: parameters and seconds an image. Times are those of the first measurement: take a fresh cache."""
+    from model.evaluation import session
+    from model.evaluation.cache import Cache, default_folder
+    from model.evaluation.datasets import open_data
+    from model.evaluation.table import as_markdown, lines_of
+
+    sets = [open_data(name, data_dir, limit) for name in data or ["kodak"]]
+    modes = session.modes_of(steps or [1, 17], gamma if gamma else [0.0], [None])
+    coders = session.coders_of(
+        codec or ["models"], qualities=quality or [50], modes=modes, models_dir=models_dir, device=device, say=_say
+    )
+    rows = measured(sets, coders, ["psnr"], Cache(cache or default_folder()), None, 0)
+    typer.echo(as_markdown(lines_of(session.ordered(rows, sets, coders), coders, models_dir)))
 
 
 @evaluate.command("codecs")
@@ -123,35 +204,37 @@ def data(
 
 
 def measured(
-    sets: Sequence[DataSet], coders: Sequence[Coder], metrics: Sequence[str], cache: object, out: Path, workers: int
+    sets: Sequence[DataSet],
+    coders: Sequence[Coder],
+    metrics: Sequence[str],
+    cache: Cache,
+    out: Path | None,
+    workers: int,
 ) -> list[Row]:
-    """Run the measurement with a progress bar; rows are appended to OUT/results.jsonl as they come."""
-    from model.evaluation.cache import Cache
+    """Run the measurement with a progress bar; rows are written to OUT/results.jsonl as they come.
+
+    Raises:
+        InvalidParameter: there is nothing to measure, or a picture or a codec fails.
+    """
     from model.evaluation.runner import measure
 
-    assert isinstance(cache, Cache)
     rows: list[Row] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with (
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
-        (out / "results.jsonl").open("w") as file,
+        ExitStack() as stack,
     ):
+        file = None if out is None else stack.enter_context((out / "results.jsonl").open("w"))
         for chosen in sets:
             total = len(chosen.items) * sum(len(c.points) for c in coders)
             task = progress.add_task(chosen.label, total=total)
-            found = measure(
-                chosen,
-                coders,
-                metrics,
-                cache,
-                workers=min(workers, os.cpu_count() or 1),
-                progressed=lambda count, task=task: progress.advance(task, count),  # type: ignore[misc]
-            )
-            for row in found:
+            for row in measure(chosen, coders, metrics, cache, workers=min(workers, os.cpu_count() or 1)):
+                progress.advance(task)
                 rows.append(row)
-                file.write(row.to_json() + "\n")
-                file.flush()
+                if file is not None:
+                    file.write(row.to_json() + "\n")
+                    file.flush()
     if not rows:
         raise InvalidParameter("nothing to measure")
     return rows

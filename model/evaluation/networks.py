@@ -66,7 +66,7 @@ class NetworkCoder:
         def write() -> bytes:
             with torch.inference_mode():
                 (y,), (z,) = network.compress(x)["strings"]
-            return HEADER.pack(height, width, len(y), len(z)) + y + z
+            return HEADER.pack(height, width, len(y), len(z)) + bytes(y) + bytes(z)
 
         return timed_encode(write)
 
@@ -82,7 +82,7 @@ class NetworkCoder:
             with torch.inference_mode():
                 shape = (-(-height // STRIDE), -(-width // STRIDE))
                 x = network.decompress([[y], [z]], shape)["x_hat"][0, :, :height, :width]
-                return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+                return np.asarray((x.clamp(0, 1) * 255).round().permute(1, 2, 0).numpy(), dtype=np.uint8)
 
         return timed_decode(read)
 

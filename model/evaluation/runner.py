@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,8 +12,6 @@ from model.evaluation.cache import Cache, Row, key_of
 from model.evaluation.coders import Coder, Parameters
 from model.evaluation.datasets import DataSet, Item, Prepared, prepare, sha256
 from model.evaluation.metric_table import function_of, metric_of, stored_name
-
-Progressed = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,12 @@ def measure(
     cache: Cache,
     *,
     workers: int = 0,
-    progressed: Progressed = lambda count: None,
 ) -> Iterator[Row]:
     """Yield a row for each picture, coder and point, as they are finished; their order is that of work, not of names.
 
     Args:
         metrics: names, all of them computable here.
         workers: processes for the coders that are not heavy; 0 runs everything here, one after the other.
-        progressed: called with the number of rows that have just been finished.
 
     Raises:
         InvalidParameter: a picture cannot be read, a codec's program failed.
@@ -65,7 +61,6 @@ def measure(
                 if task.metrics or task.known is None:
                     tasks.append(task)
                     continue
-                progressed(1)
                 assert task.known is not None
                 yield _shown(task.known, data.name, item.name, metrics)
             if tasks:
@@ -75,7 +70,6 @@ def measure(
         for one in done:
             cache.put_file(one.coded)
             cache.put(one.key, one.row)
-            progressed(1)
             yield _shown(one.row, data.name, item.name, metrics)
 
     here = [job for job in jobs if job[1].heavy or not workers]

@@ -15,6 +15,7 @@ from model.evaluation.curves import Curve, bd_rate, curves_of, overlap, referenc
 from model.evaluation.datasets import DataSet, prepare
 from model.evaluation.metric_table import DEFAULT, choose, metric_of
 from model.evaluation.published import all_published
+from model.evaluation.report import write_report
 from model.evaluation.rivals import Rival, all_rivals
 
 Say = Callable[[str], None]
@@ -153,10 +154,11 @@ def write_results(
     metrics: Sequence[str],
     cache: Cache,
     out: Path,
+    missing: Sequence[str] = (),
 ) -> None:
-    """Write summary.csv, bd_rates.csv and manifest.json."""
-    order = {c.name: i for i, c in enumerate(coders)}
-    curves = sorted(curves_of(rows), key=lambda c: (c.data, order[c.codec]))
+    """Write summary.csv, bd_rates.csv, manifest.json, the plots and report.html."""
+    rows = ordered(rows, sets, coders)
+    curves = curves_of(rows)
     write_summary(curves, out / "summary.csv")
     rates = bd_rates(curves, metrics)
     with (out / "bd_rates.csv").open("w", newline="") as file:
@@ -164,3 +166,11 @@ def write_results(
         writer.writeheader()
         writer.writerows(rates)
     (out / "manifest.json").write_text(json.dumps(manifest_of_rows(rows), indent=1) + "\n")
+    write_report(rows, sets, coders, metrics, curves, rates, cache, out, missing)
+
+
+def ordered(rows: Sequence[Row], sets: Sequence[DataSet], coders: Sequence[Coder]) -> list[Row]:
+    """Rows in the order of data sets, codecs, points and pictures, whatever the order in which they were finished."""
+    places = {(c.name, json.dumps(dict(p))): (i, j) for i, c in enumerate(coders) for j, p in enumerate(c.points)}
+    names = {d.name: i for i, d in enumerate(sets)}
+    return sorted(rows, key=lambda r: (names[r.data], places[r.codec, json.dumps(r.parameters)], r.image))

@@ -84,7 +84,7 @@ def ycbcr(pixels: Pixels) -> npt.NDArray[np.uint8]:
     red, green, blue = np.moveaxis(pixels.astype(np.float64), 2, 0)
     luma = KR * red + (1 - KR - KB) * green + KB * blue
     planes = np.stack([luma, (blue - luma) / (2 - 2 * KB) + 128, (red - luma) / (2 - 2 * KR) + 128])
-    return planes.round().clip(0, 255).astype(np.uint8)
+    return np.asarray(planes.round().clip(0, 255), dtype=np.uint8)
 
 
 def rgb(planes: npt.NDArray[np.uint8]) -> Pixels:
@@ -92,7 +92,7 @@ def rgb(planes: npt.NDArray[np.uint8]) -> Pixels:
     luma, cb, cr = planes.astype(np.float64)
     red, blue = luma + (2 - 2 * KR) * (cr - 128), luma + (2 - 2 * KB) * (cb - 128)
     green = (luma - KR * red - KB * blue) / (1 - KR - KB)
-    return np.stack([red, green, blue], axis=2).round().clip(0, 255).astype(np.uint8)
+    return np.asarray(np.stack([red, green, blue], axis=2).round().clip(0, 255), dtype=np.uint8)
 
 
 def _program(kind: str) -> str | None:
