@@ -72,7 +72,7 @@ def tensor_of(pixels: Pixels) -> Tensor:
     """Uint8 [H, W, 3] -> float32 [1, 3, H, W] in [0, 1]."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
 
 
 def _of_tensors(compute: Callable[[Tensor, Tensor], Any]) -> Function:
