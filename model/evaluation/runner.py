@@ -30,6 +30,7 @@ class Done:
     """A finished task: its row without the name of the data set, and the coded file."""
 
     key: str
+    parameters: Parameters
     row: Row
     coded: bytes
 
@@ -62,7 +63,7 @@ def measure(
                     tasks.append(task)
                     continue
                 assert task.known is not None
-                yield _shown(task.known, data.name, item.name, metrics)
+                yield _shown(task.known, data.name, item.name, parameters, metrics)
             if tasks:
                 jobs.append((item, coder, tasks))
 
@@ -70,7 +71,7 @@ def measure(
         for one in done:
             cache.put_file(one.coded)
             cache.put(one.key, one.row)
-            yield _shown(one.row, data.name, item.name, metrics)
+            yield _shown(one.row, data.name, item.name, one.parameters, metrics)
 
     here = [job for job in jobs if job[1].heavy or not workers]
     away = [job for job in jobs if not (job[1].heavy or not workers)]
@@ -123,7 +124,7 @@ def work(item: Item, coder: Coder, tasks: Sequence[Task]) -> list[Done]:
             decode_seconds=decoded.seconds,
             coded_sha256=sha256(coded),
         )
-        done.append(Done(task.key, row.with_metrics(values), coded))
+        done.append(Done(task.key, task.parameters, row.with_metrics(values), coded))
     return done
 
 
@@ -138,10 +139,16 @@ def _task(item: Item, digest: str, coder: Coder, parameters: Parameters, metrics
     return Task(parameters, key, known, coded, left)
 
 
-def _shown(row: Row, data: str, image: str, metrics: Sequence[str]) -> Row:
-    """A row under the names of this run, with the metrics asked for under their plain names."""
+def _shown(row: Row, data: str, image: str, parameters: Parameters, metrics: Sequence[str]) -> Row:
+    """A row under the names of this run, parameters in the coder's order, metrics under their plain names."""
     chosen = [metric_of(name) for name in metrics]
-    return replace(row, data=data, image=image, metrics={m.name: row.metrics[stored_name(m)] for m in chosen})
+    return replace(
+        row,
+        data=data,
+        image=image,
+        parameters=dict(parameters),
+        metrics={m.name: row.metrics[stored_name(m)] for m in chosen},
+    )
 
 
 @lru_cache(maxsize=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,7 @@ def band(plane: Plane, scale: int, orientation: int, orientations: int) -> Band:
     return np.asarray(np.fft.ifft2(np.fft.ifftshift(part)) * (height * width / plane.size), dtype=np.complex128)
 
 
-def _windows(values: npt.NDArray[np.complex128] | Plane) -> Band:
+def _windows(values: npt.NDArray[Any]) -> Band:
     """Sums over all windows that lie within."""
     side = min(WINDOW, *values.shape)
     sums = np.lib.stride_tricks.sliding_window_view(values, (side, side)).sum(axis=(2, 3))

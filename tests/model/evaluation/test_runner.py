@@ -18,8 +18,10 @@ from model.evaluation import runner
 from model.evaluation.cache import Cache, Row
 from model.evaluation.command import evaluate
 from model.evaluation.crops import busiest_window
+from model.evaluation.curves import curves_of
 from model.evaluation.datasets import DataSet, open_data, prepare
 from model.evaluation.rivals import AVIF, JPEG, JPEG2000, WEBP, PillowCoder, all_rivals
+from model.evaluation.session import ordered
 from model.evaluation.vtm import rgb, ycbcr
 from model.types import Pixels
 
@@ -108,6 +110,17 @@ def test_a_further_metric_decodes_kept_files(folder: Path, tmp_path: Path, monke
     second = rows_of(data, cache, ("psnr", "gmsd"))
     assert [set(r.metrics) for r in second] == [{"psnr", "gmsd"}] * 4
     assert [r.coded_sha256 for r in second] == [r.coded_sha256 for r in first]
+
+
+def test_kept_and_new_rows_form_one_curve(folder: Path, tmp_path: Path) -> None:
+    data, cache = open_data(str(folder)), Cache(tmp_path / "cache")
+    points = tuple({"quality": q, "optimize": 1, "progressive": 0} for q in (20, 80))  # not in alphabetical order
+    coder = replace(FEW, points=points)
+    rows_of(replace(data, items=data.items[:1]), cache, coder=replace(FEW, points=points[:1]))
+    rows = rows_of(data, cache, coder=coder)
+    (curve,) = curves_of(rows)
+    assert [p.images for p in curve.points] == [2, 2]
+    assert len(ordered(rows, [data], [coder])) == 4
 
 
 def test_what_decides_a_result_is_in_its_key(folder: Path, tmp_path: Path) -> None:
