@@ -77,7 +77,7 @@ class Cache:
 
     def put(self, key: str, row: Row) -> None:
         """Store a row; the file appears whole or not at all."""
-        _write(self._row(key), row.to_json().encode())
+        write_whole(self._row(key), row.to_json().encode())
 
     def file(self, sha256: str) -> bytes | None:
         """A coded file, None if it is not here or damaged."""
@@ -91,7 +91,7 @@ class Cache:
         """Store a coded file; returns its SHA-256."""
         sha256 = hashlib.sha256(data).hexdigest()
         if not self._file(sha256).is_file():
-            _write(self._file(sha256), data)
+            write_whole(self._file(sha256), data)
         return sha256
 
     def _row(self, key: str) -> Path:
@@ -106,7 +106,8 @@ def default_folder() -> Path:
     return Path(os.environ.get("CDC_EVALUATION_CACHE") or Path.home() / ".cache" / "cdc" / "evaluation")
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}")
     temporary.write_bytes(data)

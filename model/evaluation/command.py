@@ -213,11 +213,16 @@ def measured(
 ) -> list[Row]:
     """Run the measurement with a progress bar; rows are written to OUT/results.jsonl as they come.
 
+    FID belongs to no picture: it is added to the rows returned, and so to summary.csv, alone.
+
     Raises:
         InvalidParameter: there is nothing to measure, or a picture or a codec fails.
     """
+    from model.evaluation.fid import with_fid
+    from model.evaluation.metric_table import metric_of
     from model.evaluation.runner import measure
 
+    single = [m for m in metrics if not metric_of(m).whole_set]
     rows: list[Row] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -229,7 +234,7 @@ def measured(
         for chosen in sets:
             total = len(chosen.items) * sum(len(c.points) for c in coders)
             task = progress.add_task(chosen.label, total=total)
-            for row in measure(chosen, coders, metrics, cache, workers=min(workers, os.cpu_count() or 1)):
+            for row in measure(chosen, coders, single, cache, workers=min(workers, os.cpu_count() or 1)):
                 progress.advance(task)
                 rows.append(row)
                 if file is not None:
@@ -237,7 +242,7 @@ def measured(
                     file.flush()
     if not rows:
         raise InvalidParameter("nothing to measure")
-    return rows
+    return with_fid(rows, sets, coders, cache) if "fid" in metrics else rows
 
 
 def _say(text: str) -> None:

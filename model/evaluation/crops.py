@@ -11,7 +11,7 @@ import numpy as np
 from model.errors import InvalidParameter
 from model.evaluation.cache import Cache, Row
 from model.evaluation.coders import Coder
-from model.evaluation.curves import RATE_PARAMETERS, mode_words
+from model.evaluation.curves import label_of
 from model.evaluation.datasets import DataSet, prepare
 from model.evaluation.metrics import psnr
 from model.evaluation.plots import pyplot
@@ -152,5 +152,4 @@ def draw(lines: Sequence[Sequence[Tile]], path: Path, title: str = "", dpi: int 
 
 
 def _kind(row: Row) -> str:
-    mode = {k: v for k, v in row.parameters.items() if k not in RATE_PARAMETERS}
-    return ", ".join([row.codec, *mode_words(mode)])
+    return label_of(row.codec, row.parameters)

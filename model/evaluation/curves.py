@@ -48,12 +48,30 @@ class Curve:
     @property
     def label(self) -> str:
         """Name for a legend: the codec and its mode."""
-        return ", ".join([self.codec, *mode_words(self.mode)])
+        return label_of(self.codec, self.mode)
 
     def values(self, metric: str) -> tuple[list[float], list[float]]:
         """Rates and values of a metric, where it was measured."""
         known = [p for p in self.points if metric in p.metrics]
         return [p.bpp for p in known], [p.metrics[metric] for p in known]
+
+
+LABELS = {
+    "jpeg": "JPEG",
+    "webp": "WebP",
+    "avif": "AVIF",
+    "jpegxl": "JPEG XL",
+    "jpeg2000": "JPEG 2000",
+    "bpg": "BPG",
+    "vtm": "VTM",
+    "mbt2018-mean": "MS-Hyper",
+    "cheng2020-attn": "DGML",
+}
+
+
+def label_of(codec: str, parameters: dict[str, Value]) -> str:
+    """A codec as a reader sees it, with those of its parameters that do not steer its rate."""
+    return ", ".join([LABELS.get(codec, codec), *mode_words(_mode(parameters))])
 
 
 def mode_words(mode: dict[str, Value]) -> list[str]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from model.evaluation.curves import Curve
 from model.evaluation.metric_table import Metric
 from model.evaluation.published import Published
@@ -64,16 +66,15 @@ def rate_panels(
         _references(axis, [r for r in references if data == "kodak"], metric, legend)
         for curve, style in _styled([c for c in curves if c.data == data]):
             rates, values = curve.values(metric.name)
-            shown = [(r, v) for r, v in zip(rates, values, strict=True) if highest_bpp is None or r <= highest_bpp]
-            if shown:
-                (line,) = axis.plot(*zip(*shown, strict=True), **style)
+            if rates:
+                (line,) = axis.plot(rates, values, **style)
                 legend.setdefault(curve.label, line)
         name = (data_labels or {}).get(data, data)
         arrow = "↑" if metric.better == "higher" else "↓"
         axis.set(xlabel="bits per pixel", ylabel=f"{metric.label} {arrow}", title=name if len(sets) > 1 else "")
         axis.grid(alpha=0.3)
         if highest_bpp is not None:
-            axis.set_xlim(0, highest_bpp)
+            _end_at(axis, highest_bpp)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     figure.suptitle(title)
@@ -86,6 +87,22 @@ def rate_panels(
     figure.savefig(path, dpi=dpi)
     plt.close(figure)
     return path
+
+
+def _end_at(axis: Any, highest_bpp: float) -> None:
+    """End the rate axis, and the other one where the lines leave the panel."""
+    heights: list[float] = []
+    for line in axis.get_lines():
+        rates, values = (np.asarray(v, dtype=float) for v in line.get_data())
+        within = values[rates <= highest_bpp].tolist()
+        if len(within) < len(values) and within:
+            within.append(float(np.interp(highest_bpp, rates, values)))
+        heights += within
+    axis.set_xlim(0, highest_bpp)
+    if heights:
+        low, high = min(heights), max(heights)
+        margin = 0.05 * (high - low) or 0.5
+        axis.set_ylim(low - margin, high + margin)
 
 
 def pyplot() -> Any:

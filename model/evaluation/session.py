@@ -118,16 +118,22 @@ def manifest_of_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [{"data": d, "pictures": [p[n] for n in sorted(p)]} for d, p in sets.items()]
 
 
-def bd_rates(curves: Sequence[Curve], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """BD-rate of every curve against every other one on its data set, and against the published ones on Kodak.
+def bd_rates(
+    curves: Sequence[Curve], metrics: Sequence[str], *, against_published: bool = True
+) -> list[dict[str, Any]]:
+    """BD-rate of every curve against every other one on its data set and, on Kodak, against the published ones.
 
-    A record a pair: data, metric, anchor, test, percent (None where the curves have no quality in common), overlap.
+    Args:
+        against_published: False where `curves` are not of all 24 pictures of Kodak.
+
+    Returns:
+        A record a pair: data, metric, anchor, test, percent (None where the curves have no quality in common), overlap.
     """
     names = [metric_of(m) for m in metrics]
     records = []
     for data in dict.fromkeys(c.data for c in curves):
         own = [c for c in curves if c.data == data]
-        references = [e for e in all_published() if e.connected] if data == "kodak" else []
+        references = [e for e in all_published() if e.connected] if against_published and data == "kodak" else []
         for metric in names:
             table = [(c.label, *c.values(metric.name)) for c in own]
             tests = list(table)
@@ -160,7 +166,8 @@ def write_results(
     rows = ordered(rows, sets, coders)
     curves = curves_of(rows)
     write_summary(curves, out / "summary.csv")
-    rates = bd_rates(curves, metrics)
+    whole = all(len(d.items) == d.whole for d in sets if d.name == "kodak")
+    rates = bd_rates(curves, metrics, against_published=whole)
     with (out / "bd_rates.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ["data", "metric", "anchor", "test", "percent", "overlap"])
         writer.writeheader()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from model.evaluation.cache import Row
 from model.evaluation.coders import Coder
-from model.evaluation.curves import RATE_PARAMETERS, mode_words
+from model.evaluation.curves import label_of
 
 PAPER = "Table 1 of arXiv 2209.06950"
 
@@ -39,8 +39,7 @@ def lines_of(rows: Sequence[Row], coders: Sequence[Coder], models_dir: Path | No
     sizes = parameters_of([c.name for c in coders], models_dir)
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        mode = {k: v for k, v in row.parameters.items() if k not in RATE_PARAMETERS}
-        groups[row.codec, ", ".join([row.codec, *mode_words(mode)])].append(row)
+        groups[row.codec, label_of(row.codec, row.parameters)].append(row)
     measured = []
     for (codec, label), members in groups.items():
         encode = [r.encode_seconds for r in members]

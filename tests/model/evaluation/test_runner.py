@@ -164,7 +164,7 @@ def test_the_command_writes_everything(folder: Path, tmp_path: Path) -> None:
     assert len(rows) == 2 * (2 + len(JPEG.points))
     with (out / "bd_rates.csv").open() as file:
         pairs = {(r["anchor"], r["test"]): r["percent"] for r in csv.DictReader(file)}
-    assert float(pairs["jpeg", "cdc-lite, 1 step, γ 0"]) < 0
+    assert float(pairs["JPEG", "cdc-lite, 1 step, γ 0"]) < 0
     report = (out / "report.html").read_text()
     assert "MUSIQ unavailable" in report
     assert "http://" not in report.replace("http://www.w3.org", "")
@@ -172,4 +172,5 @@ def test_the_command_writes_everything(folder: Path, tmp_path: Path) -> None:
     figure = tmp_path / "states.png"
     words = ["figure", "7", "--data", str(folder), "--steps", "3", "-o", str(figure), "--codec", "cdc-lite"]
     assert CliRunner().invoke(evaluate, words).exit_code == 0
-    assert Image.open(figure).size[0] > 300
+    with Image.open(figure) as image:
+        assert image.size[0] > 300
