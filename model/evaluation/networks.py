@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -89,7 +90,10 @@ class NetworkCoder:
 
 def _checkpoint(zoo: str, quality: int) -> Path:
     import torch
-    from compressai.zoo.image import model_urls
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of CompressAI's own imports
+        from compressai.zoo.image import model_urls
 
     url: str = model_urls[zoo]["mse"][quality]
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]

@@ -136,6 +136,14 @@ def _jxl_encode(p: Parameters, source: Path, target: Path) -> list[str]:
     return ["cjxl", str(source), str(target), "-d", str(p["distance"]), "-e", "7", "--quiet", "--container=0"]
 
 
+def _bpg_decode(source: Path, target: Path) -> list[str]:
+    return ["bpgdec", "-o", str(target), str(source)]
+
+
+def _jxl_decode(source: Path, target: Path) -> list[str]:
+    return ["djxl", str(source), str(target), "--quiet"]
+
+
 JPEG = PillowCoder("jpeg", "JPEG", "JPEG", "jpg", _qualities(5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90))
 WEBP = PillowCoder("webp", "WebP", "WEBP", "webp", _qualities(5, 10, 20, 30, 40, 50, 60, 70, 80, 90))
 AVIF = PillowCoder(
@@ -161,7 +169,7 @@ JPEG_XL = BinaryCoder(
     ("cjxl", "djxl"),
     tuple({"distance": v} for v in (15, 10, 7, 5, 3.5, 2.5, 1.5, 1)),
     _jxl_encode,
-    lambda source, target: ["djxl", str(source), str(target), "--quiet"],
+    _jxl_decode,
     "--version",
 )
 BPG = BinaryCoder(
@@ -170,7 +178,7 @@ BPG = BinaryCoder(
     ("bpgenc", "bpgdec"),
     tuple({"qp": v} for v in (47, 44, 41, 38, 35, 32, 28, 24)),
     _bpg_encode,
-    lambda source, target: ["bpgdec", "-o", str(target), str(source)],
+    _bpg_decode,
     "-h",
 )
 

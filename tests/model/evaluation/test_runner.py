@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from model.evaluation.command import evaluate
 from model.evaluation.crops import busiest_window
 from model.evaluation.curves import curves_of
 from model.evaluation.datasets import DataSet, open_data, prepare
-from model.evaluation.rivals import AVIF, JPEG, JPEG2000, WEBP, PillowCoder, all_rivals
+from model.evaluation.rivals import AVIF, JPEG, JPEG2000, JPEG_XL, WEBP, PillowCoder, all_rivals
 from model.evaluation.session import ordered
 from model.evaluation.vtm import rgb, ycbcr
 from model.types import Pixels
@@ -82,11 +83,28 @@ def test_rates_and_distortion_grow_together(coder: PillowCoder, pictures: list[P
     assert errors[0] > errors[1]
 
 
+def test_jpeg_xl_by_its_programs(pictures: list[Pixels]) -> None:
+    if JPEG_XL.missing:
+        pytest.skip(JPEG_XL.missing)
+    sizes = []
+    for parameters in (JPEG_XL.points[0], JPEG_XL.points[-1]):
+        data = JPEG_XL.encode(pictures[1], parameters).data
+        decoded = JPEG_XL.decode(data, parameters).pixels
+        assert np.abs(decoded.astype(int) - pictures[1]).mean() < 20
+        sizes.append(len(data))
+    assert sizes[0] < sizes[1]
+
+
 def test_missing_rivals_say_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     rivals = all_rivals()
     assert "bpgenc" in (rivals["bpg"].missing or "")
     assert "EncoderApp" in (rivals["vtm"].missing or "")
+
+
+def test_rivals_reach_other_processes() -> None:
+    for rival in all_rivals().values():
+        assert pickle.loads(pickle.dumps(rival)) == rival  # noqa: S301
 
 
 def test_ycbcr_and_back(pictures: list[Pixels]) -> None:
