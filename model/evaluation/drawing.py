@@ -82,13 +82,19 @@ def draw_figure(choice: Choice, cache: Cache, path: Path, measured: Measured, sa
     else:
         metrics = metrics_of(choice.metrics or figure.metrics, say)
         rows = ordered(measured(sets, coders, metrics, cache, None, choice.workers), sets, coders)
-        whole = all(len(d.items) == d.whole for d in sets)  # means over a part are not comparable with published ones
+        whole = all(
+            len(d.items) == (d.whole or len(d.items)) for d in sets
+        )  # means over a part are not comparable with published ones
         rate_panels(
             curves_of(rows),
             [metric_of(m) for m in metrics],
             path,
-            title=figure.title,
+            title=figure.title if whole else f"{figure.title} ({_counts(sets)})",
             references=[published(n) for n in figure.references] if whole else (),
             data_labels={d.name: d.label for d in sets},
             highest_bpp=choice.highest_bpp,
         )
+
+
+def _counts(sets: Sequence[DataSet]) -> str:
+    return ", ".join(f"{d.label}: {len(d.items)} of {d.whole or len(d.items)} images" for d in sets)

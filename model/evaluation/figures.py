@@ -42,7 +42,7 @@ FIGURES = {
     for f in (
         Figure(
             "kodak",
-            "Kodak, 24 images, real bytes",
+            "Kodak, real bytes",
             "rate",
             codecs=("cdc-lite", "jpeg", "webp"),
             references=("bpg", "vtm", "mbt2018-mean", "cheng2020-attn"),

@@ -56,7 +56,7 @@ def rate_panels(
     plt = pyplot()
     sets = list(dict.fromkeys(c.data for c in curves))
     panels = [(d, m) for d in sets for m in metrics if any(c.data == d and c.values(m.name)[0] for c in curves)]
-    columns = min(PANELS_A_ROW, max(len(panels), 1)) if len(panels) != 6 else 3
+    columns = min(PANELS_A_ROW, max(len(panels), 1)) if len(panels) not in (5, 6, 9) else 3
     rows = max(1, math.ceil(len(panels) / columns))
     wide = 5.4 if columns <= 2 else 3.9
     figure, axes = plt.subplots(rows, columns, figsize=(wide * columns, 0.8 * wide * rows + 0.9), squeeze=False)

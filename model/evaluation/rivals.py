@@ -161,7 +161,7 @@ JPEG2000 = PillowCoder(
     "JPEG2000",
     "jpg_2000",
     tuple({"ratio": v} for v in (240, 120, 80, 60, 40, 30, 20, 15)),
-    (("quality_mode", "rates"), ("irreversible", True)),
+    (("quality_mode", "rates"), ("irreversible", True), ("mct", 1)),
 )
 JPEG_XL = BinaryCoder(
     "jpegxl",
