@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -35,6 +36,7 @@ class Metric:
         weights: file names in torch's hub cache (`hub/checkpoints`), all needed; globs.
         load: returns the function (reference, picture) -> value on uint8 [H, W, 3]; None where there is none.
         lacking: why there is none.
+        file: weights given on the command line.
         whole_set: computed over all pictures of a data set at once instead of on each (FID).
     """
 
@@ -46,6 +48,7 @@ class Metric:
     load: Callable[[], Function] | None = None
     lacking: str = ""
     whole_set: bool = False
+    file: Path | None = None
 
     @property
     def missing(self) -> str | None:
@@ -180,7 +183,7 @@ def metric_of(name: str) -> Metric:
             distance = load_distance(name)
             return _of_tensors(lambda a, b: distance(2 * a - 1, 2 * b - 1))
 
-        return Metric(f"{kind}:{Path(file).name}", label, "lower", load=load, lacking=lacking)
+        return Metric(f"{kind}:{Path(file).name}", label, "lower", load=load, lacking=lacking, file=Path(file))
     raise InvalidParameter(f"no metric {name!r}; there are {', '.join(m.name for m in PAPER)}, squeezenet:F, vgg19:F")
 
 
@@ -196,7 +199,14 @@ def choose(names: Iterable[str]) -> list[str]:
 
 def metric_version(metric: Metric) -> str:
     """What besides the pictures decides a value: distribution and version; measured again where it changes."""
+    if metric.file is not None:
+        return _digest(metric.file)
     return f"{metric.package} {version(metric.package)}" if metric.package else "1"
+
+
+@cache
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 def stored_name(metric: Metric) -> str:
