@@ -10,7 +10,7 @@ import numpy as np
 
 from model.errors import InvalidParameter
 from model.evaluation.cache import Cache, Row
-from model.evaluation.coders import Coder
+from model.evaluation.coders import Coder, Value
 from model.evaluation.curves import label_of
 from model.evaluation.datasets import DataSet, prepare
 from model.evaluation.metrics import psnr
@@ -90,8 +90,9 @@ def seeds(
     """One picture's detail decoded with several seeds, and the standard deviation over them (times 8)."""
     original = prepare(data.items[0]).pixels
     window = busiest_window(original)
-    common = {"steps": steps, "gamma": gamma}
-    parameters = {"quality": quality, **common}
+    common: dict[str, Value] = {"steps": steps, "gamma": gamma}
+    # A model of one rate has no qualities.
+    parameters = {"quality": quality, **common} if "quality" in coder.points[0] else common
     coded = coder.encode(original, parameters).data
     tiles, decoded = [Tile(window.of(original), "original")], []
     for number in numbers:
