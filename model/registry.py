@@ -60,6 +60,16 @@ class Registry:
         """Metadata of all installed models, the default first."""
         return sorted(self._infos.values(), key=lambda i: (i.name != DEFAULT_MODEL, i.name))
 
+    def path(self, name: str) -> Path:
+        """Return the weights file of an installed model.
+
+        Raises:
+            UnknownModel: no such model is installed.
+        """
+        if name not in self._paths:
+            raise UnknownModel(f"no model named {name!r}; installed: {', '.join(i.name for i in self.infos())}")
+        return self._paths[name]
+
     def get(self, name: str | None = None) -> Codec:
         """Return the model of that name, loading it if need be; None asks for the default.
 

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from model import cli as model_cli
 from model.cli import JsonFlag, read_bytes, report
 from model.errors import CodecError
+from model.evaluation.command import evaluate
 from model.training import command as training
 from service.access import command as access
 from service.errors import ServiceError
@@ -38,6 +39,7 @@ app.command()(model_cli.inspect)
 app.command()(training.train)
 app.add_typer(model_cli.weights, name="weights")
 app.add_typer(access.keys, name="keys")
+app.add_typer(evaluate, name="evaluate")
 bench = typer.Typer(help="Measure speed.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 

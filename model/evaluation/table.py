@@ -1,0 +1,71 @@
+"""Table 1: parameters and time an image. Published rows are labelled so."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.evaluation.cache import Row
+from model.evaluation.coders import Coder
+from model.evaluation.curves import label_of
+
+PAPER = "Table 1 of arXiv 2209.06950"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A codec in one mode: millions of parameters (None: no network), seconds an image, where the figures are from."""
+
+    codec: str
+    parameters: float | None
+    encode_seconds: float | None
+    decode_seconds: float | None
+    source: str
+
+
+PUBLISHED = (
+    Line("CDC, 17 steps", 53.8, None, 1.04, f"{PAPER}: 768x512, RTX A6000"),
+    Line("HiFiC", 181.0, None, None, PAPER),
+    Line("MS-Hyper", 17.5, None, None, PAPER),
+    Line("DGML", 26.5, None, None, PAPER),
+    Line("MS-Hyper", None, 0.74, 0.96, "CompressAI's results: 768x512, CPU"),
+)
+
+
+def lines_of(rows: Sequence[Row], coders: Sequence[Coder], models_dir: Path | None) -> list[Line]:
+    """Mean seconds over pictures and rates, as measured when each was first coded; then the published lines."""
+    sizes = parameters_of([c.name for c in coders], models_dir)
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.codec, label_of(row.codec, row.parameters)].append(row)
+    measured = []
+    for (codec, label), members in groups.items():
+        encode = [r.encode_seconds for r in members]
+        decode = [r.decode_seconds for r in members]
+        pictures = {(r.width, r.height) for r in members}
+        size = "x".join(map(str, max(pictures))) if len({w * h for w, h in pictures}) == 1 else "several sizes"
+        measured.append(
+            Line(label, sizes.get(codec), sum(encode) / len(encode), sum(decode) / len(decode), f"measured: {size}")
+        )
+    return [*measured, *PUBLISHED]
+
+
+def parameters_of(names: Sequence[str], models_dir: Path | None) -> dict[str, float]:
+    """Millions of parameters of the installed models among these names."""
+    from model.registry import Registry
+
+    registry = Registry(models_dir)
+    installed = {i.name for i in registry.infos()}
+    return {n: registry.get(n).parameters / 1e6 for n in names if n in installed}
+
+
+def as_markdown(lines: Sequence[Line]) -> str:
+    """The table as Markdown."""
+    out = ["| codec | parameters, M | encode, s | decode, s | source |", "|---|---|---|---|---|"]
+    for line in lines:
+        cells = [f"{line.parameters:.1f}" if line.parameters else ""]
+        cells += [f"{v:.3f}" if v is not None else "" for v in (line.encode_seconds, line.decode_seconds)]
+        out.append(f"| {line.codec} | {' | '.join(cells)} | {line.source} |")
+    return "\n".join(out)
