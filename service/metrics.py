@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -80,6 +80,18 @@ class Metrics:
         """Report how many jobs are in each state, asked for at every scrape."""
         self.registry.register(_JobCollector(counts))
 
+    def watch_fleet(self, fleet: Callable[[], tuple[bool, int]]) -> None:
+        """Report whether the queue was reached last time, and how many workers take work, asked for at every scrape."""
+        self.registry.register(_FleetCollector(fleet))
+
+    def heartbeat(self) -> Gauge:
+        """Return cdc_worker_heartbeat_timestamp_seconds, Unix time, for a worker's event loop to set at every turn."""
+        return Gauge(
+            "cdc_worker_heartbeat_timestamp_seconds",
+            "When the worker's event loop last turned, Unix time",
+            registry=self.registry,
+        )
+
     def observe_tick(self, tick: Ticked) -> None:
         """Add one forward pass of the engine."""
         if tick.kind == "denoise":
@@ -110,6 +122,17 @@ class _EngineCollector(Collector):
             "cdc_backlog_device_seconds", "Estimated device time of accepted work", value=status.backlog_seconds
         )
         yield GaugeMetricFamily("cdc_ready", "1 while the engine takes work", value=float(status.ready))
+
+
+class _FleetCollector(Collector):
+    def __init__(self, fleet: Callable[[], tuple[bool, int]]) -> None:
+        self._fleet = fleet
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield cdc_queue_reachable and cdc_workers; without the queue nothing is known of workers: 0."""
+        reachable, workers = self._fleet()
+        yield GaugeMetricFamily("cdc_queue_reachable", "1 while Redis answers", value=float(reachable))
+        yield GaugeMetricFamily("cdc_workers", "Workers that take work", value=workers)
 
 
 class _JobCollector(Collector):

@@ -77,6 +77,11 @@ class RemoteEngine:
             backlog_seconds=self._queued_seconds + sum(s.backlog_seconds for s in states),
         )
 
+    def fleet(self) -> tuple[bool, int]:
+        """Whether Redis was reached last time, and how many workers take work; 0 while it is not reached."""
+        ready = sum(report.status.ready and not report.status.draining for report in self._reports)
+        return self._reachable, ready if self._reachable else 0
+
     def seconds_of(self, cost: float) -> float:
         """Seconds until work of that cost would be done: the queue shared by all workers, then the least busy one."""
         ready = [r for r in self._reports if r.status.ready]

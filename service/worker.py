@@ -8,7 +8,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable
 
-from prometheus_client import start_http_server
+from prometheus_client import Gauge, start_http_server
 
 from service.codec.limits import Budget, Limits
 from service.codec.service import CodecService
@@ -70,7 +70,7 @@ async def work(settings: Settings, engine: Engine | None = None) -> None:
         news.start()
         name = new_id()
         helpers = [
-            asyncio.create_task(_report(Fleet(redis), name, engine)),
+            asyncio.create_task(_report(Fleet(redis), name, engine, metrics.heartbeat())),
             asyncio.create_task(_sweep(blobs.sweep)),
             asyncio.create_task(_deliver_again(store, Enqueuer(url), OVERDUE_LEASES * settings.lease_s)),
         ]
@@ -97,8 +97,9 @@ async def _until_ready(engine: Engine) -> None:
         await asyncio.sleep(0.1)
 
 
-async def _report(fleet: Fleet, name: str, engine: Engine) -> None:
+async def _report(fleet: Fleet, name: str, engine: Engine, heartbeat: Gauge) -> None:
     while True:
+        heartbeat.set_to_current_time()
         speed = max(0.0, (engine.seconds_of(UNIT_COST) - engine.seconds_of(0)) / UNIT_COST)
         with contextlib.suppress(ServiceError):
             await fleet.report(name, WorkerReport(engine.models(), engine.status(), speed))

@@ -125,6 +125,7 @@ def _queued(settings: Settings, metrics: Metrics) -> Parts:
     url, limits = settings.redis_url.get_secret_value(), _job_limits(settings)
     redis = connect(url)
     engine = RemoteEngine(Fleet(redis), JobStore(redis, limits))
+    metrics.watch_fleet(engine.fleet)
     service = _service(settings, metrics, engine)
     local = CodecExecutor(service)
     backend = RedisBackend(redis, url, store_of(settings.blobs_url, redis), limits, local.seconds_of, local.generation)
