@@ -24,7 +24,7 @@ def commands(program: str) -> list[list[str]]:
     found = []
     for code in CODE:
         at = code.find(f"{program} ")
-        if at == 0 or (at > 0 and code[at - 1] == " "):
+        if at >= 0 and (at == 0 or code[:at].endswith(("exec api ", " -- "))):
             found.append(shlex.split(code[at:].replace("[", "").replace("]", ""), comments=True))
     return found
 
