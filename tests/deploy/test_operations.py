@@ -90,7 +90,7 @@ def test_sections_of_the_benchmarks_that_are_cited_exist() -> None:
     benchmarks = (ROOT / "docs" / "benchmarks.md").read_text()
     cited = re.findall(r'\("([^":]+)"', TEXT)
     assert len(cited) >= 5
-    for title in cited:
+    for title in (" ".join(words.split()) for words in cited):
         assert f"\n## {title}\n" in benchmarks, title
 
 
