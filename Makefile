@@ -7,7 +7,7 @@ HOST ?= 127.0.0.1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve cluster demo test test-slow lint type format openapi lock bench audit sbom clean
+.PHONY: help setup setup-dev serve cluster demo test test-slow lint type format openapi lock docker bench audit sbom clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,10 @@ openapi: setup-dev ## Write openapi/openapi.json
 
 lock: ## Renew the lock files (needs uv)
 	requirements/compile
+
+docker: ## Print the commands that build the images; docs/operations.md says more
+	@for name in api worker-cpu worker-cuda; do \
+	  echo "docker build -f docker/$$name.Dockerfile -t cdc-$$name:0.1.0 --build-arg REVISION=$$(git rev-parse HEAD) ."; done
 
 bench: setup-dev ## Measure what docs/benchmarks.md reports (CDC_SHARED names the folder with kodak/)
 	$(BIN)/python -m tests.bars.code_length

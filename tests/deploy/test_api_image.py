@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,31 @@ def test_the_service_is_there_and_torch_is_not(folder: Path) -> None:
 def test_the_command_is_there(folder: Path) -> None:
     assert "serve" in run(folder, "cdc", "--help")
     assert run(folder, "cdc", "version").strip()
+
+
+def test_it_serves_and_its_health_check_says_so(folder: Path) -> None:
+    """As in the image, but for the ports; there is no Redis, which is no reason to look dead."""
+    with socket.socket() as one, socket.socket() as two:
+        for probe in (one, two):
+            probe.bind(("127.0.0.1", 0))
+        ports = {"CDC_PORT": str(one.getsockname()[1]), "CDC_METRICS_PORT": str(two.getsockname()[1])}
+    settings = ports | {"CDC_REDIS_URL": "redis://127.0.0.1:1/0"}
+    env = environment(DOCKERFILE) | {"PATH": f"{folder}/opt/cdc/bin:/usr/bin:/bin", "HOME": str(folder)} | settings
+    command = [folder / "opt/cdc/bin/cdc", "serve"]
+    with subprocess.Popen(command, cwd="/", env=env, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            check = [folder / "opt/cdc/bin/python", "-m", "service.probe", "api"]
+            deadline = time.monotonic() + 60
+            while subprocess.run(check, env=env, cwd="/", check=False, capture_output=True).returncode != 0:
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            ready = subprocess.run([*check, "/readyz"], env=env, cwd="/", check=False, capture_output=True, text=True)
+            assert (ready.returncode, ready.stderr) == (1, "unwell: /readyz answered 503\n")
+        finally:
+            server.terminate()
+            _, log = server.communicate(timeout=60)
+    assert server.returncode in (0, -15), log
 
 
 def test_the_image_is_small(folder: Path) -> None:

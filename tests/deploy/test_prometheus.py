@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -162,6 +163,15 @@ def promtool(*arguments: str | Path) -> None:
 def test_prometheus_takes_configuration_and_rules() -> None:
     promtool("check", "config", PROMETHEUS / "prometheus.yml")
     promtool("check", "rules", *sorted((PROMETHEUS / "rules").glob("*.yml")))
+
+
+@pytest.mark.slow
+def test_prometheus_can_parse_the_dashboard(tmp_path: Path) -> None:
+    queries = [t["expr"].replace("$__rate_interval", "1m") for panel in panels() for t in panel["targets"]]
+    assert not [query for query in queries if "$" in query]
+    made = [{"record": f"panel:{number}", "expr": query} for number, query in enumerate(queries)]
+    (tmp_path / "panels.yml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": made}]}))
+    promtool("check", "rules", tmp_path / "panels.yml")
 
 
 @pytest.mark.slow

@@ -14,8 +14,13 @@ import pytest
 from prometheus_client import start_http_server
 
 from service.engine.job import EngineStatus
+from service.jobs.connection import connect
+from service.jobs.fleet import Fleet
+from service.jobs.port import JobLimits
+from service.jobs.store import JobStore
 from service.metrics import Metrics
 from service.probe import STALE_S, Unwell, main, probe_api, probe_worker
+from service.remote import RemoteEngine
 from service.settings import Settings
 from service.worker import work
 from tests.service.conftest import MakeClient
@@ -131,10 +136,29 @@ def test_a_real_worker_is_well_until_it_stops(redis_url: str) -> None:
         await asyncio.to_thread(probe_worker, port)
         with pytest.raises(Unwell, match="no work yet"):
             await asyncio.to_thread(probe_worker, port, True)
+        engine.state = EngineStatus(True, False, 0, 0, 0)
+        await asyncio.to_thread(probe_worker, port, True)
+        assert await _fleet(redis_url) == (True, 1)
         os.kill(os.getpid(), signal.SIGTERM)
         async with asyncio.timeout(20):
             await task
         with pytest.raises(Unwell, match="no answer"):
             await asyncio.to_thread(probe_worker, port)
+        assert await _fleet(redis_url, workers=0) == (True, 0)
 
     asyncio.run(main())
+
+
+async def _fleet(url: str, workers: int = 1) -> tuple[bool, int]:
+    """What an API process before that Redis knows of it, once it sees so many workers."""
+    async with connect(url) as redis:
+        remote = RemoteEngine(Fleet(redis), JobStore(redis, JobLimits()))
+        assert remote.fleet() == (False, 0)
+        await remote.start()
+        try:
+            async with asyncio.timeout(20):
+                while remote.fleet() != (True, workers):
+                    await asyncio.sleep(0.05)
+            return remote.fleet()
+        finally:
+            await remote.stop(0)
