@@ -128,6 +128,30 @@ def test_the_lock_without_torch(tmp_path: Path) -> None:
     assert len(re.findall(version[1], lock, re.MULTILINE)) == 1
 
 
+@pytest.mark.parametrize("index", ["", "https://torch.example/cpu"])
+@pytest.mark.parametrize("digest", ["", "ab" * 32])
+def test_where_the_cpu_worker_takes_torch_from(index: str, digest: str, tmp_path: Path) -> None:
+    """The step is run with a `python` that only notes what it was asked for."""
+    (line,) = [v for v in values_of(ROOT / "docker" / "worker-cpu.Dockerfile", "RUN") if "awk" in v]
+    stub = tmp_path / "python"
+    stub.write_text('#!/bin/sh\necho "$@" >> log\n')
+    stub.chmod(0o755)
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TORCH_INDEX": index, "TORCH_SHA256": digest}
+    step = line.replace("/tmp/", f"{tmp_path}/")  # noqa: S108
+    subprocess.run(["sh", "-ec", step], cwd=tmp_path, env=env, check=True, timeout=10)
+    installs = [asked for asked in (tmp_path / "log").read_text().splitlines() if " install " in asked]
+    assert installs[-1].endswith(f"--require-hashes -r {tmp_path}/rest.lock")
+    rest = (tmp_path / "rest.lock").read_text()
+    assert ("\ntorch==" in rest) == (index == "")
+    if index:
+        assert f"--index-url {index} -r {tmp_path}/torch.txt" in installs[0]
+        wanted = r"torch==[0-9.]+" + (f" --hash=sha256:{digest}" if digest else "")
+        assert re.fullmatch(wanted, (tmp_path / "torch.txt").read_text().strip())
+    else:
+        assert len(installs) == 1
+
+
 def hadolint() -> str | None:
     beside = Path(sys.executable).with_name("hadolint")
     return os.environ.get("HADOLINT") or shutil.which("hadolint") or (str(beside) if beside.exists() else None)
