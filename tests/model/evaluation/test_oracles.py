@@ -1,0 +1,46 @@
+"""FSIM, VSI, CW-SSIM and MAD against the second implementations in `oracles`, on five pictures damaged in five ways."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from model.evaluation.metric_table import function_of
+from model.types import Pixels
+from tests.model.evaluation.conftest import as_jpeg
+from tests.model.evaluation.oracles.fsim import fsim
+from tests.model.evaluation.oracles.vsi import vsi
+
+Damaged = list[tuple[Pixels, Pixels]]
+
+
+def test_fsim(damaged: Damaged) -> None:
+    # float32 against float64, and the lower of the two middle values as the median against their mean.
+    for a, b in damaged:
+        assert function_of("fsim")(a, b) == pytest.approx(fsim(a, b), rel=1e-4)
+
+
+def test_fsim_of_a_picture_that_is_halved_first(photograph: Pixels) -> None:
+    a = photograph[:512].copy()
+    b = as_jpeg(a, 15)
+    assert function_of("fsim")(a, b) == pytest.approx(fsim(a, b), rel=1e-5)
+
+
+def test_vsi(damaged: Damaged) -> None:
+    for a, b in damaged:
+        assert function_of("vsi")(a, b) == pytest.approx(vsi(a, b), rel=1e-5)
+
+
+def test_vsi_resampled_as_in_the_authors_program(damaged: Damaged) -> None:
+    # piq keeps the corners of the saliency map in place where the authors' program keeps areas.
+    for a, b in damaged:
+        assert function_of("vsi")(a, b) == pytest.approx(vsi(a, b, corners=False), abs=2e-3)
+
+
+def test_vsi_of_a_picture_that_is_halved_first(photograph: Pixels) -> None:
+    a = photograph[:512].copy()
+    b = as_jpeg(a, 15)
+    # piq's squares of 2x2 begin a pixel before the picture, the authors' at its first.
+    assert function_of("vsi")(a, b) == pytest.approx(vsi(a, b), abs=1e-3)
+    shifted = [np.pad(p, ((1, 0), (1, 0), (0, 0)), mode="edge")[:-1, :-1] for p in (a, b)]
+    assert function_of("vsi")(a, b) == pytest.approx(vsi(*shifted), abs=1e-4)
