@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from model.evaluation.metric_table import function_of
+from model.evaluation.steerable import K
 from model.types import Pixels
 from tests.model.evaluation.conftest import as_jpeg
+from tests.model.evaluation.oracles.cw_ssim import cw_ssim
 from tests.model.evaluation.oracles.fsim import fsim
 from tests.model.evaluation.oracles.vsi import vsi
 
@@ -44,3 +46,13 @@ def test_vsi_of_a_picture_that_is_halved_first(photograph: Pixels) -> None:
     assert function_of("vsi")(a, b) == pytest.approx(vsi(a, b), abs=1e-3)
     shifted = [np.pad(p, ((1, 0), (1, 0), (0, 0)), mode="edge")[:-1, :-1] for p in (a, b)]
     assert function_of("vsi")(a, b) == pytest.approx(vsi(*shifted), abs=1e-4)
+
+
+def test_cw_ssim(damaged: Damaged, photograph: Pixels) -> None:
+    whole = photograph[:512].copy()  # large enough for the sixth scale
+    for a, b in [*damaged, (whole, as_jpeg(whole, 5))]:
+        # Values lie near 1: the distance from it is what must agree.
+        measured = 1 - function_of("cw-ssim")(a, b)
+        assert measured == pytest.approx(1 - cw_ssim(a, b, constant=K), rel=1e-9)
+        # The authors' program adds no constant.
+        assert measured == pytest.approx(1 - cw_ssim(a, b), rel=1e-4)
