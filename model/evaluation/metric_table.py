@@ -159,7 +159,7 @@ PAPER: tuple[Metric, ...] = (
     Metric("gmsd", "GMSD", "lower", "piq", load=_piq("gmsd")),
     Metric("nlpd", "NLPD", "lower", load=_own("nlpd", "nlpd")),
     Metric("vsi", "VSI", "higher", "piq", load=_piq("vsi")),
-    Metric("mad", "MAD", "lower", load=_own("mad", "mad")),
+    Metric("mad", "MAD", "lower", load=_own("mad", "mad"), revision=2),
     Metric("psnr", "PSNR (dB)", "higher", load=_psnr),
 )
 DEFAULT = ("psnr", "ms-ssim")

@@ -11,6 +11,8 @@ from model.types import Pixels
 from tests.model.evaluation.conftest import as_jpeg
 from tests.model.evaluation.oracles.cw_ssim import cw_ssim
 from tests.model.evaluation.oracles.fsim import fsim
+from tests.model.evaluation.oracles.mad import mad
+from tests.model.evaluation.oracles.mad_program import mad_program
 from tests.model.evaluation.oracles.vsi import vsi
 
 Damaged = list[tuple[Pixels, Pixels]]
@@ -56,3 +58,21 @@ def test_cw_ssim(damaged: Damaged, photograph: Pixels) -> None:
         assert measured == pytest.approx(1 - cw_ssim(a, b, constant=K), rel=1e-9)
         # The authors' program adds no constant.
         assert measured == pytest.approx(1 - cw_ssim(a, b), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("i", range(5))
+def test_mad(i: int, damaged: Damaged) -> None:
+    a, b = damaged[i]
+    # Where a block hardly varies, skewness and kurtosis are ratios of small numbers.
+    assert function_of("mad")(a, b) == pytest.approx(mad(a, b), rel=1e-6)
+
+
+def test_mad_beside_the_authors_program(damaged: Damaged) -> None:
+    # On pictures this small its rim of 16 pixels, left out, is half of the picture.
+    for a, b in damaged:
+        assert function_of("mad")(a, b) == pytest.approx(mad_program(a, b, paper_lightness=True), rel=0.15)
+    # The first two are dark: there its threshold of darkness hides errors that the paper's lets through.
+    for a, b in damaged[2:]:
+        assert function_of("mad")(a, b) == pytest.approx(mad_program(a, b, paper_lightness=False), rel=0.05)
+    assert function_of("mad")(*damaged[1]) > 2 * mad_program(*damaged[1], paper_lightness=False)

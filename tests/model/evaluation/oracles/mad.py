@@ -1,4 +1,7 @@
-"""MAD (Larson & Chandler, Journal of Electronic Imaging 19(1), 2010), block by block as the paper states it."""
+"""MAD (Larson & Chandler, Journal of Electronic Imaging 19(1), 2010), block by block.
+
+As in the paper; the squared error of detection is that of the pixels, times 200, as in the authors' program.
+"""
 
 from __future__ import annotations
 
