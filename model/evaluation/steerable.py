@@ -23,7 +23,7 @@ def cw_ssim(reference: Pixels, picture: Pixels) -> float:
 
     The mean over 16 orientations and 7x7 windows of |sum x y*| against energies, on the coarsest band of the complex
     steerable pyramid: the sixth, or the coarsest that holds a window. Windows weigh by a Gaussian about the centre, its
-    deviation a quarter of the band's height, as in the paper.
+    deviation a quarter of the band's height, as in the authors' program.
     """
     a, b = luma(reference), luma(picture)
     scale = min(SCALES, 1 + int(math.log2(min(a.shape) / WINDOW)))
