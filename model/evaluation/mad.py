@@ -18,9 +18,9 @@ BETA_1, BETA_2 = np.exp(-2.55 / 3.35), 1 / (np.log(10.0) * 3.35)
 def mad(reference: Pixels, picture: Pixels) -> float:
     """Distance of two pictures, uint8 [H, W, 3] with sides of at least 16; 0 for equal ones, lower is better.
 
-    Written after the paper and not compared with the authors' program: compare values with each other alone.
-
     Visible errors count where there are few (detection), changed local statistics where there are many (appearance).
+    After the paper; the squared error of detection is that of the pixels, as in the authors' program (2011), which also
+    leaves out a rim of 16 pixels and ignores dark areas more: values are not interchangeable with its own.
     """
     a, b = luma(reference), luma(picture)
     detected, apparent = detection(a, b), appearance(a, b)
@@ -29,7 +29,7 @@ def mad(reference: Pixels, picture: Pixels) -> float:
 
 
 def detection(reference: Plane, picture: Plane) -> float:
-    """Errors after contrast sensitivity and masking; planes 0..255."""
+    """Squared errors of the pixels, weighed by how far their contrast lies above masking; planes 0..255."""
     first, second = ((0.02874 * p) ** (2.2 / 3) for p in (reference, picture))  # perceived luminance
     error = second - first
     kernel = _sensitivity(reference.shape)
@@ -46,7 +46,7 @@ def detection(reference: Plane, picture: Plane) -> float:
         noise = np.where(bright, np.log(np.sqrt(variance) / mean), -np.inf)
         mask = np.where(bright, np.log(np.sqrt(masking) / mean), -np.inf)
     visible = np.where(noise > np.maximum(mask, THRESHOLD), noise - np.maximum(mask, THRESHOLD), 0.0)
-    return 200 * float(np.sqrt(np.square(visible * _means(error**2, BLOCK)).mean()))
+    return 200 * float(np.sqrt(np.square(visible * _means((picture - reference) ** 2, BLOCK)).mean()))
 
 
 def appearance(reference: Plane, picture: Plane) -> float:

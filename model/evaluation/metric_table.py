@@ -38,6 +38,7 @@ class Metric:
         lacking: why there is none.
         file: weights given on the command line.
         whole_set: computed over all pictures of a data set at once instead of on each (FID).
+        revision: of what this project computes itself; counted up where values change, so that none is reused.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Metric:
     lacking: str = ""
     whole_set: bool = False
     file: Path | None = None
+    revision: int = 1
 
     @property
     def missing(self) -> str | None:
@@ -153,11 +155,11 @@ PAPER: tuple[Metric, ...] = (
     Metric("fsim", "FSIM", "higher", "piq", load=_piq("fsim")),
     Metric("ssim", "SSIM", "higher", "pytorch-msssim", load=_ssim),
     Metric("ms-ssim", "MS-SSIM", "higher", "pytorch-msssim", load=_ms_ssim),
-    Metric("cw-ssim", "CW-SSIM", "higher", load=_own("steerable", "cw_ssim")),
+    Metric("cw-ssim", "CW-SSIM", "higher", load=_own("steerable", "cw_ssim"), revision=2),
     Metric("gmsd", "GMSD", "lower", "piq", load=_piq("gmsd")),
     Metric("nlpd", "NLPD", "lower", load=_own("nlpd", "nlpd")),
     Metric("vsi", "VSI", "higher", "piq", load=_piq("vsi")),
-    Metric("mad", "MAD", "lower", load=_own("mad", "mad")),
+    Metric("mad", "MAD", "lower", load=_own("mad", "mad"), revision=2),
     Metric("psnr", "PSNR (dB)", "higher", load=_psnr),
 )
 DEFAULT = ("psnr", "ms-ssim")
@@ -201,7 +203,7 @@ def metric_version(metric: Metric) -> str:
     """What besides the pictures decides a value: distribution and version; measured again where it changes."""
     if metric.file is not None:
         return _digest(metric.file)
-    return f"{metric.package} {version(metric.package)}" if metric.package else "1"
+    return f"{metric.package} {version(metric.package)}" if metric.package else str(metric.revision)
 
 
 @cache

@@ -22,7 +22,8 @@ def cw_ssim(reference: Pixels, picture: Pixels) -> float:
     """Similarity of two pictures, uint8 [H, W, 3]: 1 for equal ones, 0..1; blind to small shifts.
 
     The mean over 16 orientations and 7x7 windows of |sum x y*| against energies, on the coarsest band of the complex
-    steerable pyramid: the sixth, or the coarsest that holds a window.
+    steerable pyramid: the sixth, or the coarsest that holds a window. Windows weigh by a Gaussian about the centre, its
+    deviation a quarter of the band's height, as in the authors' program.
     """
     a, b = luma(reference), luma(picture)
     scale = min(SCALES, 1 + int(math.log2(min(a.shape) / WINDOW)))
@@ -31,7 +32,8 @@ def cw_ssim(reference: Pixels, picture: Pixels) -> float:
         x, y = band(a, scale, i, ORIENTATIONS), band(b, scale, i, ORIENTATIONS)
         common = np.abs(_windows(x * y.conj()))
         energy = _windows(np.abs(x) ** 2) + _windows(np.abs(y) ** 2)
-        values.append(((2 * common + K) / (energy.real + K)).mean())
+        similarity = (2 * common + K) / (energy.real + K)
+        values.append(np.average(similarity, weights=_centre_weights(similarity.shape, x.shape[0] / 4)))
     return float(np.mean(values))
 
 
@@ -58,6 +60,12 @@ def band(plane: Plane, scale: int, orientation: int, orientations: int) -> Band:
     top, left = (n // 2 - m // 2 for n, m in zip(plane.shape, (height, width), strict=True))
     part = spectrum[top : top + height, left : left + width]
     return np.asarray(np.fft.ifft2(np.fft.ifftshift(part)) * (height * width / plane.size), dtype=np.complex128)
+
+
+def _centre_weights(shape: tuple[int, ...], deviation: float) -> Plane:
+    """A Gaussian about the centre of a map of that shape; the deviation in samples."""
+    down, across = (np.exp(-((np.arange(n) - (n - 1) / 2) ** 2) / (2 * deviation**2)) for n in shape)
+    return np.outer(down, across)
 
 
 def _windows(values: npt.NDArray[Any]) -> Band:

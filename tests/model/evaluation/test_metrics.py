@@ -14,7 +14,7 @@ from model.errors import InvalidParameter
 from model.evaluation import metric_table
 from model.evaluation.grey import luma
 from model.evaluation.mad import _means
-from model.evaluation.metric_table import PAPER, choose, function_of, metric_of, tensor_of
+from model.evaluation.metric_table import PAPER, choose, function_of, metric_of, stored_name, tensor_of
 from model.evaluation.nlpd import CONSTANTS, LOW_PASS, NEIGHBOURS
 from model.evaluation.steerable import band
 from model.types import Pixels
@@ -141,3 +141,8 @@ def test_names() -> None:
     with pytest.raises(InvalidParameter, match="no metric"):
         choose(["vmaf"])
     assert "there is no file" in (metric_of("vgg19:/nowhere.pth").missing or "")
+
+
+def test_values_of_an_earlier_revision_are_not_reused() -> None:
+    names = [stored_name(metric_of(n)) for n in ("psnr", "cw-ssim", "mad")]
+    assert names == ["psnr@1", "cw-ssim@2", "mad@2"]
