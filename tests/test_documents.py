@@ -39,6 +39,7 @@ def commands_of(path: Path) -> Iterator[str]:
             yield found
 
 
+LOCAL = (["cdc", "keys", "add"], ["cdc", "keys", "list"], ["cdc", "evaluate", "codecs"], ["cdc", "evaluate", "metrics"])
 ALL = [(path, command) for path in DOCUMENTS for command in dict.fromkeys(commands_of(path))]
 
 
@@ -109,6 +110,12 @@ def test_curl_commands_of_the_documents_and_all_examples(tmp_path: Path) -> None
         assert "2 pictures" in run([sys.executable, str(ROOT / "examples/archive.py"), "photos", "archive", url])
         if shutil.which("node"):
             assert "step 6 of 6" in run(["node", str(ROOT / "examples/follow.mjs"), "photo.cdc", "out.png", url])
+        for command in dict.fromkeys(commands_of(ROOT / "README.md")):
+            words = words_of(command)
+            if "--models-dir" in words:
+                continue  # a published checkpoint, which is not here
+            if (words[0] == "cdc" and words[1] in ("encode", "decode", "inspect")) or words[:3] in LOCAL:
+                run([sys.executable, "-m", "service.cli", *words[1:]])
         job = ""
         for path in (ROOT / "README.md", ROOT / "docs/api.md"):
             for command in dict.fromkeys(commands_of(path)):
