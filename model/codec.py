@@ -52,6 +52,12 @@ class Tiling:
     encoder_margin: int = ENCODER_MARGIN
 
 
+def seed_of(container: Container) -> int:
+    """The noise seed of a file. It depends on the picture alone: with other metadata it decodes to the same pixels."""
+    streams = [container.section(kind) or b"" for kind in (SectionType.HYPER, SectionType.LATENT)]
+    return int.from_bytes(hashlib.sha256(b"".join(streams)).digest()[:8], "little") & MAX_SEED
+
+
 class Codec:
     """One model: networks, integer entropy path and schedule. Holds no state of any picture; share it freely."""
 
@@ -164,10 +170,17 @@ class Codec:
         hyper = self.entropy.decode_hyper(streams[0], rows, columns)
         means, indices = self.entropy.parameters(hyper, header.rate)
         latent = self.entropy.decode_latent(streams[1], indices)
-        # The seed depends on the picture alone: a file with other metadata decodes to the same pixels.
-        seed = int.from_bytes(hashlib.sha256(b"".join(streams)).digest()[:8], "little") & MAX_SEED
+        seed = seed_of(container)
         others = tuple(s for s in container.sections if s.type not in (SectionType.HYPER, SectionType.LATENT))
         return Unpacked(header, Quantised(hyper, latent, means, indices, header.rate), others, seed)
+
+    def noise(self, header: Header, gamma: float, seed: int) -> Tensor:
+        """The start of a decode, gamma times standard normal noise on the picture's canvas, float32 [3, H, W]."""
+        side = padded if self.architecture.whole_canvas else canvas_side
+        rows, columns = side(header.height), side(header.width)
+        if not gamma:
+            return torch.zeros((3, rows, columns))
+        return torch.from_numpy(normal_noise(seed, 0, 0, rows, columns)).mul_(gamma)
 
     @torch.inference_mode()
     def start(
@@ -178,6 +191,7 @@ class Codec:
         seed: int | None = None,
         *,
         keep_x0: bool = False,
+        noise: Tensor | None = None,
     ) -> DecodeState:
         """Lay out the canvas and draw the start noise; no network but that of time and rate runs.
 
@@ -190,6 +204,7 @@ class Codec:
             gamma: standard deviation of the start noise, 0..2; 0 starts from zeros.
             seed: of the noise, None for the file's own.
             keep_x0: keep the present guess of the picture for `preview`.
+            noise: what `noise` gave for this file, gamma and seed, where it was drawn before; it is used up.
 
         Raises:
             InvalidParameter: a parameter out of range.
@@ -198,10 +213,8 @@ class Codec:
             raise InvalidParameter(f"gamma must be 0..{MAX_GAMMA:g}, not {gamma}")
         indices = self.schedule.indices(self.default_steps if steps is None else steps)
         header = unpacked.header
-        side = padded if self.architecture.whole_canvas else canvas_side
-        rows, columns = side(header.height), side(header.width)
-        noise = normal_noise(unpacked.seed if seed is None else seed, 0, 0, rows, columns) if gamma else None
-        x = torch.zeros((3, rows, columns)) if noise is None else torch.from_numpy(noise).mul_(gamma)
+        x = self.noise(header, gamma, unpacked.seed if seed is None else seed) if noise is None else noise
+        rows, columns = x.shape[1:]
         inverse_gain = torch.exp(self._level(self.networks.log_inverse_gain, header.rate)).cpu()
         y_hat = unpacked.quantised.y_hat * inverse_gain[:, None, None]
         beyond = (0, columns // LATENT_STRIDE - y_hat.shape[2], 0, rows // LATENT_STRIDE - y_hat.shape[1])

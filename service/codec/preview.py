@@ -9,14 +9,14 @@ from PIL import Image
 from service.engine.job import Pixels
 
 SIDE = 768  # longest, in pixels
-QUALITY = 70
-MEDIA_TYPE = "image/webp"
+QUALITY = 80
+MEDIA_TYPE = "image/jpeg"  # a WebP is a fifth smaller and takes 16 ms instead of 1, of a step's 195
 
 
 def preview_file(pixels: Pixels) -> bytes:
-    """uint8 [H, W, 3] -> a WebP file of at most 768 pixels a side; blocks."""
+    """uint8 [H, W, 3] -> a JPEG file of at most 768 pixels a side; blocks."""
     image = Image.fromarray(pixels)
     image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
     out = io.BytesIO()
-    image.save(out, "WEBP", quality=QUALITY, method=0)
+    image.save(out, "JPEG", quality=QUALITY)
     return out.getvalue()

@@ -7,12 +7,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
 
-from model.codec import Codec
+from model.codec import Codec, seed_of
 from model.config import TILE_SIDES
 from model.container import Container, parse
 from model.rate_control import pack_to_target
@@ -31,6 +32,7 @@ PROBE_ROUNDS = 5
 PREPARED_SHAPES = (*((side, side) for side in TILE_SIDES if side <= 512), (512, 768), (768, 512))
 PREPARED_ROWS = (1, 2, 4, 8, 16)
 PREPARED_PIXELS = 1 << 20  # in one pass
+NOISE_BESIDE_PIXELS = 1 << 22
 CPU_PASS_PIXELS = 1 << 19  # of several rows: on a CPU larger passes gain nothing and make others wait
 
 
@@ -113,13 +115,27 @@ class DecodeWork:
         self.state: DecodeState
 
     def prepare(self) -> None:
-        """Fetch the model, decode the symbols, lay out the canvas, draw the noise."""
+        """Fetch the model, decode the symbols, lay out the canvas, draw the noise.
+
+        The noise of a small picture is drawn beside the symbols; of a large one after them, for the memory's sake.
+        """
         self.codec = self._model()
         start = time.perf_counter()
-        request = self._request
-        unpacked = self.codec.unpack(self._container)
-        self._entropy_seconds = time.perf_counter() - start
-        self.state = self.codec.start(unpacked, request.steps, request.gamma, request.seed, keep_x0=request.previews)
+        request, header = self._request, self._container.header
+        seed = seed_of(self._container) if request.seed is None else request.seed
+        with ThreadPoolExecutor(1) as beside:
+            small = header.pixels <= NOISE_BESIDE_PIXELS
+            noise = beside.submit(self.codec.noise, header, request.gamma, seed) if small else None
+            unpacked = self.codec.unpack(self._container)
+            self._entropy_seconds = time.perf_counter() - start
+        self.state = self.codec.start(
+            unpacked,
+            request.steps,
+            request.gamma,
+            request.seed,
+            keep_x0=request.previews,
+            noise=None if noise is None else noise.result(),
+        )
         self._seed = unpacked.seed if request.seed is None else request.seed
         self._sections = unpacked.sections
 
