@@ -18,7 +18,7 @@ from model.architecture import Networks, architecture_of
 from model.entropy.entropy_model import EntropyModel, export_entropy_model
 from model.entropy.likelihood import FactorizedPrior
 from model.errors import WeightsError
-from model.networks.lite import CDCLite, interpolate_levels
+from model.networks.lite import CDCLite, LiteConfig, interpolate_levels
 from model.networks.paper import CDCPaper, PaperConfig
 
 INTEGER_PREFIX = "entropy."
@@ -86,8 +86,7 @@ def load_weights(path: Path) -> Weights:
     architecture_of(info.architecture)
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    integers = {k.removeprefix(INTEGER_PREFIX): t.numpy() for k, t in tensors.items() if k.startswith(INTEGER_PREFIX)}
-    entropy = EntropyModel.from_tensors(integers)
+    entropy = integers_of(tensors)
     if entropy.codec_id.hex() != info.codec_id:
         raise WeightsError(
             f"{path.name}: codec id {info.codec_id} expected, its integers give {entropy.codec_id.hex()}"
@@ -96,10 +95,29 @@ def load_weights(path: Path) -> Weights:
     return Weights(info, networks, prior, entropy)
 
 
+def integers_of(tensors: Mapping[str, Tensor]) -> EntropyModel:
+    """The integer half among the tensors of a weights file. Raises WeightsError."""
+    own = {k.removeprefix(INTEGER_PREFIX): t.numpy() for k, t in tensors.items() if k.startswith(INTEGER_PREFIX)}
+    return EntropyModel.from_tensors(own)
+
+
+def with_floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The float tensors of cdc-lite: those given, and from a weights file's integers those that it keeps as such alone.
+
+    Raises:
+        WeightsError: the integers are incomplete.
+    """
+    floats = {k: t for k, t in tensors.items() if not k.startswith(INTEGER_PREFIX)}
+    return floats if len(floats) == len(tensors) else integers_of(tensors).float_layers() | floats
+
+
 def build_networks(
     tensors: Mapping[str, Tensor], origin: str, architecture: str = "cdc-lite"
 ) -> tuple[Networks, FactorizedPrior]:
-    """Fill the networks of a family and their prior from float tensors; integer tensors are ignored.
+    """Fill the networks of a family and their prior from float tensors.
+
+    Weights files hold cdc-lite's hyper-decoder and context as integers alone: where their float tensors lack, the
+    integers give them.
 
     Raises:
         WeightsError: a tensor is missing, unknown or of the wrong shape.
@@ -107,7 +125,8 @@ def build_networks(
     floats = {k: t.float() for k, t in tensors.items() if not k.startswith(INTEGER_PREFIX)}
     networks: Networks
     if architecture == "cdc-lite":
-        networks, prior = CDCLite(), FactorizedPrior(128)
+        floats = {k: t.float() for k, t in with_floats(tensors).items()}
+        networks, prior = CDCLite(LiteConfig.of_tensors(floats)), FactorizedPrior(128)
     else:
         with torch.device("meta"):  # 54 million weights need no initial values
             networks = CDCPaper(PaperConfig.of_tensors(floats))
@@ -128,6 +147,14 @@ def log_gain_by_rate(networks: Networks) -> Tensor:
     return interpolate_levels(networks.log_gain.detach().double(), q)
 
 
+def entropy_model_of(networks: Networks, prior: FactorizedPrior) -> EntropyModel:
+    """Make the integer half of networks and prior. Raises WeightsError."""
+    if isinstance(networks, CDCLite):
+        context = networks.context.layers() if networks.context is not None else None
+        return export_entropy_model(prior, networks.hyper_decoder, log_gain_by_rate(networks), context)
+    return export_entropy_model(prior, networks.hyper_decoder, None)
+
+
 def export_weights(
     tensors: Mapping[str, Tensor],
     out: Path,
@@ -146,12 +173,15 @@ def export_weights(
         WeightsError: tensors missing, or a bound of the integer path does not hold.
     """
     one_rate = architecture_of(architecture).one_rate
-    floats = {k: _stored(k, t, exact=one_rate) for k, t in tensors.items() if not k.startswith(INTEGER_PREFIX)}
+    given = tensors if one_rate else with_floats(tensors)
+    floats = {k: _stored(k, t, exact=one_rate) for k, t in given.items() if not k.startswith(INTEGER_PREFIX)}
     if not all(bool(t.isfinite().all()) for t in floats.values()):
         raise WeightsError(f"{out.name}: some weights are infinite or not a number")
     networks, prior = build_networks(floats, out.name, architecture)
-    log_gain = None if one_rate else log_gain_by_rate(networks)
-    entropy = export_entropy_model(prior, networks.hyper_decoder, log_gain)
+    entropy = entropy_model_of(networks, prior)
+    if not one_rate:
+        kept_as_integers = entropy.float_layers().keys()
+        floats = {k: t for k, t in floats.items() if k not in kept_as_integers}
     info = WeightsInfo(name, version, architecture, entropy.codec_id.hex(), provenance)
     integers = {INTEGER_PREFIX + k: _tensor(v) for k, v in entropy.to_tensors().items()}
     save_file(floats | integers, out, metadata={"format": FORMAT, "info": json.dumps(asdict(info))})

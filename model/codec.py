@@ -133,10 +133,8 @@ class Codec:
         y = latents.y * gain[:, None, None].cpu()
         z = self.networks.hyper_encoder(y[None].to(self.device))[0]
         hyper = self.entropy.quantise_hyper(z)
-        means, indices = self.entropy.parameters(hyper, rate)
-        residual = y - means.float() / 16
         chosen = self.architecture.rate_distortion
-        latent = self.entropy.quantise_latent(residual, indices) if chosen else self.entropy.round_latent(residual)
+        latent, means, indices = self.entropy.choose_latent(y, hyper, rate, rate_distortion=chosen)
         return Quantised(hyper, latent, means, indices, rate)
 
     def pack(self, latents: Latents, rate: int, sections: Sequence[Section] = ()) -> bytes:
@@ -168,8 +166,7 @@ class Codec:
         streams = [container.section(kind) or b"" for kind in (SectionType.HYPER, SectionType.LATENT)]
         rows, columns = padded(header.height) // HYPER_STRIDE, padded(header.width) // HYPER_STRIDE
         hyper = self.entropy.decode_hyper(streams[0], rows, columns)
-        means, indices = self.entropy.parameters(hyper, header.rate)
-        latent = self.entropy.decode_latent(streams[1], indices)
+        latent, means, indices = self.entropy.decode_latent(streams[1], hyper, header.rate)
         seed = seed_of(container)
         others = tuple(s for s in container.sections if s.type not in (SectionType.HYPER, SectionType.LATENT))
         return Unpacked(header, Quantised(hyper, latent, means, indices, header.rate), others, seed)

@@ -79,7 +79,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model.varint": ("model.errors",),
     "model.container": ("model.container", "model.errors", "model.varint"),
     "model.entropy": ("model.entropy", "model.errors", "model.varint"),
-    "model.networks": ("model.networks", "model.errors", "model.config"),
+    "model.networks": ("model.networks", "model.entropy.passes", "model.errors", "model.config"),
     "model.diffusion": ("model.diffusion", "model.errors", "model.config"),
 }
 # These put the parts of the codec together, so anything in the library is open to them.
@@ -213,15 +213,20 @@ def test_torch_stays_out_of_a_fresh_interpreter(module: str) -> None:
 
 
 def test_the_client_needs_little(tmp_path: Path) -> None:
-    """Beyond httpx and pydantic, importing the client costs at most 50 ms of CPU and brings no framework along."""
+    """Importing the client costs at most a third of importing httpx and pydantic, and brings no framework along.
+
+    That is 50 ms of CPU and less on machines of today; the ratio holds on slow ones too.
+    """
     code = (
-        "import sys, time, httpx, pydantic; pydantic.BaseModel; start = time.process_time(); import service.client; "
-        "print(time.process_time() - start, sorted({'torch', 'numpy', 'fastapi', 'PIL', 'redis'} & set(sys.modules)))"
+        "import sys, time; start = time.process_time(); import httpx, pydantic; pydantic.BaseModel; "
+        "both = time.process_time() - start; start = time.process_time(); import service.client; "
+        "own = time.process_time() - start; "
+        "print(own / both, sorted({'torch', 'numpy', 'fastapi', 'PIL', 'redis'} & set(sys.modules)))"
     )
     runs = [
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
         for _ in range(5)
     ]
-    seconds, found = zip(*(run.stdout.split(maxsplit=1) for run in runs), strict=True)
+    ratios, found = zip(*(run.stdout.split(maxsplit=1) for run in runs), strict=True)
     assert {text.strip() for text in found} == {"[]"}
-    assert min(map(float, seconds)) < 0.05, seconds
+    assert min(map(float, ratios)) < 1 / 3, ratios

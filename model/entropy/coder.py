@@ -1,9 +1,10 @@
 """Range coding of integer symbols under integer tables. The only module that imports constriction.
 
 A stream is: varint length of the escape bytes, the escape bytes, then 32-bit little-endian words of the range coder.
-Symbols are coded group by group (ascending group, raster order inside a group), so that each group is one call with one
-table. A value outside its group's table is coded as the escape entry; how far outside it lies follows, in the same
-order, as a varint in the escape bytes: 2 e for a value e above the table's end, 2 e + 1 for one e below its start.
+Symbols are coded in parts, a part group by group (ascending group, raster order inside a group), so that each group is
+one call with one table. A value outside its group's table is coded as the escape entry; how far outside it lies
+follows, in the same order, as a varint in the escape bytes: 2 e for a value e above the table's end, 2 e + 1 for one e
+below its start.
 """
 
 from __future__ import annotations
@@ -47,21 +48,9 @@ class SymbolCoder:
 
     def encode(self, symbols: Symbols, groups: npt.NDArray[np.integer[Any]]) -> bytes:
         """Return the stream of `symbols` (int32 [n], |s| <= 2**15) whose tables are `groups` (integer [n])."""
-        order, bounds = self._order(groups)
-        values = symbols[order].astype(np.int64)
-        ordered = groups[order]
-        index = values - self._lowest[ordered]
-        limit = self._escape[ordered]
-        outside = (index < 0) | (index >= limit)
-        excess = np.where(index < 0, 2 * (-1 - index) + 1, 2 * (index - limit))[outside]
-        index[outside] = limit[outside]
-        escapes = b"".join(encode_varint(int(e)) for e in excess)
-        encoder = constriction.stream.queue.RangeEncoder()
-        entries = index.astype(np.int32)
-        for group, start, stop in bounds:
-            encoder.encode(entries[start:stop], self._models[group])
-        words: bytes = encoder.get_compressed().astype("<u4").tobytes()
-        return encode_varint(len(escapes)) + escapes + words
+        writer = self.writer()
+        writer.put(symbols, groups)
+        return writer.finish()
 
     def decode(self, stream: bytes, groups: npt.NDArray[np.integer[Any]]) -> Symbols:
         """Return the int32 [n] symbols of `stream`, in the order of `groups` [n].
@@ -69,44 +58,18 @@ class SymbolCoder:
         Raises:
             CorruptStream: no encoder wrote this stream for these groups.
         """
-        try:
-            return self._decode(stream, groups)
-        except CodecError as error:
-            raise CorruptStream(f"entropy-coded data: {error}") from error
+        reader = self.reader(stream)
+        symbols = reader.take(groups)
+        reader.finish()
+        return symbols
 
-    def _decode(self, stream: bytes, groups: npt.NDArray[np.integer[Any]]) -> Symbols:
-        length, offset = decode_varint(stream, 0)
-        if length > len(stream) - offset or (len(stream) - offset - length) % 4:
-            raise CorruptStream("its lengths do not fit")
-        escapes, end = memoryview(stream)[: offset + length], offset + length
-        words = np.frombuffer(stream, dtype="<u4", offset=end).astype(np.uint32)
-        order, bounds = self._order(groups)
-        entries = np.empty(groups.size, dtype=np.int64)
-        decoder = constriction.stream.queue.RangeDecoder(words)
-        for group, start, stop in bounds:
-            try:
-                entries[start:stop] = decoder.decode(self._models[group], stop - start)
-            except AssertionError as error:  # how constriction reports words that no encoder produces
-                raise CorruptStream("the range coder's words are invalid") from error
-        if not decoder.maybe_exhausted():
-            raise CorruptStream("words are left over")
-        ordered = groups[order]
-        values = entries + self._lowest[ordered]
-        for position in np.flatnonzero(entries == self._escape[ordered]):
-            excess, offset = decode_varint(escapes, offset)
-            distance = excess >> 1
-            if distance > SYMBOL_LIMIT + self._escape.max():
-                raise CorruptStream("a symbol is out of range")
-            values[position] = (
-                self._lowest[ordered[position]] - 1 - distance if excess & 1 else values[position] + distance
-            )
-        if offset != end:
-            raise CorruptStream("escapes are left over")
-        if values.size and np.abs(values).max() > SYMBOL_LIMIT:
-            raise CorruptStream("a symbol is out of range")
-        out = np.empty(groups.size, dtype=np.int32)
-        out[order] = values
-        return out
+    def writer(self) -> Writer:
+        """Begin a stream of several parts."""
+        return Writer(self)
+
+    def reader(self, stream: bytes) -> Reader:
+        """Begin to read a stream part by part. Raises CorruptStream."""
+        return Reader(self, stream)
 
     def _order(self, groups: npt.NDArray[np.integer[Any]]) -> tuple[npt.NDArray[np.intp], list[tuple[int, int, int]]]:
         """Return the stable order by group and the (group, start, stop) runs in it."""
@@ -114,3 +77,85 @@ class SymbolCoder:
         ends = np.cumsum(np.bincount(groups, minlength=len(self._models)))
         bounds = [(g, int(ends[g - 1]) if g else 0, int(ends[g])) for g in range(len(self._models))]
         return order, [b for b in bounds if b[2] > b[1]]
+
+
+class Writer:
+    """Writes one stream, part after part."""
+
+    def __init__(self, coder: SymbolCoder) -> None:
+        self._coder = coder
+        self._encoder = constriction.stream.queue.RangeEncoder()
+        self._escapes: list[bytes] = []
+
+    def put(self, symbols: Symbols, groups: npt.NDArray[np.integer[Any]]) -> None:
+        """Append a part: int32 [n], |s| <= 2**15, and their groups [n]."""
+        coder = self._coder
+        order, bounds = coder._order(groups)
+        ordered = groups[order]
+        index = symbols[order].astype(np.int64) - coder._lowest[ordered]
+        limit = coder._escape[ordered]
+        outside = (index < 0) | (index >= limit)
+        excess = np.where(index < 0, 2 * (-1 - index) + 1, 2 * (index - limit))[outside]
+        index[outside] = limit[outside]
+        self._escapes += [encode_varint(int(e)) for e in excess]
+        entries = index.astype(np.int32)
+        for group, start, stop in bounds:
+            self._encoder.encode(entries[start:stop], coder._models[group])
+
+    def finish(self) -> bytes:
+        """Return the stream."""
+        escapes = b"".join(self._escapes)
+        words: bytes = self._encoder.get_compressed().astype("<u4").tobytes()
+        return encode_varint(len(escapes)) + escapes + words
+
+
+class Reader:
+    """Reads one stream, part after part; every method raises CorruptStream for what no encoder wrote."""
+
+    def __init__(self, coder: SymbolCoder, stream: bytes) -> None:
+        self._coder = coder
+        length, offset = _checked_varint(stream, 0)
+        if length > len(stream) - offset or (len(stream) - offset - length) % 4:
+            raise CorruptStream("entropy-coded data: its lengths do not fit")
+        self._escapes, self._offset = memoryview(stream)[: offset + length], offset
+        words = np.frombuffer(stream, dtype="<u4", offset=offset + length).astype(np.uint32)
+        self._decoder = constriction.stream.queue.RangeDecoder(words)
+
+    def take(self, groups: npt.NDArray[np.integer[Any]]) -> Symbols:
+        """Return the next part, int32 [n], in the order of `groups` [n]."""
+        coder = self._coder
+        order, bounds = coder._order(groups)
+        entries = np.empty(groups.size, dtype=np.int64)
+        for group, start, stop in bounds:
+            try:
+                entries[start:stop] = self._decoder.decode(coder._models[group], stop - start)
+            except AssertionError as error:  # how constriction reports words that no encoder produces
+                raise CorruptStream("entropy-coded data: the range coder's words are invalid") from error
+        ordered = groups[order]
+        values = entries + coder._lowest[ordered]
+        for position in np.flatnonzero(entries == coder._escape[ordered]):
+            excess, self._offset = _checked_varint(self._escapes, self._offset)
+            distance = excess >> 1
+            if distance > SYMBOL_LIMIT + coder._escape.max():
+                raise CorruptStream("entropy-coded data: a symbol is out of range")
+            below = coder._lowest[ordered[position]] - 1 - distance
+            values[position] = below if excess & 1 else values[position] + distance
+        if values.size and np.abs(values).max() > SYMBOL_LIMIT:
+            raise CorruptStream("entropy-coded data: a symbol is out of range")
+        out = np.empty(groups.size, dtype=np.int32)
+        out[order] = values
+        return out
+
+    def finish(self) -> None:
+        """Check that the stream ends here."""
+        if not self._decoder.maybe_exhausted():
+            raise CorruptStream("entropy-coded data: words are left over")
+        if self._offset != len(self._escapes):
+            raise CorruptStream("entropy-coded data: escapes are left over")
+
+
+def _checked_varint(data: bytes | memoryview, offset: int) -> tuple[int, int]:
+    try:
+        return decode_varint(data, offset)
+    except CodecError as error:
+        raise CorruptStream(f"entropy-coded data: {error}") from error

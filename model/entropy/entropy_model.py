@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,9 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from model.entropy.coder import SYMBOL_LIMIT, SymbolCoder, Symbols
+from model.entropy.context_head import LAYERS as CONTEXT_LAYERS
+from model.entropy.context_head import ContextHead, Part, Take, checkerboard, predict
+from model.entropy.export_layers import ContextLayers, export_context, export_head, float_context, float_head
 from model.entropy.likelihood import LITE_LEVELS, PAPER_LEVELS, FactorizedPrior
+from model.entropy.passes import LATENT_BITS
 from model.entropy.scale_head import (
     ACTIVATION_LIMIT,
+    CONTEXT_BITS,
+    FINE_BITS,
+    FINE_LIMIT,
     LEAK,
     LEAK_BITS,
     MEAN_BITS,
@@ -27,7 +34,6 @@ from model.entropy.scale_head import (
     Z_LIMIT,
     IntegerLayer,
     ScaleHead,
-    export_head,
 )
 from model.entropy.tables import COUNT_BITS, Tables, gaussian_tables, prior_tables
 from model.errors import WeightsError
@@ -39,6 +45,12 @@ LAYOUT = (
     f"mean/2^{MEAN_BITS}, scale/2^{SCALE_BITS}; stride 16 and 64; sections 1 and 2"
 )
 LEAKY_LAYOUT = f"; leaky relu {LEAK}/2^{LEAK_BITS}, scale index by thresholds of sigma/2^{SIGMA_BITS}"
+CONTEXT_LAYOUT = (
+    "; context: channel groups, even then odd row + column, a part a pass; windows before features before rate; "
+    f"latents/2^{LATENT_BITS}, features and rate in 2^-{CONTEXT_BITS}, relu, relu, corrections of means in "
+    f"2^-{FINE_BITS} and of scales; limits {ACTIVATION_LIMIT} inside, {FINE_LIMIT} of sums, {OUTPUT_LIMIT} of means; "
+    "rate / 255 to the nearest"
+)
 LAYERS = 3
 RDO = 0.04  # squared error in quantisation steps that a saved bit is worth; chosen on validation images
 
@@ -51,18 +63,29 @@ class EntropyModel:
         hyper_tables: tables of z, one a channel.
         latent_tables: tables of y - mean, one a scale index.
         medians: int32 [C], medians of z in 1/256.
-        head: z_hat -> means and scale indices.
+        head: z_hat -> means and scale numbers.
+        context: corrects them by what is decoded already; None for models without.
     """
 
     hyper_tables: Tables
     latent_tables: Tables
     medians: npt.NDArray[np.int32]
     head: ScaleHead
+    context: ContextHead | None = None
+
+    def __post_init__(self) -> None:
+        """Raises WeightsError where the parts do not fit together."""
+        sizes = {self.medians.size, len(self.hyper_tables.sizes), self.head.layers[0].inputs}
+        if len(sizes) > 1:
+            raise WeightsError("the tables, medians and head differ in the channels of z")
+        if self.context is not None and int(self.context.groups.sum()) != self.head.latents:
+            raise WeightsError("context model: its groups are not the latents")
 
     @cached_property
     def codec_id(self) -> bytes:
         """First 8 bytes of the SHA-256 over all tensors here, in a fixed order, and the layout."""
         layout = LAYOUT if self.head.thresholds is None else LAYOUT + LEAKY_LAYOUT
+        layout += CONTEXT_LAYOUT if self.context is not None else ""
         digest = hashlib.sha256(layout.encode())
         for name, array in sorted(self.to_tensors().items()):
             little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"))
@@ -84,17 +107,47 @@ class EntropyModel:
         symbols = torch.round(z.cpu().float() - medians).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
         return symbols.to(torch.int32).numpy()
 
-    def parameters(self, hyper: Symbols, rate: int) -> tuple[Tensor, Tensor]:
-        """Symbols of z [C, h, w] and the rate byte -> means in 1/16 int32 and scale indices uint8, [M, 4h, 4w]."""
+    def parameters(self, hyper: Symbols, rate: int, latent: Symbols | None = None) -> tuple[Tensor, Tensor]:
+        """Means in 1/16 int32 and scale indices uint8, [M, 4h, 4w], under which symbols of y are coded.
+
+        Args:
+            hyper: symbols of z [C, h, w].
+            rate: rate byte.
+            latent: the symbols of y; a model with context needs them, and gives what a decoder of them meets.
+        """
+        if latent is None and self.context is not None:
+            raise ValueError("with a context model, means and scales depend on the latents")
+
+        def look_up(part: Part) -> Symbols:
+            return _of_part(latent, part) if latent is not None else np.zeros(part.means.shape, dtype=np.int32)
+
+        return self._predict(hyper, rate, look_up)[1:]
+
+    def choose_latent(
+        self, y: Tensor, hyper: Symbols, rate: int, *, rate_distortion: bool
+    ) -> tuple[Symbols, Tensor, Tensor]:
+        """y after the gain, float32 [M, 4h, 4w], and the symbols of z -> symbols, means and scale indices of y.
+
+        Symbols are the nearest integers, or chosen by rate and distortion (`quantise_latent`).
+        """
+        choose = self.quantise_latent if rate_distortion else lambda residual, _: self.round_latent(residual)
+
+        def quantise(part: Part) -> Symbols:
+            residual = y[part.channels, part.mask] - part.means.float() / (1 << MEAN_BITS)
+            return choose(residual, part.indices)
+
+        return self._predict(hyper, rate, quantise)
+
+    def _predict(self, hyper: Symbols, rate: int, take: Take) -> tuple[Symbols, Tensor, Tensor]:
         z256 = (hyper.astype(np.int64) << Z_BITS) + self.medians.astype(np.int64)[:, None, None]
-        return self.head(torch.from_numpy(z256), rate)
+        return predict(self.head, self.context, torch.from_numpy(z256), rate, take)
 
     def round_latent(self, residual: Tensor) -> Symbols:
-        """y - mean, float32 [M, h, w] -> the nearest integers, int32 [M, h, w]: the symbols of the paper."""
+        """y - mean, float32 of any shape -> the nearest integers, int32: the symbols of the paper."""
         return residual.round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int32).numpy()
 
     def quantise_latent(self, residual: Tensor, indices: Tensor) -> Symbols:
-        """y - mean, float32 [M, h, w], and its scale indices -> symbols, int32 [M, h, w].
+        """y - mean, float32 of any shape, and its scale indices -> symbols, int32 of that shape.
 
         Rate-distortion optimised: the nearest integer, or the next one towards zero where its (r - k)^2 + RDO * bits is
         smaller. An encoder's choice alone: any symbols decode.
@@ -117,11 +170,25 @@ class EntropyModel:
 
     def encode_latent(self, latent: Symbols, indices: Tensor) -> bytes:
         """Return the stream of the symbols of y, int32 [M, h, w], under scale indices of the same shape."""
-        return self._latent_coder.encode(latent.ravel(), indices.numpy().ravel())
+        if self.context is None:
+            return self._latent_coder.encode(latent.ravel(), indices.numpy().ravel())
+        writer = self._latent_coder.writer()
+        masks = checkerboard(*latent.shape[1:])
+        for step in self.context.passes:
+            channels, mask = slice(step.start, step.stop), masks[step.parity or 0].numpy()
+            writer.put(latent[channels, mask].ravel(), indices.numpy()[channels, mask].ravel())
+        return writer.finish()
 
-    def decode_latent(self, stream: bytes, indices: Tensor) -> Symbols:
-        """Return the symbols of y, int32, in the shape of `indices`. Raises CorruptStream."""
-        return self._latent_coder.decode(stream, indices.numpy().ravel()).reshape(tuple(indices.shape))
+    def decode_latent(self, stream: bytes, hyper: Symbols, rate: int) -> tuple[Symbols, Tensor, Tensor]:
+        """Return symbols int32, means in 1/16 int32 and scale indices uint8 of y, [M, 4h, 4w]. Raises CorruptStream."""
+        reader = self._latent_coder.reader(stream)
+
+        def read(part: Part) -> Symbols:
+            return reader.take(part.indices.numpy().ravel()).reshape(part.indices.shape)
+
+        decoded = self._predict(hyper, rate, read)
+        reader.finish()
+        return decoded
 
     def _channels(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint16]:
         return np.repeat(np.arange(shape[0], dtype=np.uint16), shape[1] * shape[2])
@@ -138,8 +205,26 @@ class EntropyModel:
         for name, tables in (("hyper", self.hyper_tables), ("latent", self.latent_tables)):
             tensors |= {f"{name}.lowest": tables.lowest, f"{name}.sizes": tables.sizes, f"{name}.counts": tables.counts}
         for i, layer in enumerate(self.head.layers):
-            tensors |= {f"head.{i}.kernel": layer.kernel, f"head.{i}.bias": layer.bias, f"head.{i}.shift": layer.shift}
+            tensors |= _layer_tensors(f"head.{i}", layer)
+        if self.context is not None:
+            tensors["context.groups"] = self.context.groups
+            for i, net in enumerate(self.context.nets):
+                for j, layer in enumerate(net):
+                    tensors |= _layer_tensors(f"context.{i}.{j}", layer)
         return tensors
+
+    def float_layers(self) -> dict[str, Tensor]:
+        """Float layers of cdc-lite whose export this is, by their names there: hyper_decoder and context.
+
+        A later export of them gives the same integers.
+        """
+        found = {
+            f"hyper_decoder.{name}": tensor
+            for name, tensor in float_head(self.head, with_context=self.context is not None).items()
+        }
+        if self.context is not None:
+            found |= {f"context.{name}": tensor for name, tensor in float_context(self.context).items()}
+        return found
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, npt.NDArray[Any]]) -> EntropyModel:
@@ -149,15 +234,15 @@ class EntropyModel:
             WeightsError: a tensor is missing or breaks a bound.
         """
         leaky = "thresholds" in tensors
+        last = FINE_LIMIT if "context.groups" in tensors else OUTPUT_LIMIT
         try:
             layers = tuple(
-                IntegerLayer(
-                    kernel=tensors[f"head.{i}.kernel"],
-                    bias=tensors[f"head.{i}.bias"],
-                    shift=tensors[f"head.{i}.shift"],
+                _layer(
+                    tensors,
+                    f"head.{i}",
                     relu=i < LAYERS - 1 and not leaky,
-                    limit=ACTIVATION_LIMIT if i < LAYERS - 1 else OUTPUT_LIMIT,
                     leaky=i < LAYERS - 1 and leaky,
+                    limit=ACTIVATION_LIMIT if i < LAYERS - 1 else last,
                 )
                 for i in range(LAYERS)
             )
@@ -166,21 +251,63 @@ class EntropyModel:
                 for n in ("hyper", "latent")
             )
             rule = "thresholds" if leaky else "gain_to_index"
-            return cls(hyper, latent, tensors["medians"], ScaleHead(layers, **{rule: tensors[rule]}))
+            head = ScaleHead(layers, **{rule: tensors[rule]})
+            context = _context(tensors, layers[-1].inputs) if "context.groups" in tensors else None
+            return cls(hyper, latent, tensors["medians"], head, context)
         except KeyError as error:
             raise WeightsError(f"the weights file lacks the integer tensor {error}") from error
 
 
-def export_entropy_model(prior: FactorizedPrior, hyper_decoder: nn.Sequential, log_gain: Tensor | None) -> EntropyModel:
+def _of_part(latent: Symbols, part: Part) -> Symbols:
+    chosen: Symbols = latent[part.channels, part.mask.numpy()]
+    return chosen
+
+
+def _layer_tensors(name: str, layer: IntegerLayer) -> dict[str, npt.NDArray[Any]]:
+    return {f"{name}.kernel": layer.kernel, f"{name}.bias": layer.bias, f"{name}.shift": layer.shift}
+
+
+def _layer(
+    tensors: Mapping[str, npt.NDArray[Any]], name: str, *, relu: bool, limit: int, leaky: bool = False
+) -> IntegerLayer:
+    kernel, bias, shift = (tensors[f"{name}.{kind}"] for kind in ("kernel", "bias", "shift"))
+    return IntegerLayer(kernel, bias, shift, relu, limit, leaky)
+
+
+def _context(tensors: Mapping[str, npt.NDArray[Any]], features: int) -> ContextHead:
+    groups = tensors["context.groups"]
+    nets = tuple(
+        tuple(
+            _layer(
+                tensors,
+                f"context.{i}.{j}",
+                relu=j < CONTEXT_LAYERS - 1,
+                limit=ACTIVATION_LIMIT if j < CONTEXT_LAYERS - 1 else FINE_LIMIT,
+            )
+            for j in range(CONTEXT_LAYERS)
+        )
+        for i in range(2 * groups.size - 1)
+    )
+    return ContextHead(groups, features, nets)
+
+
+def export_entropy_model(
+    prior: FactorizedPrior,
+    hyper_decoder: nn.Sequential,
+    log_gain: Tensor | None,
+    context: Sequence[ContextLayers] | None = None,
+) -> EntropyModel:
     """Make the integer half from float weights. Needs no calibration set.
 
     `log_gain` is g [256, M] at each rate byte; None for the paper's networks, which have one rate and emit sigma.
+    `context` are the layers of the context model's networks, None for a model without.
 
     Raises:
         WeightsError: a bound of the exact range does not hold.
     """
     medians = torch.round(prior.medians.double() * (1 << Z_BITS))
     tables = prior_tables(prior, medians / (1 << Z_BITS))
-    head = export_head(hyper_decoder, log_gain)
+    head = export_head(hyper_decoder, log_gain, with_context=bool(context))
     levels = PAPER_LEVELS if log_gain is None else LITE_LEVELS
-    return EntropyModel(tables, gaussian_tables(levels), medians.to(torch.int32).numpy(), head)
+    corrections = export_context(context) if context else None
+    return EntropyModel(tables, gaussian_tables(levels), medians.to(torch.int32).numpy(), head, corrections)

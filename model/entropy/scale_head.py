@@ -13,7 +13,7 @@ stored thresholds that it reaches.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
@@ -21,20 +21,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from model.entropy.likelihood import LEVELS_PER_NAT, PAPER_LEVELS, SIGMA_LEVELS, ScaleLevels
+from model.entropy.likelihood import SIGMA_LEVELS
 from model.errors import WeightsError
 
 Z_BITS = 8  # medians are stored in 1/256, so 256 z_hat is an integer
 ACTIVATION_BITS = 12  # fraction of the activations between layers
 MEAN_BITS = 4  # means are multiples of 1/16
+CONTEXT_BITS = 8  # fraction of latents, features and rate where they enter the context model
+FINE_BITS = 8  # fraction of means that a context model is to correct, and of its corrections
 SCALE_BITS = 8  # fraction of the scale index before its final rounding
 SIGMA_BITS = 12  # fraction of a sigma that is compared with thresholds
 LEAK, LEAK_BITS = 13107, 16  # LeakyReLU 0.2: v >= 0 ? v : floor(v * 13107 * 2**-16)
 Z_LIMIT = 1 << 17  # |256 z_hat| is clamped to it: z of +-512
 ACTIVATION_LIMIT = (1 << 24) - 1  # activations are clamped to it, and so fit float32 exactly
 OUTPUT_LIMIT = 1 << 20
+FINE_LIMIT = 1 << 24  # of what a context model corrects, and of its corrections
 WEIGHT_LIMIT = 32767  # int16
 STRIP_ROWS = 32  # rows of a layer evaluated at a time: bounds the memory of im2col
 EXACT = 1 << 53
@@ -47,7 +50,8 @@ class IntegerLayer:
     """One layer: convolution with zero padding, rescale by 2**-shift, clamp.
 
     Attributes:
-        kernel: int16, as stored: [out, in, 3, 3] of a convolution, or [in, out, 5, 5] of a transposed one of stride 2.
+        kernel: int16, as stored: [out, in, 3, 3] of a convolution, [in, out, 5, 5] of a transposed one of stride 2, or
+            [out, in] of a matrix that the caller gives its columns.
         bias: int64 [out], at the scale of the products.
         shift: int64 [out], result = floor((v + 2**(shift - 1)) * 2**-shift).
         relu: negative results become 0.
@@ -65,12 +69,17 @@ class IntegerLayer:
     @property
     def upsample(self) -> int:
         """2 for a transposed convolution, else 1."""
-        return 2 if self.kernel.shape[-1] == 5 else 1
+        return 2 if self.kernel.ndim == 4 and self.kernel.shape[-1] == 5 else 1
 
     @property
     def outputs(self) -> int:
         """Number of output channels."""
         return len(self.bias)
+
+    @property
+    def inputs(self) -> int:
+        """Number of input channels, or the length of a matrix's columns."""
+        return int(self.kernel.shape[0 if self.upsample == 2 else 1])
 
     @cached_property
     def weight(self) -> Tensor:
@@ -90,14 +99,30 @@ class IntegerLayer:
         scale = torch.from_numpy(np.ldexp(1.0, -self.shift.astype(np.int32)))
         return scale.repeat_interleave(self.upsample**2)[:, None]
 
-    def check(self, input_limit: int) -> None:
+    def multiply(self, columns: Tensor) -> Tensor:
+        """columns float64 [in * 9 or in, n] -> float64 [out * upsample**2, n], rescaled and clamped."""
+        low = 0 if self.relu else -self.limit
+        out = torch.floor((self.weight @ columns + self.offset) * self.scale).clamp(low, self.limit)
+        return torch.where(out < 0, torch.floor(out * (LEAK * 2.0**-LEAK_BITS)), out) if self.leaky else out
+
+    def check(self, input_limit: int, *, inputs: int | None = None, matrix: bool = False) -> None:
         """Assert that no sum can leave the exact range when inputs are at most `input_limit` in size.
 
+        Args:
+            input_limit: of the values that come in.
+            inputs: how many input channels there are; None if any number will do.
+            matrix: whether the layer is to be a matrix, or else a convolution.
+
         Raises:
-            WeightsError: sum|w| * max|x| + |b| + 2**(shift - 1) reaches 2**53 for some output.
+            WeightsError: sum|w| * max|x| + |b| + 2**(shift - 1) reaches 2**53 for some output, or the shape is wrong.
         """
-        if self.kernel.shape[-1] not in (3, 5) or int(self.shift.min()) < 0 or int(self.shift.max()) > 52:
-            raise WeightsError("integer head: a layer is neither a 3x3 nor a transposed 5x5 convolution")
+        shape = self.kernel.shape
+        known = len(shape) == 2 if matrix else len(shape) == 4 and shape[2:] in ((3, 3), (5, 5))
+        per_output = (self.bias.shape, self.shift.shape) == ((self.outputs,),) * 2
+        if not known or not per_output or not self.outputs or int(self.shift.min()) < 0 or int(self.shift.max()) > 52:
+            raise WeightsError("integer head: a layer is neither a matrix nor a 3x3 or transposed 5x5 convolution")
+        if shape[1 if self.upsample == 2 else 0] != self.outputs or self.inputs != (inputs or self.inputs):
+            raise WeightsError("integer head: a layer does not fit the one before it, or its own biases")
         sums = self.weight.abs().sum(dim=1, keepdim=True)
         bound = float((sums * input_limit + self.offset.abs()).max())
         if bound >= EXACT:
@@ -109,8 +134,8 @@ class ScaleHead:
     """The whole integer head.
 
     Attributes:
-        layers: run in order on 256 z_hat; the last has 2 M channels: M means in 1/16, M scale numbers (indices in
-            1/256, or sigmas in 1/4096).
+        layers: run in order on 256 z_hat; the last has 2 M channels: M means in 1/16 (1/256 where a context model
+            corrects them), M scale numbers (indices in 1/256, or sigmas in 1/4096).
         gain_to_index: int32 [256, M], in 1/256 of a scale index: what rate byte r adds for channel c.
         thresholds: int32 [63], ascending, in 1/4096: the least sigma of each index from 1 on; excludes gain_to_index.
     """
@@ -120,58 +145,56 @@ class ScaleHead:
     thresholds: npt.NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
-        limit = Z_LIMIT
+        limit, inputs = Z_LIMIT, None
         for layer in self.layers:
-            layer.check(limit)
-            limit = layer.limit
+            layer.check(limit, inputs=inputs)
+            limit, inputs = layer.limit, layer.outputs
         if (self.gain_to_index is None) == (self.thresholds is None):
             raise WeightsError("integer head: it needs a gain table or thresholds, not both")
         if self.gain_to_index is not None and self.gain_to_index.shape != (256, self.layers[-1].outputs // 2):
             raise WeightsError("integer head: the gain table does not fit the last layer")
+        if self.gain_to_index is not None and int(np.abs(self.gain_to_index.astype(np.int64)).max()) > FINE_LIMIT:
+            raise WeightsError("integer head: the gain table leaves the range of scale numbers")
         if self.thresholds is not None and (
             self.thresholds.shape != (SIGMA_LEVELS - 1,) or np.any(np.diff(self.thresholds.astype(np.int64)) <= 0)
         ):
             raise WeightsError(f"integer head: thresholds must be {SIGMA_LEVELS - 1} ascending integers")
 
-    def __call__(self, z256: Tensor, rate: int) -> tuple[Tensor, Tensor]:
-        """256 z_hat and the rate byte -> means and scale indices.
+    @property
+    def latents(self) -> int:
+        """M, the number of latent channels."""
+        return self.layers[-1].outputs // 2
 
-        Args:
-            z256: integer values, any dtype, [C, h, w]; clamped to +-2**17.
-            rate: 0..255.
+    def features(self, z256: Tensor) -> Tensor:
+        """256 z_hat, integer values of any dtype [C, h, w], clamped to +-2**17 -> the last hidden layer.
 
-        Returns:
-            means in 1/16, int32 [M, 4h, 4w], and scale indices 0..63, uint8 [M, 4h, 4w].
+        float32 with integer values, in 1/4096, [F, 4h, 4w].
         """
         x = z256.to(device="cpu", dtype=torch.float32).clamp(-Z_LIMIT, Z_LIMIT)
         for layer in self.layers[:-1]:
             x = _run(layer, x)
-        last = self.layers[-1]
-        channels = last.outputs // 2
-        index_of = self._index_rule(rate)
-        means = torch.empty((channels, *x.shape[1:]), dtype=torch.int32)
-        indices = torch.empty((channels, *x.shape[1:]), dtype=torch.uint8)
+        return x
+
+    def parameters(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The last hidden layer [F, h, w] -> means and scale numbers as `layers` says, both int32 [M, h, w]."""
+        means, scales = (torch.empty((self.latents, *features.shape[1:]), dtype=torch.int32) for _ in range(2))
 
         def write(top: int, out: Tensor) -> None:
             rows = slice(top, top + out.shape[1])
-            means[:, rows] = out[:channels].to(torch.int32)
-            indices[:, rows] = index_of(out[channels:]).to(torch.uint8)
+            means[:, rows] = out[: self.latents].to(torch.int32)
+            scales[:, rows] = out[self.latents :].to(torch.int32)
 
-        _for_each_strip(last, x, write)
-        return means, indices
+        _for_each_strip(self.layers[-1], features, write)
+        return means, scales
 
-    def _index_rule(self, rate: int) -> Callable[[Tensor], Tensor]:
-        """Return what turns the scale half [M, rows, w] of the last layer into indices 0..63."""
+    def indices(self, scales: Tensor, rate: int, channels: slice) -> Tensor:
+        """Scale numbers int32 [m, ...] of some channels and the rate byte -> scale indices 0..63, uint8 [m, ...]."""
         if self.gain_to_index is None:
-            thresholds = torch.from_numpy(np.asarray(self.thresholds, dtype=np.float64))
-            return lambda sigma: torch.bucketize(sigma, thresholds, right=True)
-        gain = torch.from_numpy(self.gain_to_index[rate].astype(np.float64))[:, None, None]
-
-        def shifted(scale: Tensor) -> Tensor:
-            index = torch.floor((scale + gain + (1 << SCALE_BITS - 1)) * 2.0**-SCALE_BITS)
-            return index.clamp(0, SIGMA_LEVELS - 1)
-
-        return shifted
+            thresholds = torch.from_numpy(np.asarray(self.thresholds, dtype=np.int32))
+            return torch.bucketize(scales, thresholds, right=True).to(torch.uint8)
+        gain = torch.from_numpy(self.gain_to_index[rate, channels]).view(-1, *[1] * (scales.ndim - 1))
+        shifted = (scales + gain + (1 << SCALE_BITS - 1)) >> SCALE_BITS  # an arithmetic shift is a floor
+        return shifted.clamp(0, SIGMA_LEVELS - 1).to(torch.uint8)
 
 
 def _run(layer: IntegerLayer, x: Tensor) -> Tensor:
@@ -189,13 +212,10 @@ def _run(layer: IntegerLayer, x: Tensor) -> Tensor:
 
 def _for_each_strip(layer: IntegerLayer, x: Tensor, write: Callable[[int, Tensor], None]) -> None:
     """Evaluate the layer on x [in, h, w] in strips; hand each, float64 [out * u**2, rows, w], to `write`."""
-    low = 0 if layer.relu else -layer.limit
     padded = F.pad(x, (1, 1, 1, 1))
     for top in range(0, x.shape[1], STRIP_ROWS):
         columns = F.unfold(padded[None, :, top : top + STRIP_ROWS + 2].double(), 3)[0]
-        out = torch.floor((layer.weight @ columns + layer.offset) * layer.scale).clamp(low, layer.limit)
-        if layer.leaky:
-            out = torch.where(out < 0, torch.floor(out * (LEAK * 2.0**-LEAK_BITS)), out)
+        out = layer.multiply(columns)
         write(top, out.view(out.shape[0], -1, x.shape[2]))
 
 
@@ -212,58 +232,3 @@ def _phases(kernel: Tensor) -> Tensor:
         if k < 5 and j < 5:
             phases[:, p, r, :, a, b] = kernel[:, :, k, j].T
     return phases.reshape(4 * outputs, inputs, 3, 3)
-
-
-def export_head(decoder: nn.Sequential, log_gain: Tensor | None) -> ScaleHead:
-    """Turn a float hyper-decoder into integers: cdc-lite's with its gain table, the paper's with thresholds of sigma.
-
-    Args:
-        decoder: two transposed convolutions 5x5 of stride 2, each followed by ReLU (cdc-lite) or LeakyReLU 0.2, then a
-            3x3 convolution to 2 M.
-        log_gain: g [256, M] at each rate byte; None for a decoder that emits sigma.
-
-    Raises:
-        WeightsError: a sum could leave the exact range.
-    """
-    convolutions = [m for m in decoder if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    layers: list[IntegerLayer] = []
-    fraction = Z_BITS
-    for conv in convolutions[:-1]:
-        bits = np.full(conv.out_channels, ACTIVATION_BITS)
-        layer = _quantise(conv, fraction, bits, relu=log_gain is not None, limit=ACTIVATION_LIMIT)
-        layers.append(replace(layer, leaky=log_gain is None))
-        fraction = ACTIVATION_BITS
-    final = convolutions[-1]
-    scale_bits = SCALE_BITS if log_gain is not None else SIGMA_BITS
-    bits = np.repeat([MEAN_BITS, scale_bits], final.out_channels // 2)
-    layers.append(_quantise(final, fraction, bits, relu=False, limit=OUTPUT_LIMIT))
-    if log_gain is None:
-        return ScaleHead(tuple(layers), thresholds=thresholds_of(PAPER_LEVELS))
-    table = torch.round(log_gain.detach().double() * LEVELS_PER_NAT * (1 << SCALE_BITS))
-    return ScaleHead(tuple(layers), table.to(torch.int32).numpy())
-
-
-def thresholds_of(levels: ScaleLevels) -> npt.NDArray[np.int32]:
-    """The geometric midpoints between neighbouring levels of sigma, in 1/4096, int32 [63]."""
-    midpoints = levels.sigma(torch.arange(SIGMA_LEVELS - 1, dtype=torch.float64) + 0.5)
-    return torch.round(midpoints * (1 << SIGMA_BITS)).to(torch.int32).numpy()
-
-
-def _quantise(
-    conv: nn.Conv2d | nn.ConvTranspose2d,
-    input_bits: int,
-    output_bits: npt.NDArray[np.int64],
-    *,
-    relu: bool,
-    limit: int,
-) -> IntegerLayer:
-    """Round a layer's weights to int16 with the finest power-of-two step, at most 2**-16."""
-    weight, bias = conv.weight.detach().double(), conv.bias
-    if bias is None:
-        raise WeightsError("integer head: every layer needs a bias")
-    largest = max(float(weight.abs().max()), 0.25)
-    weight_bits = int(np.floor(np.log2(WEIGHT_LIMIT / largest)))
-    kernel = torch.round(weight * 2.0**weight_bits).to(torch.int16).numpy()
-    integer_bias = torch.round(bias.detach().double() * 2.0 ** (weight_bits + input_bits)).to(torch.int64).numpy()
-    shift = (weight_bits + input_bits - output_bits).astype(np.int64)
-    return IntegerLayer(kernel, integer_bias, shift, relu, limit)

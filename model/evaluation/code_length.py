@@ -9,8 +9,10 @@ import torch
 
 from model.codec import Codec
 from model.entropy.likelihood import SIGMA_LEVELS, gaussian_bits
+from model.entropy.passes import Pass
 from model.entropy.tables import COUNT_BITS, Tables
-from model.types import Latents
+from model.networks.lite import CDCLite
+from model.types import Latents, Quantised
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def code_length(codec: Codec, latents: Latents, rate: int) -> CodeLength:
     medians = torch.from_numpy(codec.entropy.medians / 256.0).float()[:, None, None]
     z_hat = torch.from_numpy(q.hyper).float() + medians
     z_bits = float(codec.prior.bits(z_hat[None]).sum())
-    mean, scale = codec.networks.hyper_decoder(z_hat[None])[0].chunk(2)
+    mean, scale = _float_prior(codec, z_hat, q)
     levels = codec.architecture.levels
     if codec.architecture.one_rate:  # the head emits sigma
         index = torch.log(scale.clamp(min=levels.low) / levels.low) * levels.per_nat
@@ -67,6 +69,21 @@ def code_length(codec: Codec, latents: Latents, rate: int) -> CodeLength:
         integer_tables=tables,
         coded=8.0 * sum(map(len, streams)),
     )
+
+
+def _float_prior(codec: Codec, z_hat: torch.Tensor, q: Quantised) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means and scale numbers [M, h, w] of the float networks, where the context is what a decoder of the file sees."""
+    networks = codec.networks
+    if not isinstance(networks, CDCLite):
+        mean, scale = networks.hyper_decoder(z_hat[None])[0].chunk(2)
+        return mean, scale
+    y_hat = q.y_hat[None]
+
+    def sent(part: Pass, mask: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return y_hat[:, part.start : part.stop]
+
+    means, scales = networks.prior(z_hat[None], torch.tensor([q.rate / 255]), sent)
+    return means[0], scales[0]
 
 
 def _latent_bits(residual: torch.Tensor, sigma: torch.Tensor) -> float:

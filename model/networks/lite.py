@@ -1,7 +1,7 @@
 """cdc-lite: the default networks. Convolutions only, every operation local, small enough for a CPU.
 
     image --encoder--> y --gain(q)--> [entropy coding] --inverse gain(q)--> y_hat --conditioner--> context
-                          \\--hyper_encoder--> z                                        |
+                          \\--hyper_encoder--> z --hyper_decoder, context--> prior of y  |
     x_n, t, q ------------------------------------------------------------> denoiser --> x0_hat
 
 Pixels enter through `pixel_unshuffle(x, 4)` and leave through `pixel_shuffle`, so full resolution is never convolved.
@@ -10,22 +10,30 @@ Pixels enter through `pixel_unshuffle(x, 4)` and leave through `pixel_shuffle`, 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.entropy.passes import passes_of
+from model.errors import WeightsError
 from model.networks.blocks import ResBlocks
+from model.networks.context import ContextModel, Take
 
 PATCH = 4  # side of the pixel block that becomes channels
 PATCH_CHANNELS = 3 * PATCH * PATCH
+MAX_CONTEXT = 1024  # hidden channels of a context model that a file may ask for
 FREQUENCIES = 32  # of the time embedding, log-spaced 1..1000
 
 
 @dataclass(frozen=True)
 class LiteConfig:
-    """Sizes of cdc-lite. `widths` are the channels at 1/4, 1/8 and 1/16 of the picture's side."""
+    """Sizes of cdc-lite. `widths` are the channels at 1/4, 1/8 and 1/16 of the picture's side.
+
+    `groups` are the latent channels of each group of the context model, () for an entropy model without one.
+    """
 
     widths: tuple[int, int, int] = (96, 128, 192)
     latents: int = 192
@@ -33,6 +41,23 @@ class LiteConfig:
     blocks: int = 2
     embedding: int = 128
     levels: int = 8
+    groups: tuple[int, ...] = (8, 24, 64, 96)
+    context: int = 128
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> LiteConfig:
+        """The default sizes, with the context model that a state dict holds. Raises WeightsError."""
+        heads: list[Tensor] = []
+        while (head := tensors.get(f"context.nets.{len(heads)}.head.weight")) is not None:
+            if head.ndim != 4:
+                raise WeightsError("the context model does not end in convolutions")
+            heads.append(head)
+        if not heads:
+            return cls(groups=())
+        groups = tuple(head.shape[0] // 2 for head in heads[::2])
+        if sum(groups) != cls.latents or heads[0].shape[1] > MAX_CONTEXT:
+            raise WeightsError("the context model does not fit the latents")
+        return cls(groups=groups, context=heads[0].shape[1])
 
 
 class Encoder(nn.Module):
@@ -179,11 +204,27 @@ class CDCLite(nn.Module):
             nn.ReLU(),
             nn.Conv2d(n * 3 // 2, 2 * m, 3, padding=1),
         )
+        self.context = ContextModel(config.groups, n * 3 // 2, config.context) if config.groups else None
         start = torch.linspace(-0.36, 1.73, config.levels)[:, None].repeat(1, m)
         self.log_gain = nn.Parameter(start.clone())
         self.log_inverse_gain = nn.Parameter(-start)
         self.lambdas: Tensor
         self.register_buffer("lambdas", torch.logspace(math.log10(0.08), math.log10(0.0012), config.levels))
+
+    def prior(self, z_hat: Tensor, q: Tensor, take: Take) -> tuple[Tensor, Tensor]:
+        """z_hat [B, N, h, w], q [B] -> means and scale numbers of y [B, M, 4h, 4w]; without the gain's share.
+
+        `take` decides y_hat pass by pass; it is called once, for everything, where there is no context model.
+        """
+        features = self.hyper_decoder[:-1](z_hat)
+        base = self.hyper_decoder[-1](features)
+        if self.context is not None:
+            means, scales = self.context(features, base, q, take)
+            return means, scales
+        mean, scale = base.chunk(2, dim=1)
+        whole = passes_of((), self.config.latents)[0]
+        take(whole, torch.ones_like(mean[0, 0]), mean, scale)
+        return mean, scale
 
     def settle(self, dtype: torch.dtype) -> None:
         """Give the decoder's parts the type they run in.

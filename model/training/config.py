@@ -72,6 +72,12 @@ class TrainingConfig(BaseModel):
     )
     snr_min: float = Field(default=0.3, ge=0, description="Least weight of a noise level.")
     snr_max: float = Field(default=5.0, gt=0, description="Largest weight of a noise level.")
+    rollout: int = Field(
+        default=0,
+        ge=0,
+        description="Rows with noise reach their noise level by up to this many steps of the model's own decode, from "
+        "pure noise times a random gamma; 0: the noise is added to the picture (paper Eq. 2).",
+    )
     rho: float = Field(default=0.0, ge=0, le=1, description="Share of the perceptual term, Eq. 9.")
     perceptual: str | None = Field(
         default=None,
@@ -84,9 +90,12 @@ class TrainingConfig(BaseModel):
     perceptual_on: Literal["all", "diffusion"] = Field(
         default="all", description="diffusion: only on the share of the batch with random noise levels."
     )
-    freeze_codec: bool = Field(
-        default=False, description="Train conditioner and denoiser alone: the codec id, and published files, stay."
+    part: Literal["all", "decoder", "denoiser", "entropy"] = Field(
+        default="all",
+        description="decoder: conditioner and denoiser alone, so that the codec id and published files stay; denoiser: "
+        "without the conditioner; entropy: the entropy model alone, by rate.",
     )
+    rates_per_crop: int = Field(default=4, ge=1, description="entropy: rates that each crop is coded at in a step.")
     initial: Path | None = Field(
         default=None, description="Weights to start from: a weights file, or averaged weights of another run."
     )
@@ -112,6 +121,12 @@ class TrainingConfig(BaseModel):
             raise ValueError("snr_min is above snr_max")
         if self.architecture != "cdc-eps" and self.weighting == "l1":
             raise ValueError("weighting l1 is of the noise: it needs cdc-eps")
+        if self.rollout > 0 and self.architecture == "cdc-eps":
+            raise ValueError("rollout needs a network that predicts the picture: own steps have no true noise to match")
+        if self.rollout > 0 and self.one_step_share == 1:
+            raise ValueError("rollout needs rows with noise: one_step_share below 1")
+        if self.part == "entropy" and (self.rollout > 0 or self.rho > 0):
+            raise ValueError("part=entropy trains by rate alone: no rollout and no rho")
         if self.architecture != "cdc-lite" and self.one_step_share > 0:
             raise ValueError("one_step_share is of cdc-lite alone: the paper trains random noise levels")
         return self

@@ -22,20 +22,21 @@ from torch import Tensor
 
 from model.architecture import architecture_of
 from model.diffusion.schedule import Schedule
-from model.errors import InvalidParameter
+from model.errors import InvalidParameter, WeightsError
 from model.precision import faster_dtype
 from model.training import snapshot
 from model.training.config import TrainingConfig
 from model.training.crops import CropRule, Crops, batches
 from model.training.ema import Ema
-from model.training.losses import Loss, draw, loss_of
-from model.training.perceptual import load_distance
+from model.training.losses import Draw, Loss, draw, loss_of
+from model.training.perceptual import ShiftedDistance, load_distance
 from model.training.rates import lambda_of, learning_rate, progress
 from model.training.report import Line, Report
 from model.training.snapshot import Snapshot
 from model.training.sources import open_sources
 from model.training.start import start_as_klt
-from model.training.trainee import LiteTrainee, Trainee, trainee_of
+from model.training.trainee import DECODER_PARTS, LiteTrainee, Trainee, trainee_of
+from model.training.types import Walk
 from model.training.validation import codec_of, evaluate, pictures_of
 
 log = logging.getLogger(__name__)
@@ -68,12 +69,15 @@ class Trainer:
         self.crops = Crops(self.sources, CropRule(config.crop, config.flat_below, config.seed), cache=config.cache)
         self.pictures = pictures_of(config.validation, config.evaluate_pictures) if config.validation else []
         distance = load_distance(config.perceptual) if config.perceptual and config.rho > 0 else None
-        self.distance = None if distance is None else distance.to(self.fabric.device)
+        self.distance = None if distance is None else ShiftedDistance(distance).to(self.fabric.device)
 
         saved = snapshot.load(out) if resume else None
         self.trainee = self._make()
         if saved is not None:
-            self.trainee.load_state_dict(saved.model)
+            try:
+                self.trainee.load_state_dict(saved.model)
+            except RuntimeError as error:
+                raise WeightsError(f"{out}: the checkpoint is of other networks") from error
         if config.compile:
             self.trainee.compile_networks()
         self.trainee.to(self.fabric.device).to(memory_format=torch.channels_last)
@@ -126,17 +130,20 @@ class Trainer:
         config, device = self.config, self.fabric.device
         torch.manual_seed(config.seed + SEED_STRIDE * (self.step + 1) + self.fabric.global_rank)
         image = crops.to(device, non_blocking=True).float() / 127.5 - 1
-        drawn = draw(image.contiguous(memory_format=torch.channels_last), self.schedule, config.one_step_share)
+        drawn = draw(
+            image.contiguous(memory_format=torch.channels_last), self.schedule, config.one_step_share, config.rollout
+        )
         for group, factor in zip(self.optimizer.param_groups, self.rates, strict=True):
             if group["name"] != "quantiles":
                 group["lr"] = factor * learning_rate(config, self.step, self.elapsed_s)
         times = self.trainee.times(drawn.n, self.schedule.length)
-        prediction = self.module(drawn.image, drawn.q, drawn.x, times)
-        lambdas = self.trainee.lambdas(drawn.q, lambda_of(config, self.step))
+        q = drawn.q if config.part != "entropy" else torch.rand(len(crops) * config.rates_per_crop, device=device)
+        prediction = self.module(drawn.image, q, drawn.x, times, self._walk(drawn))
+        lambdas = self.trainee.lambdas(q, lambda_of(config, self.step))
         loss = loss_of(config, drawn, prediction.output, prediction.rate, lambdas, self.distance)
         self.optimizer.zero_grad(set_to_none=True)
         # The auxiliary loss reaches the quantiles alone, and nothing else does: one backward pass serves both.
-        aux = 0.0 if config.freeze_codec else self.trainee.aux_loss()
+        aux = 0.0 if config.part in DECODER_PARTS else self.trainee.aux_loss()
         self.fabric.backward(loss.total + aux)
         norm = float(torch.nn.utils.clip_grad_norm_(self._clipped(), config.clip))
         if math.isfinite(norm):
@@ -144,6 +151,14 @@ class Trainer:
         self.step += 1
         self.ema.update(self.trainee.float_tensors(), self.step)
         return loss, norm
+
+    def _walk(self, drawn: Draw) -> Walk | None:
+        if not drawn.path:
+            return None
+        own = ~drawn.one_step
+        n = torch.tensor(drawn.path, device=drawn.n.device)
+        alpha_bar = torch.cat([self.schedule.at(n), drawn.alpha_bar[own][:1]])
+        return Walk(int(own.sum()), self.trainee.times(n, self.schedule.length), alpha_bar)
 
     def save(self) -> None:
         """Write the checkpoint and the averaged weights, from one process."""
@@ -166,7 +181,7 @@ class Trainer:
     def _make(self) -> Trainee:
         config = self.config
         torch.manual_seed(config.seed)
-        trainee = trainee_of(config.architecture, config.width, frozen_codec=config.freeze_codec)
+        trainee = trainee_of(config.architecture, config.width, config.part)
         if config.initial is not None:
             trainee.load_float_tensors(load_file(config.initial), config.initial.name)
         elif isinstance(trainee, LiteTrainee):
@@ -182,9 +197,9 @@ class Trainer:
 def _factors(config: TrainingConfig) -> list[tuple[str, float]]:
     """Names of the parameter groups and their learning rates relative to `lr`."""
     factors = [("networks", 1.0)]
-    if config.architecture == "cdc-lite":
+    if config.architecture == "cdc-lite" and config.part in ("all", "decoder"):
         factors.append(("gains", config.gain_lr_factor))
-    return factors if config.freeze_codec else [*factors, ("quantiles", config.aux_lr / config.lr)]
+    return factors if config.part in DECODER_PARTS else [*factors, ("quantiles", config.aux_lr / config.lr)]
 
 
 def _groups(trainee: Trainee, config: TrainingConfig) -> list[dict[str, Any]]:

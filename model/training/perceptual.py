@@ -129,6 +129,24 @@ class Lpips(nn.Module):
         return distance.flatten()
 
 
+class ShiftedDistance(nn.Module):
+    """A distance of the same random part of both pictures, so that no phase of strides and poolings is favoured.
+
+    A decoder that is trained against one phase learns grids that this phase does not see.
+    """
+
+    def __init__(self, distance: nn.Module, most: int = 15) -> None:
+        """At most `most` rows and columns are cut off at the top and the left."""
+        super().__init__()
+        self._distance, self._most = distance, most
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """a, b [B, 3, H, W] in [-1, 1] -> distance [B]."""
+        top, left = torch.randint(0, self._most + 1, (2,)).tolist()
+        distance: Tensor = self._distance(a[..., top:, left:], b[..., top:, left:])
+        return distance
+
+
 def load_distance(name: str) -> nn.Module:
     """Return the distance that `name` asks for, see `TrainingConfig.perceptual`.
 

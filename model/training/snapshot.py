@@ -92,6 +92,14 @@ def write_record(folder: Path, config: TrainingConfig, sources: Sequence[Source]
     part.replace(path)
 
 
+TRAINED = {
+    "all": "all parts",
+    "decoder": "conditioner and denoiser alone",
+    "denoiser": "the denoiser alone",
+    "entropy": "the entropy model alone",
+}
+
+
 def recorded(folder: Path) -> dict[str, Any]:
     """The configuration of a run's last start. Raises WeightsError where there is no record."""
     try:
@@ -107,7 +115,7 @@ def provenance(folder: Path) -> str:
         starts = json.loads((folder / RECORD).read_text())["starts"]
         last, configuration = starts[-1], starts[-1]["configuration"]
         origin = Path(configuration["initial"]).name if configuration["initial"] else "a KLT start"
-        kind = "conditioner and denoiser alone" if configuration["freeze_codec"] else "all parts"
+        kind = TRAINED[configuration.get("part", "all")]
         clips = sum(data["clips"] for data in last["data"])
         return (
             f"trained from {origin}, {kind}: {load(folder).step} steps of {configuration['batch']} crops of "

@@ -30,7 +30,7 @@ def start_as_klt(networks: CDCLite, images: Tensor) -> None:
     encoder, conditioner, denoiser = networks.encoder, networks.conditioner, networks.denoiser
     path = _linear_path(networks)
     for name, conv in networks.named_modules():
-        if isinstance(conv, nn.Conv2d) and "hyper" not in name and not name.endswith("conv2"):
+        if isinstance(conv, nn.Conv2d) and not name.startswith(("hyper", "context")) and not name.endswith("conv2"):
             fan_in = conv.in_channels * conv.kernel_size[0] * conv.kernel_size[1]
             conv.weight.normal_(std=(SMALL if conv in path else 1.0) * fan_in**-0.5)
             assert conv.bias is not None

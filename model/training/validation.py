@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from model.architecture import architecture_of
-from model.checkpoint import Weights, WeightsInfo, build_networks, log_gain_by_rate
+from model.checkpoint import Weights, WeightsInfo, build_networks, entropy_model_of
 from model.codec import Codec
 from model.config import rate_of_quality
-from model.entropy.entropy_model import export_entropy_model
 from model.evaluation.metrics import psnr
 from model.training.sources import Source, open_sources, read_frame
 from model.types import Pixels
@@ -50,8 +48,7 @@ def codec_of(tensors: Mapping[str, Tensor], architecture: str = "cdc-lite", devi
     """Return a codec of float tensors, with integer tables as an export would make them. Raises WeightsError."""
     copies = {k: t.detach().cpu().clone() for k, t in tensors.items()}
     networks, prior = build_networks(copies, "averaged weights", architecture)
-    log_gain = None if architecture_of(architecture).one_rate else log_gain_by_rate(networks)
-    entropy = export_entropy_model(prior, networks.hyper_decoder, log_gain)
+    entropy = entropy_model_of(networks, prior)
     info = WeightsInfo("in-training", 0, architecture, entropy.codec_id.hex(), "in training")
     return Codec(Weights(info, networks, prior, entropy), device=device)
 

@@ -1,9 +1,9 @@
 """Rate and distortion on Kodak through the HTTP API, real bytes, beside Pillow's JPEG and WebP at the same bytes.
 
-    CDC_SHARED=FOLDER python -m tests.bars.kodak [--images N] [--curve] [--out FOLDER] [--report FILE]
+    CDC_SHARED=FOLDER python -m tests.bars.kodak [--images N] [--modes 1:0,17:0.8] [--out FOLDER] [--report FILE]
 
 FOLDER/data/kodak holds kodim01.png .. kodim24.png. Writes kodak.json, and prints the tables of docs/benchmarks.md; with
-matplotlib it draws kodak.png. `--curve` measures the one-step decode alone.
+matplotlib it draws kodak.png. `--modes` names the decodes, steps:gamma, all if unset; 1:0 alone gives the curve.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from PIL import Image
 from model.evaluation.metrics import ms_ssim, psnr
 from tests.bars.server import running_server
 
+Modes = tuple[tuple[int, float], ...]
 QUALITIES = (10, 50, 90)
-MODES = ((1, 0.0), (1, 0.8), (4, 0.0), (4, 0.8), (17, 0.0), (17, 0.8))
+MODES: Modes = ((1, 0.0), (1, 0.8), (4, 0.0), (4, 0.8), (17, 0.0), (17, 0.8))
 CURVE = (1, 30, 70, 100)  # further qualities, one step only, to draw the whole curve
 OVERHEAD = 40  # bytes allowed beyond 1 % of the ideal code length
 
@@ -37,7 +38,7 @@ def pixels_of(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def measure(client: httpx.Client, path: Path, *, curve_only: bool = False) -> list[Row]:
+def measure(client: httpx.Client, path: Path, modes: Modes = MODES) -> list[Row]:
     """All rows of one picture."""
     original = np.asarray(Image.open(path).convert("RGB"))
     count = original.shape[0] * original.shape[1]
@@ -50,7 +51,7 @@ def measure(client: httpx.Client, path: Path, *, curve_only: bool = False) -> li
         file = answer.content
         common = {"image": path.name, "quality": quality, "bytes": len(file), "bpp": 8 * len(file) / count}
         rows.append({**common, "codec": "encode", "seconds": seconds})
-        for steps, gamma in MODES if quality in QUALITIES and not curve_only else MODES[:1]:
+        for steps, gamma in modes if quality in QUALITIES else modes[:1]:
             start = time.perf_counter()
             params: dict[str, str | int | float] = {"steps": steps, "gamma": gamma}
             decoded = client.post("/decode", content=file, params=params, headers=CDC)
@@ -191,7 +192,7 @@ def report(means: list[Row], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--curve", action="store_true")
+    parser.add_argument("--modes", default=",".join(f"{steps}:{gamma:g}" for steps, gamma in MODES))
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--report", type=Path, help="print and draw from this kodak.json instead of measuring")
     options = parser.parse_args()
@@ -201,10 +202,11 @@ def main() -> None:
     folder = Path(os.environ["CDC_SHARED"]) / "data" / "kodak"
     paths = sorted(folder.glob("kodim*.png"))[: options.images]
     options.out.mkdir(parents=True, exist_ok=True)
+    modes = tuple((int(s), float(g)) for s, g in (mode.split(":") for mode in options.modes.split(",")))
     rows: list[Row] = []
     with running_server() as (client, _):
         for path in paths:
-            rows += measure(client, path, curve_only=options.curve)
+            rows += measure(client, path, modes)
             print(f"{path.name} done", flush=True)
     means = summarise(rows)
     (options.out / "kodak.json").write_text(json.dumps({"rows": rows, "means": means}, indent=1))

@@ -84,8 +84,9 @@ def written(width: int, height: int, rate: int, largest: int, seed: int = 0) -> 
     rng = np.random.default_rng(seed)
     rows, columns = padded(height) // 64, padded(width) // 64
     hyper = rng.integers(-largest, largest, (len(entropy.medians), rows, columns), np.int32, endpoint=True)
-    _, indices = entropy.parameters(hyper, rate)
-    latent = rng.integers(-largest, largest, tuple(indices.shape), np.int32, endpoint=True)
+    shape = (entropy.head.latents, 4 * rows, 4 * columns)
+    latent = rng.integers(-largest, largest, shape, np.int32, endpoint=True)
+    _, indices = entropy.parameters(hyper, rate, latent)
     streams = entropy.encode_hyper(hyper), entropy.encode_latent(latent, indices)
     sections = [Section(SectionType.HYPER, streams[0]), Section(SectionType.LATENT, streams[1])]
     return pack(Header(entropy.codec_id, width, height, rate), sections)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.checkpoint import build_networks, export_weights, load_weights, read_info
+from model.checkpoint import INTEGER_PREFIX, build_networks, export_weights, load_weights, read_info, with_floats
 from model.codec import Codec
 from model.diffusion.noise import normal_noise
 from model.errors import UnknownCodec, UnknownModel, WeightsError
@@ -38,15 +38,32 @@ def test_codec_id_covers_exactly_what_decides_bytes(shipped: dict[str, torch.Ten
     for name in ("denoiser.head.weight", "conditioner.stem.bias", "log_inverse_gain", "encoder.stem.weight"):
         changed = shipped | {name: shipped[name] * 1.5}
         assert export(changed, tmp_path / "same.safetensors") == original, name
+    floats = with_floats(shipped)
     for name in (
         "hyper_decoder.0.weight",
         "hyper_decoder.4.bias",
+        "context.nets.0.near.weight",
+        "context.nets.6.head.bias",
         "log_gain",
         "hyper_prior.quantiles",
         "hyper_prior.biases.0",
     ):
-        changed = shipped | {name: shipped[name] * 1.5 + 0.1}
+        changed = floats | {name: floats[name] * 1.5 + 0.1}
         assert export(changed, tmp_path / "other.safetensors") != original, name
+
+
+def test_weights_without_a_context_model_still_serve(
+    shipped: dict[str, torch.Tensor], crop: np.ndarray, tmp_path: Path
+) -> None:
+    before = {k: t for k, t in with_floats(shipped).items() if not k.startswith("context.")}
+    path = tmp_path / "before.safetensors"
+    assert export(before, path) != read_info(DEFAULT).codec_id
+    codec = Codec(load_weights(path), "float32")
+    assert codec.entropy.context is None
+    sent = codec.quantise(codec.analyse(crop), 100)
+    got = codec.unpack(codec.pack(codec.analyse(crop), 100)).quantised
+    np.testing.assert_array_equal(got.latent, sent.latent)
+    assert torch.equal(got.y_hat, sent.y_hat)
 
 
 def test_loading_refuses_what_does_not_fit(shipped: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -113,8 +130,9 @@ def test_agreement_with_the_expected_tensors(shared_data: Path, tmp_path: Path) 
     source = load_file(shared_data / "weights" / "cdc-lite-v0.safetensors")
     path = tmp_path / "v0.safetensors"
     export(source, path)
-    exported = load_file(path)
-    assert all(torch.equal(exported[k].float(), v.float()) for k, v in source.items())
+    kept = {k: t for k, t in load_file(path).items() if not k.startswith(INTEGER_PREFIX)}
+    assert all(torch.equal(t.float(), source[k].float()) for k, t in kept.items())
+    assert {k.split(".")[0] for k in source.keys() - kept.keys()} == {"hyper_decoder"}  # kept as integers alone
     codec = Codec(load_weights(path), "float32")
     latents = codec.analyse(expected["image"].numpy())
     noise = expected["noise_seed5"][0]

@@ -16,7 +16,7 @@ from model.rate_control import pack_to_target
 from model.tiling import spans, tiles
 
 GOLDEN = Path(__file__).parent.parent / "data" / "golden.cdc"
-GOLDEN_SYMBOLS = "451968147856c8a6ef1b72af7c1a976cf753aa5fe021fe382ef8a9a4b63bc857"
+GOLDEN_SYMBOLS = "1b61f023778194c859e3c365855862e58984d7c74c85139a1a43f41dee4c749e"
 
 
 WHOLE = Tiling(tile=2048)

@@ -18,8 +18,9 @@ from model.checkpoint import load_weights
 from model.codec import Codec
 from model.container import parse
 from model.diffusion.sampler import ddim_step
+from model.entropy.export_layers import thresholds_of
 from model.entropy.likelihood import PAPER_LEVELS, FactorizedPrior, gaussian_bits
-from model.entropy.scale_head import LEAK, _run, thresholds_of
+from model.entropy.scale_head import LEAK, _run
 from model.errors import InvalidParameter, LimitExceeded, MalformedFile, TargetUnreachable, WeightsError
 from model.evaluation.code_length import code_length
 from model.networks.paper import CDCPaper, PaperConfig

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from model.checkpoint import export_weights, read_info
+from model.checkpoint import export_weights, read_info, with_floats
 from model.codec import Codec
 from model.errors import InvalidParameter, WeightsError
 from model.evaluation.metrics import psnr
@@ -69,6 +70,15 @@ def test_twenty_steps_from_nothing_lower_the_loss(pictures: Path, tmp_path: Path
     )
     assert info.codec_id != read_info(DEFAULT).codec_id
     assert "20 steps of 2 crops" in snapshot.provenance(tmp_path)
+
+
+def test_the_denoiser_learns_alone_from_its_own_steps(pictures: Path, tmp_path: Path) -> None:
+    values = {"initial": DEFAULT, "part": "denoiser", "rollout": 2, "lr_warmup": 0}
+    lines = train(tmp_path, pictures, steps=3, **values)
+    assert all(math.isfinite(line.total) and line.gradient_norm > 0 for line in lines)
+    before, after = with_floats(load_file(DEFAULT)), load_file(tmp_path / "averaged.safetensors")
+    changed = {k for k, t in after.items() if not torch.equal(t, before[k].float())}
+    assert changed == {k for k in before if k.startswith("denoiser.")}
 
 
 def test_a_finished_run_resumed_for_more_steps_repeats_none(pictures: Path, tmp_path: Path) -> None:
@@ -142,7 +152,7 @@ def test_the_papers_networks_train_to_a_codec(preset: str, pictures: Path, tmp_p
 def fine_tuned(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with weights whose decoder half has learned the nine pictures a little."""
     folder = tmp_path_factory.mktemp("fine")
-    values = {"initial": DEFAULT, "freeze_codec": True, "lr": 3e-5, "lr_warmup": 0, "ema": 0.5, "one_step_share": 1.0}
+    values = {"initial": DEFAULT, "part": "decoder", "lr": 3e-5, "lr_warmup": 0, "ema": 0.5, "one_step_share": 1.0}
     train(folder, pictures, steps=30, **values, lr_final=0.0, batch=2, crop=128)
     (folder / "models").mkdir()
     averaged = load_file(folder / "averaged.safetensors")

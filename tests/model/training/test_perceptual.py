@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import InvalidParameter
-from model.training.perceptual import SqueezeNetFeatures, load_distance
+from model.training.perceptual import ShiftedDistance, SqueezeNetFeatures, load_distance
 
 FIRES = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128)}
 FIRES |= {9: (256, 48, 192), 10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 64, 256)}
@@ -58,6 +58,15 @@ def test_distance_grows_with_damage_and_has_a_gradient(kind: str, request: pytes
     assert guess.grad is not None
     assert guess.grad.abs().sum() > 0
     assert not [p for p in distance.parameters() if p.requires_grad]
+
+
+def test_a_shifted_distance_is_that_of_a_part(squeezenet: str) -> None:
+    distance = load_distance(squeezenet)
+    shifted = ShiftedDistance(distance, most=1)
+    a, b = torch.rand(2, 2, 3, 64, 64) * 2 - 1
+    parts = [distance(a[..., i:, j:], b[..., i:, j:]) for i in (0, 1) for j in (0, 1)]
+    found = [shifted(a, b) for _ in range(40)]
+    assert {next(i for i, d in enumerate(parts) if torch.equal(d, f)) for f in found} == {0, 1, 2, 3}
 
 
 def test_squeezenet_pools_where_its_paper_does(squeezenet: str) -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.checkpoint import build_networks
+from model.checkpoint import build_networks, with_floats
 from model.codec import Codec
-from model.diffusion.schedule import cosine_schedule
+from model.diffusion.schedule import Schedule, cosine_schedule
 from model.evaluation.code_length import code_length
 from model.networks.lite import CDCLite
 from model.registry import SHIPPED
@@ -18,14 +18,15 @@ from model.training.config import resolve
 from model.training.ema import Ema
 from model.training.losses import draw, level_weight, loss_of
 from model.training.start import start_as_klt
-from model.training.trainee import LiteTrainee
+from model.training.trainee import LiteTrainee, Part
+from model.training.types import Rule, Walk
 
 DEFAULT = SHIPPED / "cdc-lite.safetensors"
 
 
 @pytest.fixture(scope="module")
 def shipped() -> dict[str, torch.Tensor]:
-    return {k: t for k, t in load_file(DEFAULT).items() if not k.startswith("entropy.")}
+    return with_floats(load_file(DEFAULT))
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def image(photograph: npt.NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(part).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def trainee_of(tensors: dict[str, torch.Tensor], *, frozen: bool = False) -> LiteTrainee:
-    trainee = LiteTrainee(frozen_codec=frozen)
+def trainee_of(tensors: dict[str, torch.Tensor], *, frozen: bool = False, part: Part = "all") -> LiteTrainee:
+    trainee = LiteTrainee(part="decoder" if frozen else part)
     trainee.load_float_tensors(tensors, "test")
     return trainee
 
@@ -59,10 +60,11 @@ def test_the_frozen_codec_is_what_an_encode_writes(
     pixels = ((image[0].permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
     latents = codec.analyse(pixels)
     trainee = trainee_of(shipped, frozen=True)
-    coded = trainee._code_as_encoded(image, torch.tensor([rate / 255]))
+    coded = trainee._code_as_encoded(trainee.networks.encoder(image), torch.tensor([rate / 255]))
     quantised = codec.quantise(latents, rate)
-    same = torch.isclose(coded.y_hat[0], quantised.y_hat, atol=1e-3)
-    assert same.float().mean() > 0.995  # a head in integers and one in floats round apart now and then
+    apart = (coded.y_hat[0] - quantised.y_hat).abs()
+    assert (apart < 0.07).float().mean() > 0.99  # integers and floats round apart now and then, and contexts pass it on
+    assert apart.mean() < 0.01
     ideal = code_length(codec, latents, rate).ideal
     z_bits = float(codec.prior.bits(torch.from_numpy(quantised.hyper).float()[None]).sum())
     assert coded.bits.item() == pytest.approx(ideal - z_bits, rel=0.02)
@@ -89,7 +91,7 @@ def test_the_one_step_output_is_the_decoders(
     with torch.no_grad():
         output = trainee_of(shipped, frozen=True)(*one_step(image, 128 / 255)).output
     mine = ((output[0].permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).numpy()
-    assert np.abs(mine - decoded).mean() < 0.5
+    assert np.abs(mine - decoded).mean() < 1  # symbols differ where integers and floats round apart
 
 
 def test_frozen_parts_get_no_gradient(shipped: dict[str, torch.Tensor], image: torch.Tensor) -> None:
@@ -97,6 +99,85 @@ def test_frozen_parts_get_no_gradient(shipped: dict[str, torch.Tensor], image: t
     trainee(*one_step(image, 0.5)).output.square().mean().backward()
     moved = {k.split(".")[1] for k, p in trainee.named_parameters() if p.grad is not None and p.grad.any()}
     assert moved == {"conditioner", "denoiser", "log_inverse_gain"}
+
+
+def walk(schedule: Schedule, levels: tuple[int, ...], n: int) -> Walk:
+    passed = torch.tensor(levels)
+    return Walk(1, (passed + 1) / schedule.length, schedule.at(torch.tensor([*levels, n])))
+
+
+def test_a_walk_is_the_decoders(codec: Codec, shipped: dict[str, torch.Tensor], image: torch.Tensor) -> None:
+    pixels = ((image[0].permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
+    state = codec.start(codec.unpack(codec.pack(codec.analyse(pixels), 128)), steps=5, gamma=0.8)
+    start = state.x.clone()
+    for _ in range(3):
+        codec.denoise_step(state)
+    schedule, trainee = cosine_schedule(), trainee_of(shipped, frozen=True)
+    indices = schedule.indices(5)
+    levels = walk(schedule, indices[:3], indices[3])
+    with torch.no_grad():
+        y_hat = trainee._code_as_encoded(trainee.networks.encoder(image), torch.tensor([128 / 255])).y_hat
+        q = torch.tensor([0.1, 128 / 255])
+        context = trainee.networks.inject(trainee._ungained(y_hat.repeat(2, 1, 1, 1), q))
+        x = trainee._take(levels, torch.stack([torch.zeros_like(start), start]), q, context)
+    assert not x[0].any()  # rows before the walking ones stay
+    assert float((x[1] - state.x).abs().mean()) < 0.01  # symbols differ where integers and floats round apart
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_walk_leaves_the_gradient_of_the_last_step(
+    shipped: dict[str, torch.Tensor], image: torch.Tensor, dtype: torch.dtype
+) -> None:
+    schedule, trainee = cosine_schedule(), trainee_of(shipped, part="denoiser")
+    part = image[..., :64, :64]
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        arguments = (part, torch.tensor([0.5]), torch.randn_like(part), torch.tensor([0.5]))
+        output = trainee(*arguments, walk(schedule, (8192,), 4095)).output
+    output.square().mean().backward()
+    learning = {k for k, p in trainee.named_parameters() if p.requires_grad}
+    assert {k.split(".")[1] for k in learning} == {"denoiser"}
+    assert not [k for k, p in trainee.named_parameters() if k in learning and (p.grad is None or not p.grad.any())]
+
+
+def test_the_entropy_model_learns_alone_by_rate(shipped: dict[str, torch.Tensor], image: torch.Tensor) -> None:
+    trainee = LiteTrainee(part="entropy")
+    trainee.load_float_tensors(shipped, "test")
+    q = torch.tensor([0.0, 0.5, 1.0])
+    prediction = trainee(image, q, torch.zeros_like(image), torch.ones(1))
+    assert prediction.output is None
+    assert prediction.rate.shape == (3,)
+    assert prediction.rate[0] < prediction.rate[1] < prediction.rate[2]
+    drawn = draw(image, cosine_schedule(), 1.0)
+    lambdas = trainee.lambdas(q)
+    loss = loss_of(resolve("lite", {"part": "entropy"}), drawn, None, prediction.rate, lambdas, None)
+    assert loss.total.item() == pytest.approx(0.3 * float((lambdas.sqrt() * prediction.rate.detach()).mean()))
+    loss.total.backward()
+    moved = {
+        k.split(".")[-1 if k.startswith("hyper") else 1] for k, p in trainee.named_parameters() if p.grad is not None
+    }
+    assert {"hyper_encoder", "hyper_decoder", "context"} < moved
+    assert not {"encoder", "conditioner", "denoiser", "log_gain", "log_inverse_gain"} & moved
+
+
+def test_weights_without_context_start_with_idle_corrections(
+    shipped: dict[str, torch.Tensor], image: torch.Tensor
+) -> None:
+    before = {k: t for k, t in shipped.items() if not k.startswith("context.")}
+    trainee = trainee_of(before)
+    z_hat, q, y = torch.randn(1, 128, 2, 2), torch.tensor([0.3]), torch.randn(1, 192, 8, 8)
+    prior = trainee._prior(z_hat, q, y, Rule(lambda residual, _: residual.round(), as_coded=False))
+    torch.testing.assert_close(prior.mean, trainee.networks.hyper_decoder(z_hat)[:, :192])
+    assert float((prior.y_hat - y).detach().abs().max()) <= 0.5 + 1e-5
+
+
+@pytest.mark.parametrize("part", ["decoder", "denoiser"])
+def test_a_decoder_for_files_without_context_gets_none(
+    shipped: dict[str, torch.Tensor], image: torch.Tensor, part: Part
+) -> None:
+    before = {k: t for k, t in shipped.items() if not k.startswith("context.")}
+    trainee = trainee_of(before, part=part)
+    assert trainee.float_tensors().keys() == before.keys()
+    assert trainee(*one_step(image, 0.5)).output.isfinite().all()
 
 
 def test_auxiliary_loss_moves_the_quantiles_alone(shipped: dict[str, torch.Tensor]) -> None:
@@ -138,6 +219,24 @@ def test_one_step_rows_start_from_nothing_and_the_others_from_noise(image: torch
     assert torch.allclose(drawn.x[3:], a.sqrt() * drawn.image[3:] + (1 - a).sqrt() * drawn.eps[3:])
 
 
+def test_rollouts_start_as_decodes_do(image: torch.Tensor) -> None:
+    schedule = cosine_schedule()
+    lengths = set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        drawn = draw(image.repeat(4, 1, 1, 1), schedule, 0.5, rollout=3)
+        assert not drawn.x[:2].any()
+        assert (drawn.n[:2] == schedule.length - 1).all()
+        gamma = drawn.x[2:].flatten(1).std(1)
+        assert ((gamma > 0) & (gamma < 1.02)).all()
+        levels = [*drawn.path, int(drawn.n[2])]
+        assert levels == sorted(levels, reverse=True)
+        assert levels[0] == schedule.length - 1
+        assert (drawn.alpha_bar[2:] == schedule.at(drawn.n[2])).all()
+        lengths.add(len(drawn.path))
+    assert lengths == {0, 1, 2, 3}
+
+
 def test_level_weight_is_the_clamped_signal_to_noise_ratio() -> None:
     alpha_bar = torch.tensor([0.01, 0.5, 0.99])
     assert level_weight(alpha_bar, 0.3, 5.0).tolist() == pytest.approx([0.3, 1.0, 5.0])
@@ -161,7 +260,8 @@ def test_the_loss_is_equation_9(image: torch.Tensor) -> None:
         return 0.3 * (first / 0.1**0.5 + second / 0.2**0.5) / 2
 
     assert total() == pytest.approx(expected(mse + 0.1, w * mse + 0.4), rel=1e-4)
-    assert total(freeze_codec=True) == pytest.approx(expected(mse, w * mse), rel=1e-4)
+    assert total(part="decoder") == pytest.approx(expected(mse, w * mse), rel=1e-4)
+    assert total(rollout=4) == pytest.approx(expected(mse + 0.1, mse + 0.4), rel=1e-4)
     mixed = [0.25 * x * mse + 0.75 * 2 * d for x in (1, w)]
     assert total(rho=0.75, perceptual_scale=2) == pytest.approx(expected(mixed[0] + 0.1, mixed[1] + 0.4), rel=1e-4)
     assert total(rho=0.75, perceptual_scale=2, perceptual_on="diffusion") == pytest.approx(
