@@ -64,15 +64,20 @@ def draw(rows: list[Row], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(7, 5), constrained_layout=True)
-    for key in sorted({(str(r["weights"]), float(r["quality"])) for r in rows}):
-        own = [r for r in rows if (r["weights"], r["quality"]) == key]
-        axis.plot([r["psnr"] for r in own], [r["distance"] for r in own], "o", label=f"{key[0]}, quality {key[1]:g}")
-        for r in own:
-            axis.annotate(f"{r['steps']}/{r['gamma']:g}", (float(r["psnr"]), float(r["distance"])), fontsize=7)
-    axis.set(xlabel="PSNR (dB)", ylabel="feature distance", title="steps/gamma: distortion against perception")
-    axis.grid(alpha=0.3)
-    axis.legend()
+    panels = sorted({(float(r["quality"]), str(r["weights"])) for r in rows})
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 4), constrained_layout=True, squeeze=False)
+    for axis, (quality, weights) in zip(axes[0], panels, strict=True):
+        own = [r for r in rows if (r["quality"], r["weights"]) == (quality, weights)]
+        for steps in sorted({int(r["steps"]) for r in own}):
+            line = [(float(r["psnr"]), float(r["distance"]), r["gamma"]) for r in own if r["steps"] == steps]
+            axis.plot(*zip(*[point[:2] for point in line], strict=True), "o-", label=f"steps {steps}")
+            for x, y, gamma in line:
+                axis.annotate(f"{gamma:g}", (x, y), fontsize=7, xytext=(3, 3), textcoords="offset points")
+        axis.set(xlabel="PSNR (dB)", title=f"{weights}, quality {quality:g}")
+        axis.ticklabel_format(useOffset=False)
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("feature distance (gamma at the points)")
+    axes[0, 0].legend()
     figure.savefig(path, dpi=110)
 
 

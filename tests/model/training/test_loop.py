@@ -152,8 +152,8 @@ def test_the_papers_networks_train_to_a_codec(preset: str, pictures: Path, tmp_p
 def fine_tuned(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with weights whose decoder half has learned the nine pictures a little."""
     folder = tmp_path_factory.mktemp("fine")
-    values = {"initial": DEFAULT, "part": "decoder", "lr": 3e-5, "lr_warmup": 0, "ema": 0.5, "one_step_share": 1.0}
-    train(folder, pictures, steps=30, **values, lr_final=0.0, batch=2, crop=128)
+    values = {"initial": DEFAULT, "part": "decoder", "lr": 1e-4, "lr_warmup": 9, "ema": 0.9, "one_step_share": 1.0}
+    train(folder, pictures, steps=90, **values, lr_final=0.0, batch=2, crop=128)
     (folder / "models").mkdir()
     averaged = load_file(folder / "averaged.safetensors")
     export_weights(
