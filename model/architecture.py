@@ -81,7 +81,7 @@ ARCHITECTURES = {
             max_pixels=None,
             rate_distortion=True,
             step_cost=1.0,
-            decode_bytes=85,
+            decode_bytes=115,
             encode_bytes=80,
         ),
         Architecture("cdc-x", lambda: cosine_schedule(floor=None, beta_limit=0.999), _share, 17, PAPER_LEVELS),
