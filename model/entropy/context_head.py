@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.entropy.coder import Symbols
 from model.entropy.passes import LATENT_BITS, Pass, passes_of
 from model.entropy.scale_head import (
     ACTIVATION_BITS,
@@ -51,7 +52,6 @@ class Part:
     indices: Tensor
 
 
-Symbols = npt.NDArray[np.int32]
 Take = Callable[[Part], Symbols]  # -> the symbols of the part, int32 [m, n]
 
 

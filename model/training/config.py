@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from model.errors import InvalidParameter
 
 Architecture = Literal["cdc-lite", "cdc-x", "cdc-eps"]
+Learning = Literal["all", "decoder", "denoiser", "entropy"]  # which part of the model
+DECODER_PARTS: tuple[Learning, ...] = ("decoder", "denoiser")  # what leaves the codec as it is
 
 
 class TrainingConfig(BaseModel):
@@ -90,7 +92,7 @@ class TrainingConfig(BaseModel):
     perceptual_on: Literal["all", "diffusion"] = Field(
         default="all", description="diffusion: only on the share of the batch with random noise levels."
     )
-    part: Literal["all", "decoder", "denoiser", "entropy"] = Field(
+    part: Learning = Field(
         default="all",
         description="decoder: conditioner and denoiser alone, so that the codec id and published files stay; denoiser: "
         "without the conditioner; entropy: the entropy model alone, by rate.",

@@ -25,7 +25,7 @@ from model.diffusion.schedule import Schedule
 from model.errors import InvalidParameter, WeightsError
 from model.precision import faster_dtype
 from model.training import snapshot
-from model.training.config import TrainingConfig
+from model.training.config import DECODER_PARTS, TrainingConfig
 from model.training.crops import CropRule, Crops, batches
 from model.training.ema import Ema
 from model.training.losses import Draw, Loss, draw, loss_of
@@ -35,7 +35,7 @@ from model.training.report import Line, Report
 from model.training.snapshot import Snapshot
 from model.training.sources import open_sources
 from model.training.start import start_as_klt
-from model.training.trainee import DECODER_PARTS, LiteTrainee, Trainee, trainee_of
+from model.training.trainee import LiteTrainee, Trainee, trainee_of
 from model.training.types import Walk
 from model.training.validation import codec_of, evaluate, pictures_of
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.diffusion.sampler import add_noise
 from model.diffusion.schedule import Schedule
-from model.training.config import TrainingConfig
+from model.training.config import DECODER_PARTS, TrainingConfig
 
 ROLLOUT_STEPS = 17  # of the longest decode that rollouts follow: the default of a decode
 LITE_SCALE = 0.3  # brings the loss of cdc-lite, divided by sqrt(lambda), to the order of one
@@ -142,7 +142,7 @@ def loss_of(
         perceptual[rows] = distance(x0_hat[rows].clamp(-1, 1), drawn.image[rows]).float()
         rho = config.rho * rows.float()
         distortion = (1 - rho) * distortion + rho * config.perceptual_scale * perceptual
-    total = distortion if config.part in ("decoder", "denoiser") else distortion + lambdas * rate
+    total = distortion if config.part in DECODER_PARTS else distortion + lambdas * rate
     if config.architecture == "cdc-lite":  # many rates in one batch: none may drown the others
         total = LITE_SCALE * total / lambdas.sqrt()
     squared = squared.detach()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from model.entropy.passes import Pass
 from model.errors import WeightsError
 from model.networks.lite import CDCLite, interpolate_levels
 from model.networks.paper import CDCPaper, PaperConfig
+from model.training.config import DECODER_PARTS, Learning
 from model.training.types import Coded, Prediction, Prior, Rule, Walk
 
 with warnings.catch_warnings():  # CompressAI decorates functions with torch.jit.script, which torch deprecates
@@ -36,8 +36,6 @@ LIKELIHOOD_BOUND = 1e-9
 PAPER_SIGMA_MIN = 0.1
 PRIOR_TENSORS = ("matrices.", "biases.", "factors.", "quantiles")  # what weights files keep of an EntropyBottleneck
 CODEC_PARTS = ("networks.encoder", "networks.hyper_", "networks.context", "networks.log_gain", "hyper_prior")
-Part = Literal["all", "decoder", "denoiser", "entropy"]
-DECODER_PARTS: tuple[Part, ...] = ("decoder", "denoiser")  # what leaves the codec as it is
 ENTROPY_PARTS = ("networks.hyper_", "networks.context", "hyper_prior")
 
 
@@ -52,7 +50,7 @@ class Trainee(nn.Module):
 
     networks: Networks
 
-    def __init__(self, networks: Networks, filters: tuple[int, ...], part: Part) -> None:
+    def __init__(self, networks: Networks, filters: tuple[int, ...], part: Learning) -> None:
         super().__init__()
         self.networks = networks
         channels = networks.hyper_encoder[-1].out_channels
@@ -198,7 +196,7 @@ class LiteTrainee(Trainee):
 
     networks: CDCLite
 
-    def __init__(self, networks: CDCLite | None = None, part: Part = "all") -> None:
+    def __init__(self, networks: CDCLite | None = None, part: Learning = "all") -> None:
         super().__init__(networks or CDCLite(), (3, 3, 3, 3), part)
         self._index_bound = LowerBound(0.0)
         self._index_ceiling = LowerBound(-(SIGMA_LEVELS - 1.0))
@@ -259,7 +257,7 @@ class PaperTrainee(Trainee):
 
     networks: CDCPaper
 
-    def __init__(self, networks: CDCPaper, part: Part = "all") -> None:
+    def __init__(self, networks: CDCPaper, part: Learning = "all") -> None:
         super().__init__(networks, (3, 3, 3), part)
         self._sigma_bound = LowerBound(PAPER_SIGMA_MIN)
 
@@ -280,7 +278,7 @@ class PaperTrainee(Trainee):
         return Prior(mean, sigma, rule.symbols(y - mean, sigma) + mean)
 
 
-def trainee_of(architecture: str, width: int, part: Part = "all") -> Trainee:
+def trainee_of(architecture: str, width: int, part: Learning = "all") -> Trainee:
     """Return a new trainee of a family; `width` is the base width of the paper's networks, 64 in the published ones."""
     if architecture == "cdc-lite":
         return LiteTrainee(part=part)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from io import BytesIO
@@ -19,6 +21,7 @@ from tests.service.fake_engine import FakeEngine
 from tests.service.jobs.redis_server import RedisServer, given_url, installed
 
 MakeClient = Callable[..., Awaitable[httpx.AsyncClient]]
+KINDS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM"]  # of image files that are accepted
 
 
 @pytest.fixture
@@ -57,6 +60,16 @@ def image_file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     out = BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """Return a PNG made by hand."""
+    listed = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)), *chunks]
+    listed += [(b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in listed
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def photograph(width: int = 32, height: int = 24) -> Image.Image:

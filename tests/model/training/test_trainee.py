@@ -14,11 +14,11 @@ from model.diffusion.schedule import Schedule, cosine_schedule
 from model.evaluation.code_length import code_length
 from model.networks.lite import CDCLite
 from model.registry import SHIPPED
-from model.training.config import resolve
+from model.training.config import Learning, resolve
 from model.training.ema import Ema
 from model.training.losses import draw, level_weight, loss_of
 from model.training.start import start_as_klt
-from model.training.trainee import LiteTrainee, Part
+from model.training.trainee import LiteTrainee
 from model.training.types import Rule, Walk
 
 DEFAULT = SHIPPED / "cdc-lite.safetensors"
@@ -36,7 +36,7 @@ def image(photograph: npt.NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(part).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def trainee_of(tensors: dict[str, torch.Tensor], *, frozen: bool = False, part: Part = "all") -> LiteTrainee:
+def trainee_of(tensors: dict[str, torch.Tensor], *, frozen: bool = False, part: Learning = "all") -> LiteTrainee:
     trainee = LiteTrainee(part="decoder" if frozen else part)
     trainee.load_float_tensors(tensors, "test")
     return trainee
@@ -172,7 +172,7 @@ def test_weights_without_context_start_with_idle_corrections(
 
 @pytest.mark.parametrize("part", ["decoder", "denoiser"])
 def test_a_decoder_for_files_without_context_gets_none(
-    shipped: dict[str, torch.Tensor], image: torch.Tensor, part: Part
+    shipped: dict[str, torch.Tensor], image: torch.Tensor, part: Learning
 ) -> None:
     before = {k: t for k, t in shipped.items() if not k.startswith("context.")}
     trainee = trainee_of(before, part=part)
