@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 HOST ?= 127.0.0.1
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# The locks are complete: pip takes what they say and resolves nothing, so no later release can break an installation.
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev serve cluster demo test test-slow lint type format openapi lock docker bench audit sbom clean
@@ -13,13 +14,14 @@ help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/serve.stamp: requirements/serve.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12" * (sys.version_info < (3, 11)))'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --require-hashes -r requirements/serve.lock
-	$(PIP) install --no-deps --no-build-isolation -e .
+	$(INSTALL) --require-hashes -r requirements/serve.lock
+	$(INSTALL) --no-build-isolation -e .
 	touch $@
 
 $(VENV)/dev.stamp: requirements/dev.lock $(VENV)/serve.stamp
-	$(PIP) install --require-hashes -r requirements/dev.lock
+	$(INSTALL) --require-hashes -r requirements/dev.lock
 	touch $@
 
 setup: $(VENV)/serve.stamp ## Install what serving needs into .venv (several GB: torch)
@@ -38,7 +40,8 @@ demo: setup ## Round-trip one photograph: bpp, PSNR, and where the pictures are
 test: setup-dev ## Run the fast tests
 	$(BIN)/python -m pytest
 
-test-slow: setup-dev ## Run the tests that `make test` leaves out, but those for a GPU
+test-slow: setup-dev ## Run the tests that `make test` leaves out, but those for a GPU; brings the programs they run
+	$(BIN)/python -m tests.programs
 	$(BIN)/python -m pytest -m "slow or redis or browser"
 
 lint: setup-dev ## Check style

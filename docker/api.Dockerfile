@@ -14,9 +14,9 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 COPY requirements/api.lock requirements/build.lock requirements/
 RUN python -m venv --without-pip /opt/cdc \
- && python -m pip --python /opt/cdc/bin/python install --no-cache-dir --no-compile --require-hashes -r requirements/api.lock
+ && python -m pip --python /opt/cdc/bin/python install --no-cache-dir --no-compile --no-deps --require-hashes -r requirements/api.lock
 RUN python -m venv /opt/build \
- && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes -r requirements/build.lock
+ && /opt/build/bin/python -m pip install --no-cache-dir --no-deps --require-hashes -r requirements/build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY model model
 COPY service service

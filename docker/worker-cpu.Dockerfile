@@ -24,7 +24,7 @@ RUN python -m venv --without-pip /opt/cdc \
        -r /tmp/torch.txt; fi \
  && python -m pip --python /opt/cdc/bin/python install --no-cache-dir --no-deps --require-hashes -r /tmp/rest.lock
 RUN python -m venv /opt/build \
- && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes -r requirements/build.lock
+ && /opt/build/bin/python -m pip install --no-cache-dir --no-deps --require-hashes -r requirements/build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY model model
 COPY service service

@@ -13,9 +13,9 @@ FROM ${BASE}${BASE_DIGEST} AS build
 WORKDIR /src
 COPY requirements/serve.lock requirements/build.lock requirements/
 RUN python -m venv --without-pip /opt/cdc \
- && python -m pip --python /opt/cdc/bin/python install --no-cache-dir --require-hashes -r requirements/serve.lock
+ && python -m pip --python /opt/cdc/bin/python install --no-cache-dir --no-deps --require-hashes -r requirements/serve.lock
 RUN python -m venv /opt/build \
- && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes -r requirements/build.lock
+ && /opt/build/bin/python -m pip install --no-cache-dir --no-deps --require-hashes -r requirements/build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY model model
 COPY service service

@@ -20,7 +20,8 @@ from typing import Any
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.bars.server import running_server
-from tests.browser.conftest import ARGUMENTS, find_chromium
+from tests.browser.conftest import ARGUMENTS
+from tests.programs import find
 
 BAR_STEPS = 2.0
 # Notes when the page hears of each step, beside its own marks.
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--quality", type=int, default=50)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    chromium = find_chromium()
+    chromium = find("chromium")
     if chromium is None:
         raise SystemExit("no Chromium; set CDC_CHROMIUM")
     kodak = Path(os.environ.get("CDC_SHARED", ".")) / "data" / "kodak" / "kodim05.png"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -17,10 +15,10 @@ from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
 from tests.bars.server import running_server
+from tests.programs import need
 
 PICTURES = Path(__file__).parents[2] / "out" / "browser"
 TIMEOUT_MS = 30_000
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -36,17 +34,9 @@ addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDir
 """
 
 
-def find_chromium() -> str | None:
-    """Path of a Chromium: CDC_CHROMIUM, else one on the PATH."""
-    return os.environ.get("CDC_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-
-
 def launch(playwright: Playwright) -> Browser:
     """Start a headless Chromium. Skips where there is none."""
-    path = find_chromium()
-    if path is None:
-        pytest.skip(f"no Chromium: none of {', '.join(NAMES)} on the PATH, CDC_CHROMIUM is not set")
-    return playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+    return playwright.chromium.launch(executable_path=need("chromium"), args=ARGUMENTS)
 
 
 # Not for the session: while Playwright runs, no other test could start an event loop.

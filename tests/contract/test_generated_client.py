@@ -45,10 +45,20 @@ def test_a_generated_client_round_trips(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv/bin/python"
     lock = ROOT / "requirements/generator.lock"
-    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes", "-r", lock]
+    install = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--require-hashes",
+        "-r",
+        lock,
+    ]
     installed = subprocess.run(install, capture_output=True, text=True)
-    if installed.returncode:
-        pytest.skip(f"the generator cannot be installed here: {installed.stderr[-300:]}")
+    assert installed.returncode == 0, installed.stderr
     generate: list[Path | str] = [tmp_path / "venv/bin/openapi-python-client", "generate", "--fail-on-warning"]
     generate += ["--path", ROOT / "openapi/openapi.json", "--config", HERE / "generator.yml"]
     generate += ["--output-path", tmp_path / "client"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.files import ROOT, environment, instructions
+from tests.programs import need
 
 pytestmark = pytest.mark.slow
 DOCKERFILE = ROOT / "docker" / "api.Dockerfile"
@@ -23,8 +24,7 @@ BASE_MB = 125  # python:3.11-slim-bookworm, uncompressed; docs/operations.md say
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the steps of the build stage were done, with its /opt as `opt`; apt-get's step is left out."""
-    if shutil.which("strip") is None:
-        pytest.skip("there is no strip (binutils) here")
+    need("strip")
     if sys.version_info[:2] != (3, 11):
         pytest.skip("the image has Python 3.11, this is another one")
     root = tmp_path_factory.mktemp("image")

@@ -14,18 +14,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.client import CdcError, Client
 from tests.deploy.running_cluster import RunningCluster, running_cluster
+from tests.programs import need
 from tests.service.conftest import image_file, photograph
-from tests.service.jobs.redis_server import installed
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.redis,
-    pytest.mark.skipif(not installed(), reason="there is no redis-server here"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.redis]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCluster]:
+    need("redis-server")
     with running_cluster(tmp_path_factory.mktemp("cluster"), threads="1", lease_s="3") as cluster:
         yield cluster
 

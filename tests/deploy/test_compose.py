@@ -16,6 +16,7 @@ import yaml
 from service.settings import Settings, SettingsError, load_settings
 from service.version import __version__
 from tests.deploy.files import DEPLOY, ROOT, load
+from tests.programs import need
 
 COMPOSE = DEPLOY / "compose.yaml"
 EXAMPLE = DEPLOY / ".env.example"
@@ -112,20 +113,18 @@ def test_the_example_names_all_that_can_be_chosen() -> None:
     assert "/deploy/.env\n" in (ROOT / ".gitignore").read_text()
 
 
-def compose_command() -> list[str] | None:
+def compose_command() -> list[str]:
     if shutil.which("docker") is not None:
         plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False, timeout=30)
         if plugin.returncode == 0:
             return ["docker", "compose"]
-    return ["docker-compose"] if shutil.which("docker-compose") else None
+    return [need("docker-compose")]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", [[], ["--profile", "gpu"]], ids=["cpu", "gpu"])
 def test_compose_takes_it(profile: list[str], tmp_path: Path) -> None:
     command = compose_command()
-    if command is None:
-        pytest.skip("there is neither docker compose nor docker-compose here")
     values = example() | {
         name: secrets.token_hex(32) for name in ("REDIS_PASSWORD", "GRAFANA_PASSWORD", "CDC_LINK_SECRETS")
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 from service.settings import Settings, SettingsError, load_settings
 from service.version import __version__
 from tests.deploy.files import DEPLOY, load, load_all, names_in, rules
+from tests.programs import need
 
 KUBERNETES = DEPLOY / "kubernetes"
 OVERLAYS = ("cpu", "gpu")
@@ -142,9 +142,7 @@ def test_workers_follow_the_backlog(overlay: str) -> None:
 
 
 def rendered(overlay: str) -> str:
-    if shutil.which("kubectl") is None:
-        pytest.skip("there is no kubectl here")
-    argv = ["kubectl", "kustomize", str(KUBERNETES / "overlays" / overlay)]
+    argv = [need("kubectl"), "kustomize", str(KUBERNETES / "overlays" / overlay)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr.lower()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from service.engine.messages import Ticked
 from service.metrics import Metrics
 from service.settings import Settings
 from tests.deploy.files import DEPLOY, load, names_in, rules, selectors
+from tests.programs import need
 from tests.service.conftest import MakeClient, client_of, image_file, photograph
 from tests.service.fake_engine import make_file
 
@@ -153,10 +153,9 @@ def test_the_dashboard_is_where_grafana_looks() -> None:
 
 
 def promtool(*arguments: str | Path) -> None:
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("there is no promtool here")
-    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [need("promtool"), *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

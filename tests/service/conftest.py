@@ -17,8 +17,9 @@ from PIL import Image
 
 from service.api.app import create_app
 from service.settings import Settings
+from tests.programs import find, need
 from tests.service.fake_engine import FakeEngine
-from tests.service.jobs.redis_server import RedisServer, given_url, installed
+from tests.service.jobs.redis_server import RedisServer, given_url
 
 MakeClient = Callable[..., Awaitable[httpx.AsyncClient]]
 KINDS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM"]  # of image files that are accepted
@@ -81,8 +82,7 @@ def photograph(width: int = 32, height: int = 24) -> Image.Image:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    if not installed():
-        pytest.skip("there is no redis-server here")
+    need("redis-server")
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server
@@ -92,7 +92,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(scope="session")
 def redis_url(request: pytest.FixtureRequest) -> str:
     """A Redis to use: one of our own, else the one that REDIS_URL names."""
-    if not installed() and (url := given_url()):
+    if find("redis-server") is None and (url := given_url()):
         return url
     server: RedisServer = request.getfixturevalue("redis_server")
     return server.url

@@ -25,6 +25,7 @@ from model.evaluation.rivals import AVIF, JPEG, JPEG2000, JPEG_XL, WEBP, PillowC
 from model.evaluation.session import ordered
 from model.evaluation.vtm import rgb, ycbcr
 from model.types import Pixels
+from tests.programs import need
 
 FEW = replace(JPEG, points=({"quality": 20}, {"quality": 80}))
 
@@ -84,8 +85,7 @@ def test_rates_and_distortion_grow_together(coder: PillowCoder, pictures: list[P
 
 
 def test_jpeg_xl_by_its_programs(pictures: list[Pixels]) -> None:
-    if JPEG_XL.missing:
-        pytest.skip(JPEG_XL.missing)
+    need("cjxl")
     sizes = []
     for parameters in (JPEG_XL.points[0], JPEG_XL.points[-1]):
         data = JPEG_XL.encode(pictures[1], parameters).data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -47,10 +46,6 @@ class RedisServer:
             self._process.kill() if kill else self._process.terminate()
             self._process.wait()
             self._process = None
-
-
-def installed() -> bool:
-    return shutil.which("redis-server") is not None
 
 
 def given_url() -> str | None:

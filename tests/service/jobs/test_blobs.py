@@ -15,7 +15,8 @@ from service.jobs.connection import connect
 from service.jobs.port import JobLimits
 from service.jobs.records import Work
 from service.jobs.redis import RedisBackend
-from tests.service.jobs.redis_server import RedisServer, installed
+from tests.programs import need
+from tests.service.jobs.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 BUCKET = "cdc-test"
@@ -108,8 +109,8 @@ async def submit_all(backend: RedisBackend, bodies: Iterable[bytes]) -> None:
 
 
 @pytest.mark.redis
-@pytest.mark.skipif(not installed(), reason="there is no redis-server here")
 async def test_a_full_redis_refuses_whole_jobs_and_recovers(tmp_path: Path) -> None:
+    need("redis-server")
     server = RedisServer(tmp_path, "--maxmemory", "8mb", "--maxmemory-policy", "noeviction")
     server.start()
     try:

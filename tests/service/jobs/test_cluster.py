@@ -18,16 +18,18 @@ import psutil
 import pytest
 
 from tests.bars.server import running_server
+from tests.programs import need
 from tests.service.conftest import image_file, photograph
-from tests.service.jobs.redis_server import RedisServer, installed
+from tests.service.jobs.redis_server import RedisServer
 
-pytestmark = [pytest.mark.redis, pytest.mark.skipif(not installed(), reason="there is no redis-server here")]
+pytestmark = pytest.mark.redis
 ROOT = Path(__file__).parents[3]
 ASYNC = {"Prefer": "respond-async"}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    need("redis-server")
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server
