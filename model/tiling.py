@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 
-from model.config import MARGIN, TILE
+from model.config import ENCODER_MARGIN, MARGIN, TILE, canvas_side, padded
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,22 @@ def spans(length: int, tile: int = TILE, margin: int = MARGIN) -> list[Span]:
 def tiles(height: int, width: int, tile: int = TILE, margin: int = MARGIN) -> list[Tile]:
     """Cover a canvas, row by row."""
     return [Tile(y, x) for y, x in product(spans(height, tile, margin), spans(width, tile, margin))]
+
+
+def encode_area(height: int, width: int) -> int:
+    """Pixels that the encoder computes for an image of that size, padding and margins of tiles included."""
+    return _covered(padded(height), ENCODER_MARGIN) * _covered(padded(width), ENCODER_MARGIN)
+
+
+def decode_area(height: int, width: int, *, whole_canvas: bool = False) -> int:
+    """Pixels that a pass of the decoder computes: as `encode_area`, on its own canvas, for some models in one piece."""
+    if whole_canvas:
+        return padded(height) * padded(width)
+    return _covered(canvas_side(height), MARGIN) * _covered(canvas_side(width), MARGIN)
+
+
+def _covered(length: int, margin: int) -> int:
+    return sum(span.size for span in spans(length, TILE, margin))
 
 
 def _slice(start: int, size: int, stride: int) -> slice:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 from typing import Any, Protocol
 
 import anyio.to_thread
@@ -15,6 +16,7 @@ from service.codec.service import CodecService, DecodeOptions, EncodeOptions
 from service.engine.job import Progress
 from service.jobs.port import OnStep
 from service.jobs.records import Answer, Step, Work
+from service.logs import request_id
 
 CDC_TYPE = "image/x-cdc"
 MEDIA_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
@@ -22,6 +24,9 @@ MEDIA_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 
 class RequestExecutor(Protocol):
     """What the routes need: an executor of direct requests that also tells what work costs."""
+
+    async def admit(self, work: Work) -> Work:
+        """Check all that shows without doing the work, before it is kept or waits; return it with its cost."""
 
     async def run(self, work: Work, on_step: OnStep | None = None, seconds_left: float = math.inf) -> Answer:
         """Do the work; `seconds_left` is what `steps=auto` has."""
@@ -42,6 +47,16 @@ class CodecExecutor:
             return await self._encode(work)
         return await self._decode(work, on_step, seconds_left)
 
+    async def admit(self, work: Work) -> Work:
+        """See `RequestExecutor.admit`. Raises what `CodecService` says of its prices."""
+        if work.operation == "encode":
+            cost = await self._service.price_encode(work.body, EncodeOptions(**work.options))
+        else:
+            cost = await self._service.price_decode(work.body, DecodeOptions(**work.options))
+        admitted = replace(work, cost=cost, request_id=request_id.get())
+        await anyio.to_thread.run_sync(lambda: admitted.body_sha256)  # 64 MiB take longer than a loop may be held up
+        return admitted
+
     def cost_of(self, work: Work) -> int | None:
         """Pixels x denoising steps of a decode; None for an encode, or a file whose header cannot be read."""
         if work.operation == "encode":
@@ -61,11 +76,10 @@ class CodecExecutor:
         models = sorted(self._service.engine.models(), key=lambda m: m.name)
         return ",".join(f"{m.name}:{m.codec_id}:{m.version}" for m in models)
 
-    def seconds_of(self, work: Work) -> float | None:
+    def seconds_of(self, work: Work) -> float:
         """See `Executor.seconds_of`."""
-        cost = self.cost_of(work)
         engine = self._service.engine
-        return None if cost is None else engine.seconds_of(cost) - engine.seconds_of(0)
+        return engine.seconds_of(work.cost) - engine.seconds_of(0)
 
     async def _encode(self, work: Work) -> Answer:
         encoded = await self._service.encode(work.body, EncodeOptions(**work.options))

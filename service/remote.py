@@ -114,6 +114,10 @@ class RemoteExecutor:
         self._engine = engine
         self._max_backlog_s = max_backlog_s
 
+    async def admit(self, work: Work) -> Work:
+        """See `RequestExecutor.admit`."""
+        return await self._local.admit(work)
+
     def cost_of(self, work: Work) -> int | None:
         """See `RequestExecutor.cost_of`."""
         return self._local.cost_of(work)

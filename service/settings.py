@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     memory_bytes: int = Field(
         default=0,
         ge=0,
-        description="Memory for the pictures in work on a device before a 429; 0: half of the machine's.",
+        description="Memory for the pictures in work on a device before a 429; 0: half of what there is.",
     )
     grace_s: float = Field(
         default=30.0, ge=0, le=3600, description="Seconds running work has left once the service stops."
@@ -131,7 +131,9 @@ class Settings(BaseSettings):
         "0: all.",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="Arithmetic of the networks.")
-    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the worker; 0: all cores.")
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="CPU threads of the worker; 0: all CPUs of the container or machine."
+    )
     devices: str = Field(
         default="auto",
         pattern=r"^(auto|(cpu|cuda:\d+)(,\s*(cpu|cuda:\d+))*)$",

@@ -78,6 +78,7 @@ async def work(settings: Settings, engine: Engine | None = None) -> None:
         try:
             await _until_ready(engine)
             await consumer.run()
+            await attempts.close()
         finally:
             for helper in helpers:
                 helper.cancel()

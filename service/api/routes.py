@@ -125,7 +125,7 @@ async def _answer(
     prefer = preferences(request.headers.getlist("prefer"))
 
     async def work(body: bytes) -> Response:
-        todo = Work(operation, body, options, previews)
+        todo = await state.executor.admit(Work(operation, body, options, previews))
         if prefer.respond_async or _over_sync(state, todo):
             return await submit(request, state, todo, prefer, caller)
         left = request.state.deadline - asyncio.get_running_loop().time()

@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import anyio
@@ -91,21 +90,6 @@ class Inspection:
     within_limits: bool
 
 
-@dataclass
-class _Clock:
-    """Seconds by stage."""
-
-    seconds: Seconds = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
 class CodecService:
     """Runs image coding in its own worker threads and the codec in the engine; the event loop only waits.
 
@@ -141,23 +125,16 @@ class CodecService:
             UnknownModel, TargetUnreachable, InvalidParameter: see `model.errors`.
         """
         self.check_open()
-        info = self._named(options.model)
-        if info.one_rate and options.quality is not None:
-            raise InvalidParameter(f"model {info.name!r} has one rate: leave out quality")
-        clock = _Clock()
-        with clock.stage("image"):
-            width, height = await self._in_thread(
-                lambda: image_io.probe_image(data, max_pixels=self.limits.max_pixels, frame=options.frame)
-            )
-        _check_canvas(info, width, height)
+        info = self._encoder(options)
+        width, height = await self._in_thread(lambda: self._probe(data, options, info))
+        seconds: Seconds = {}
         with self._pixels.hold(width * height):
-            with clock.stage("image"):
-                request = await self._in_thread(lambda: self._encode_request(data, options))
+            request = await self._in_thread(lambda: self._encode_request(data, options), seconds)
             result = await self.engine.encode(request)
         digest = await self._in_thread(lambda: hashlib.sha256(result.data).hexdigest())
         self._metrics.bpp.observe(result.bpp)
         self._metrics.pixels.observe(width * height)
-        return Encoded(result, digest, {**clock.seconds, **result.seconds})
+        return Encoded(result, digest, {**seconds, **result.seconds})
 
     async def decode(self, data: bytes, options: DecodeOptions, on_progress: OnProgress | None = None) -> Decoded:
         """Decode a `.cdc` file into an image file.
@@ -167,11 +144,9 @@ class CodecService:
             TooLarge, Busy, Draining, NotReady: see `service.errors`.
         """
         self.check_open()
-        header, steps = self._check_decode(data, options)
-        clock = _Clock()
+        header, _, steps = self._check_decode(data, options)
+        seconds: Seconds = {}
         with self._pixels.hold(header.pixels):
-            with clock.stage("parse"):
-                await self._in_thread(lambda: parse(data))  # damage is found before the request waits in line
             request = DecodeRequest(
                 data,
                 options.model,
@@ -187,11 +162,22 @@ class CodecService:
             except CorruptStream:
                 self._metrics.entropy_failures.inc()
                 raise
-            with clock.stage("image"):
-                image, digest = await self._in_thread(lambda: _image_file(result, options.format))
+            image, digest = await self._in_thread(lambda: _image_file(result, options.format), seconds)
         self._metrics.pixels.observe(header.pixels)
         self._metrics.steps.observe(result.steps)
-        return Decoded(image, digest, result, {**clock.seconds, **result.seconds})
+        return Decoded(image, digest, result, {**seconds, **result.seconds})
+
+    async def price_encode(self, data: bytes, options: EncodeOptions) -> float:
+        """Device work of an encode, in pixels of one denoising step, by the image's header; raises as `encode` does."""
+        info = self._encoder(options)
+        width, height = await self._in_thread(lambda: self._probe(data, options, info))
+        return info.encode_cost(width, height)
+
+    async def price_decode(self, data: bytes, options: DecodeOptions) -> float:
+        """Device work of a decode; raises as `decode` does for all that shows before symbols are decoded."""
+        header, info, steps = self._check_decode(data, options)
+        await self._in_thread(lambda: parse(data))
+        return info.decode_cost(header.width, header.height, steps)
 
     async def inspect(self, data: bytes) -> Inspection:
         """Parse and verify a `.cdc` file without decoding it; pictures over the pixel limit are described as well.
@@ -230,6 +216,19 @@ class CodecService:
                 return info
         raise UnknownModel(f"no model {name!r} is installed; GET /models lists them")
 
+    def _encoder(self, options: EncodeOptions) -> ModelInfo:
+        """The model of an encode. Raises UnknownModel, InvalidParameter."""
+        info = self._named(options.model)
+        if info.one_rate and options.quality is not None:
+            raise InvalidParameter(f"model {info.name!r} has one rate: leave out quality")
+        return info
+
+    def _probe(self, data: bytes, options: EncodeOptions, info: ModelInfo) -> tuple[int, int]:
+        """Width and height by the header of an image that may be encoded; blocks. Raises ImageError, TooManyPixels."""
+        width, height = image_io.probe_image(data, max_pixels=self.limits.max_pixels, frame=options.frame)
+        _check_canvas(info, width, height)
+        return width, height
+
     def _encode_request(self, data: bytes, options: EncodeOptions) -> EncodeRequest:
         picture = image_io.read_image(
             data,
@@ -252,8 +251,8 @@ class CodecService:
             tuple(sections),
         )
 
-    def _check_decode(self, data: bytes, options: DecodeOptions) -> tuple[Header, int]:
-        """Refuse by the header alone what cannot or may not be decoded; return it and the number of steps."""
+    def _check_decode(self, data: bytes, options: DecodeOptions) -> tuple[Header, ModelInfo, int]:
+        """Refuse by the header alone what cannot or may not be decoded; return it, the model and the steps."""
         header, _ = read_header(data)
         self.limits.check_pixels(header.width, header.height)
         image_io.check_output_size(header.width, header.height, options.format)
@@ -269,24 +268,32 @@ class CodecService:
             info = fitting[0]
         _check_canvas(info, header.width, header.height)
         if options.steps == "auto":
-            steps = self._affordable_steps(header.pixels, info, options.seconds_left)
+            steps = self._affordable_steps(header, info, options.seconds_left)
         else:
             steps = options.steps if options.steps is not None else info.default_steps
         if steps > info.max_steps:
             raise InvalidParameter(f"model {info.name!r} takes 1..{info.max_steps} steps, not {steps}")
         self.limits.check_cost(header.pixels, steps)
-        return header, steps
+        return header, info, steps
 
-    def _affordable_steps(self, pixels: int, info: ModelInfo, seconds_left: float) -> int:
+    def _affordable_steps(self, header: Header, info: ModelInfo, seconds_left: float) -> int:
         """The most steps, 1..the model's own, that fit limits and time; a fifth of the time is left for the rest."""
-        most = max(1, min(info.default_steps, self.limits.max_steps, self.limits.max_pixel_steps // pixels))
-        fitting = (
-            k for k in range(most, 1, -1) if self.engine.seconds_of(info.step_cost * pixels * k) <= 0.8 * seconds_left
-        )
-        return next(fitting, 1)
+        most = max(1, min(info.default_steps, self.limits.max_steps, self.limits.max_pixel_steps // header.pixels))
+        costs = ((k, info.decode_cost(header.width, header.height, k)) for k in range(most, 1, -1))
+        return next((k for k, cost in costs if self.engine.seconds_of(cost) <= 0.8 * seconds_left), 1)
 
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(function, limiter=self._limiter)
+    async def _in_thread(self, function: Callable[[], T], seconds: Seconds | None = None) -> T:
+        """Run `function` in a thread; with `seconds`, note under "image" how long it took, without its wait for one."""
+
+        def run() -> T:
+            start = time.perf_counter()
+            try:
+                return function()
+            finally:
+                if seconds is not None:
+                    seconds["image"] = time.perf_counter() - start
+
+        return await anyio.to_thread.run_sync(run, limiter=self._limiter)
 
 
 def _check_canvas(info: ModelInfo, width: int, height: int) -> None:

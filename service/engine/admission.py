@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from model.container import read_header
-from service.engine.job import DecodeRequest, EncodeRequest, ModelInfo, Request
+from model.tiling import decode_area, encode_area
+from service.engine.job import EncodeRequest, ModelInfo, Request
 from service.errors import Busy
+from service.machine import memory_limit
 
-ENCODE_COST = 0.5  # of one denoising step
-CONDITION_COST = 0.5
 MIN_RETRY_SECONDS = 1.0
 GUESSED_SECONDS_PER_COST = 1e-6  # until a worker has measured its device
 
@@ -26,20 +25,19 @@ class Estimate:
 def estimate(request: Request, models: tuple[ModelInfo, ...]) -> Estimate:
     """Estimate a request from its header alone. Raises FileError for a file without a readable one."""
     if isinstance(request, EncodeRequest):
-        pixels = request.pixels.shape[0] * request.pixels.shape[1]
+        height, width = request.pixels.shape[:2]
         name = request.model
-        chosen = next((m for m in models if m.name == name or (name is None and m.default)), models[0])
-        return Estimate(ENCODE_COST * chosen.step_cost * pixels, chosen.encode_bytes * pixels)
-    return Estimate(*_decode(request, models))
-
-
-def _decode(request: DecodeRequest, models: tuple[ModelInfo, ...]) -> tuple[float, int]:
+        info = next((m for m in models if m.name == name or (name is None and m.default)), models[0])
+        return Estimate(info.encode_cost(width, height), info.encode_bytes * encode_area(height, width))
     header = read_header(request.data)[0]
     codec_id = header.codec_id.hex()
     fitting = [m for m in models if (m.name == request.model if request.model else m.codec_id == codec_id)] or models
     steps = request.steps if request.steps is not None else max(m.default_steps for m in fitting)
-    cost = (CONDITION_COST + steps) * max(m.step_cost for m in fitting) * header.pixels
-    return cost, max(m.decode_bytes for m in fitting) * header.pixels
+    canvas = decode_area(header.height, header.width)
+    return Estimate(
+        max(m.decode_cost(header.width, header.height, steps) for m in fitting),
+        max(m.decode_bytes for m in fitting) * canvas,
+    )
 
 
 @dataclass(frozen=True)
@@ -65,5 +63,5 @@ class Gate:
 
 
 def default_memory() -> int:
-    """Half of the machine's memory, in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    """Half of the memory that this process may use, in bytes."""
+    return memory_limit() // 2

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from model.container import Section
+from model.tiling import decode_area, encode_area
+from service.engine.scheduler import WEIGHT
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -30,6 +32,7 @@ class ModelInfo:
         step_cost: work of a denoising step per pixel, relative to cdc-lite's.
         decode_bytes, encode_bytes: memory per pixel in the worker while a picture is decoded or encoded.
         version: of the weights; of those with one codec id the highest decodes.
+        whole_canvas: True where a pass takes the whole picture at once, and not tiles of it.
     """
 
     name: str
@@ -44,6 +47,16 @@ class ModelInfo:
     decode_bytes: int = 85  # docs/benchmarks.md, 40 megapixels
     encode_bytes: int = 80
     version: int = 0
+    whole_canvas: bool = False
+
+    def encode_cost(self, width: int, height: int) -> float:
+        """Device work of an encode, in pixels of one denoising step of the default model, padding included."""
+        return WEIGHT["analyse"] * self.step_cost * encode_area(height, width)
+
+    def decode_cost(self, width: int, height: int, steps: int) -> float:
+        """Device work of a decode in `steps` denoising steps, in the same unit."""
+        passes = WEIGHT["condition"] + WEIGHT["denoise"] * steps
+        return passes * self.step_cost * decode_area(height, width, whole_canvas=self.whole_canvas)
 
     def takes(self, width: int, height: int) -> bool:
         """True when a picture of that size, sides rounded up to multiples of 64, is within the model's own limit."""

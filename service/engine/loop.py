@@ -10,20 +10,22 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from model.errors import CodecError
 from service.engine.job import Progress, Request, Result
 from service.engine.messages import Advanced, Cancel, Failed, Finished, FromWorker, Started, Submit, Ticked
 from service.engine.profile import Profile
-from service.engine.scheduler import Scheduler, Unit
+from service.engine.scheduler import Kind, Scheduler, Unit
 from service.errors import Busy, ServiceError
+from service.logs import request_id
 
 log = logging.getLogger(__name__)
 CPU_THREADS = 2
+STAGES: Mapping[Kind, str] = {"analyse": "analysis", "condition": "conditioning", "denoise": "denoise"}
 
 
 class Work(Protocol):
@@ -64,9 +66,16 @@ class Device(Protocol):
 class _Entry:
     work: Work
     arrival: float
+    request_id: str | None
     started: float = 0.0
     ticking: float = 0.0  # when its first tile could run
+    passes: dict[str, float] = field(default_factory=dict)  # seconds of the passes it took part in, by stage
     cancelled: bool = False
+
+    def stages(self, now: float, own: Mapping[str, float]) -> dict[str, float]:
+        """Seconds by stage; `queue` is all time in which nothing was done for this request."""
+        waited = (self.started - self.arrival) + (now - self.ticking - sum(self.passes.values()))
+        return {"queue": max(0.0, waited), **own, **self.passes}
 
 
 @dataclass(frozen=True)
@@ -112,8 +121,10 @@ class Loop:
         if batch := self._scheduler.schedule():
             start = time.perf_counter()
             failures = self._run(batch)
+            seconds = time.perf_counter() - start
             if not failures:
-                self._report(batch, time.perf_counter() - start)
+                self._report(batch, seconds)
+            self._account(batch, seconds)
             self._advance(batch, failures)
 
     # Collect ------------------------------------------------------------------------------------------------------
@@ -145,7 +156,7 @@ class Loop:
         except (CodecError, ServiceError) as error:
             self._send(Failed(message.job, error))
             return
-        self._entries[message.job] = _Entry(work, time.perf_counter())
+        self._entries[message.job] = _Entry(work, time.perf_counter(), message.request_id)
         if self._batching or len(self._entries) == 1:
             self._prepare(message.job)
         else:
@@ -156,6 +167,7 @@ class Loop:
 
         def prepare() -> None:
             error = None
+            request_id.set(entry.request_id)
             try:
                 if not entry.cancelled:
                     entry.started = time.perf_counter()
@@ -228,14 +240,22 @@ class Loop:
             else:
                 self._scheduler.offer(job, work.ready())
 
+    def _account(self, batch: list[Unit], seconds: float) -> None:
+        """Add a pass to the stages of all that took part: each of them had it whole, the others' rows included."""
+        stage = STAGES[batch[0].key.kind]
+        for job in dict.fromkeys(unit.job for unit in batch):
+            passes = self._entries[job].passes
+            passes[stage] = passes.get(stage, 0.0) + seconds
+
     def _finish(self, job: int) -> None:
         entry = self._entries[job]
-        ticked = time.perf_counter() - entry.ticking
+        ended = time.perf_counter()
 
         def finish() -> None:
+            request_id.set(entry.request_id)
             try:
                 result = entry.work.finish()
-                seconds = {"queue": entry.started - entry.arrival, "denoise": ticked, **result.seconds}
+                seconds = entry.stages(ended, result.seconds)
                 if not entry.cancelled:  # answered from here: the loop may be in the middle of a long tick
                     self._send(Finished(job, replace(result, seconds=seconds)))
                 self._inbox.put(_Completed(job, None))
@@ -256,7 +276,9 @@ class Loop:
             if isinstance(error, MemoryError):
                 error = Busy("not enough memory for this picture at present", retry_after=10.0)
             elif not isinstance(error, CodecError | ServiceError):
+                request_id.set(self._entries[job].request_id)
                 log.error("request %d failed", job, exc_info=error)
+                request_id.set(None)
                 error = ServiceError("the engine failed on this request")
             self._send(Failed(job, error))
         self._leave(job)

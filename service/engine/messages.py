@@ -23,6 +23,7 @@ class RunnerOptions:
         batching: False runs one request at a time, for comparison.
         acceleration: what a GPU's worker prepares at its start: nothing, CUDA graphs, or graphs of compiled networks.
         models_memory_bytes: weights beyond it are unloaded, least recently used first; 0 keeps all.
+        log_level: least level that the worker logs.
     """
 
     models_dir: Path | None = None
@@ -34,14 +35,16 @@ class RunnerOptions:
     batching: bool = True
     acceleration: Literal["none", "graphs", "compile"] = "graphs"
     models_memory_bytes: int = 0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 @dataclass(frozen=True)
 class Submit:
-    """To the worker: run this; `job` names it in every message that follows."""
+    """To the worker: run this; `job` names it in every message that follows, `request_id` in the logs."""
 
     job: int
     request: Request
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)

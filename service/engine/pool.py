@@ -35,10 +35,13 @@ from service.engine.messages import (
 )
 from service.engine.worker_process import WorkerProcess
 from service.errors import Busy, Draining, NotReady, WorkerFailed
+from service.logs import request_id
+from service.machine import cpu_limit
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-MAX_TRIES = 2  # a request is tried once more when the worker dies on it
+MAX_DEATHS = 2  # of workers that had the request: it is tried once more, then given up
+LEAVE_S = 2.0  # that a worker has for leaving by itself
 LARGE_TICK = 1 << 16  # pixels; smaller passes say little of throughput
 LEARNING_RATE = 0.05
 RESTART_DELAYS = (0.0, 1.0, 2.0, 5.0, 15.0)  # seconds before start n in a row that never became ready
@@ -50,8 +53,10 @@ class _Job:
     estimate: Estimate
     future: asyncio.Future[Result]
     on_progress: OnProgress | None
+    request_id: str | None = None
     slot: _Slot | None = None
-    tries: int = 0
+    handed_over: bool = False  # the slot's worker has it
+    deaths: int = 0
     running: bool = False
     share_done: float = 0.0  # 0..1
 
@@ -73,7 +78,8 @@ class _Slot:
 
     @property
     def backlog_seconds(self) -> float:
-        return self.seconds_per_cost * sum(job.cost_left for job in self.jobs.values())
+        jobs = list(self.jobs.values())  # in one piece: metrics are read from other threads
+        return self.seconds_per_cost * sum(job.cost_left for job in jobs)
 
     def learn(self, tick: Ticked) -> None:
         """Follow the speed of the device as it is under the present load."""
@@ -103,7 +109,7 @@ class PoolEngine:
             options: one for each device.
             max_waiting: requests in flight on a device beyond one; more are refused with `Busy`.
             max_backlog_seconds: device time that may wait on each device.
-            memory_bytes: for the pictures in work on each device; 0 is half of the machine's memory.
+            memory_bytes: for the pictures in work on each device; 0 is half of what the process may use.
             on_tick: called with every forward pass.
         """
         self._slots = [_Slot(o) for o in options]
@@ -117,6 +123,7 @@ class PoolEngine:
         self._idle = asyncio.Event()
         self._idle.set()
         self._respawns: set[asyncio.TimerHandle] = set()
+        self._burials: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Spawn the workers; returns at once. `status().ready` turns true when the first one is warm."""
@@ -136,10 +143,14 @@ class PoolEngine:
         for job in self._jobs():
             if not job.future.done():
                 job.future.set_exception(Draining("the service is shutting down"))
-        workers = [slot.worker for slot in self._slots if slot.worker is not None]
+        ends = [  # a worker that is loading its models would not listen
+            asyncio.to_thread(slot.worker.end, LEAVE_S if slot.ready else 0.0)
+            for slot in self._slots
+            if slot.worker is not None
+        ]
         for slot in self._slots:
             slot.worker, slot.ready = None, False
-        await asyncio.gather(*(asyncio.to_thread(worker.end) for worker in workers))
+        await asyncio.gather(*ends, *self._burials)
 
     async def encode(self, request: EncodeRequest) -> EncodeResult:
         """See `Engine.encode`."""
@@ -183,36 +194,51 @@ class PoolEngine:
             raise Busy(f"{len(slot.jobs)} requests are waiting", retry_after=max(1.0, slot.backlog_seconds))
         self._gate.check(new, slot.backlog_seconds, sum(job.estimate.bytes for job in slot.jobs.values()))
         number, self._next_job = self._next_job, self._next_job + 1
-        job = _Job(request, new, asyncio.get_running_loop().create_future(), on_progress)
+        job = _Job(request, new, asyncio.get_running_loop().create_future(), on_progress, request_id.get())
         self._idle.clear()
         self._assign(number, job, slot)
         try:
             return await job.future
         except asyncio.CancelledError:
-            if job.slot is not None and job.slot.worker is not None:
+            if job.handed_over and job.slot is not None and job.slot.worker is not None:
                 job.slot.worker.send(Cancel(number))
             raise
         finally:
             if job.slot is not None:
                 del job.slot.jobs[number]
+                self._hand_over(job.slot)
             if not self._jobs():
                 self._idle.set()
 
     def _assign(self, number: int, job: _Job, slot: _Slot) -> None:
-        """Give a request to a device; where its worker is not ready, it is sent when that is."""
+        """Give a request to a device."""
         if job.slot is not None:
             del job.slot.jobs[number]
-        job.slot, job.running, job.share_done = slot, False, 0.0
+        job.slot, job.handed_over, job.running, job.share_done = slot, False, False, 0.0
         slot.jobs[number] = job
-        if slot.ready and slot.worker is not None:
-            job.tries += 1
-            slot.worker.send(Submit(number, job.request))
+        self._hand_over(slot)
+
+    def _hand_over(self, slot: _Slot) -> None:
+        """Send a ready worker what it does not have yet.
+
+        Of the requests on which a worker has died it gets one at a time: so the one that kills is known by the second
+        death, and those that were only beside it live.
+        """
+        if not slot.ready or slot.worker is None:
+            return
+        suspected = any(job.handed_over and job.deaths for job in slot.jobs.values())
+        for number, job in slot.jobs.items():
+            if job.handed_over or job.future.done() or (job.deaths and suspected):
+                continue
+            suspected = suspected or job.deaths > 0
+            job.handed_over = True
+            slot.worker.send(Submit(number, job.request, job.request_id))
 
     def _least_busy(self) -> _Slot:
         return min(self._slots, key=lambda s: (not s.ready, s.backlog_seconds, len(s.jobs)))
 
     def _jobs(self) -> list[_Job]:
-        return [job for slot in self._slots for job in slot.jobs.values()]
+        return [job for slot in self._slots for job in list(slot.jobs.values())]
 
     # Workers ------------------------------------------------------------------------------------------------------
 
@@ -229,8 +255,7 @@ class PoolEngine:
         if isinstance(message, Ready):
             self._models, slot.seconds_per_cost = message.models, message.seconds_per_cost
             slot.ready, slot.failed_starts = True, 0
-            for number, waiting in list(slot.jobs.items()):
-                self._assign(number, waiting, slot)
+            self._hand_over(slot)
         elif isinstance(message, Ticked):
             slot.learn(message)
             self._on_tick(message)
@@ -253,23 +278,27 @@ class PoolEngine:
         """A worker died: replace it; what it held goes to another device, or waits for the new one."""
         if worker is not slot.worker:
             return
-        worker.close()
-        log.error("worker died with exit code %s, %d requests in flight", worker.exit_code, len(slot.jobs))
+        burial = asyncio.create_task(self._bury(worker, len(slot.jobs)))
+        self._burials.add(burial)
+        burial.add_done_callback(self._burials.discard)
         slot.failed_starts += not slot.ready
         slot.worker, slot.ready = None, False
         self._restarts += 1
         for number, job in list(slot.jobs.items()):
             if job.future.done():
                 continue
-            if not job.running:
-                job.tries = 0  # it was only waiting: not its fault
-            if job.tries >= MAX_TRIES:
+            job.deaths += job.handed_over
+            if job.deaths >= MAX_DEATHS:
                 job.future.set_exception(WorkerFailed("the worker died twice on this request"))
             else:
                 self._assign(number, job, self._least_busy())
         delay = RESTART_DELAYS[min(slot.failed_starts, len(RESTART_DELAYS) - 1)]
         handle = asyncio.get_running_loop().call_later(delay, self._spawn, slot)
         self._respawns = {h for h in self._respawns if not h.cancelled() and h.when() > handle.when() - 60} | {handle}
+
+    async def _bury(self, worker: WorkerProcess, in_flight: int) -> None:
+        await asyncio.to_thread(worker.close)
+        log.error("worker died with exit code %s, %d requests in flight", worker.exit_code, in_flight)
 
 
 def devices(setting: str) -> list[str]:
@@ -286,13 +315,14 @@ def pool_of(settings: Settings, on_tick: Callable[[Ticked], None]) -> PoolEngine
         RunnerOptions(
             models_dir=settings.models_dir,
             precision=settings.precision,
-            threads=settings.threads,
+            threads=settings.threads or cpu_limit(),
             device=device,
             cache_dir=settings.cache_dir,
             tick_seconds=settings.tick_s,
             batching=settings.batching,
             acceleration=settings.acceleration,
             models_memory_bytes=settings.models_memory_bytes,
+            log_level=settings.log_level,
         )
         for device in devices(settings.devices)
     ]

@@ -6,12 +6,15 @@ import signal
 from multiprocessing.connection import Connection
 
 from service.engine.messages import RunnerOptions
+from service.logs import configure_logging
 
 
 def run_worker(pipe: Connection, options: RunnerOptions) -> None:
     """Run the worker until the other end of `pipe` says so or goes away."""
-    # An interrupt at the terminal reaches the whole process group; the API decides when its worker ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Signals may reach the whole process group; the API decides when its worker ends, and a closed pipe ends it too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    configure_logging(options.log_level)
     from service.engine.runner import main
 
     main(pipe, options)

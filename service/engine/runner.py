@@ -278,6 +278,7 @@ class Runner:
             decode_bytes=kind.decode_bytes,
             encode_bytes=kind.encode_bytes,
             version=codec.info.version,
+            whole_canvas=kind.whole_canvas,
         )
 
     def _probe(self, pixels: int) -> float:

@@ -50,19 +50,16 @@ class WorkerProcess:
         """Send a message, later ones after earlier ones; one to a dead process is lost, its death is reported."""
         self._writer.submit(self._write, message)
 
-    def end(self) -> None:
-        """Ask the process to leave, then make it. Blocks for some seconds at most."""
+    def end(self, patience_s: float) -> None:
+        """Ask the process to leave; after `patience_s` seconds make it. Blocks."""
         self.send(None)
-        self._process.join(timeout=2)
-        if self._process.is_alive():
-            self._process.terminate()
-            self._process.join(timeout=2)
+        self._process.join(timeout=patience_s)
         if self._process.is_alive():
             self._process.kill()
         self.close()
 
     def close(self) -> None:
-        """Release what belongs to a process that has ended."""
+        """Release what belongs to a process that has ended. Blocks."""
         self._process.join(timeout=1)
         self._pipe.close()
         self._writer.shutdown(wait=False, cancel_futures=True)

@@ -14,7 +14,8 @@ from service.jobs.news import News
 from service.jobs.port import Executor
 from service.jobs.queue import HandBack
 from service.jobs.records import Answer, Failure, State, Step, Work
-from service.jobs.store import MAX_ATTEMPTS, JobStore
+from service.jobs.store import JobStore
+from service.logs import request_id
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -32,9 +33,14 @@ class Attempts:
         self._blobs = blobs
         self._news = news
         self._executor = executor
+        self._releasing: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Wait until all attempts that were cancelled are released."""
+        await asyncio.gather(*self._releasing)
 
     async def execute(self, execution: str) -> None:
-        """Make one attempt. Cancelled, it leaves the execution to another worker.
+        """Make one attempt. Cancelled, it leaves the execution to another worker, and says so where it can.
 
         Raises:
             HandBack: the engine of this worker takes no work now.
@@ -44,24 +50,36 @@ class Attempts:
             return  # cancelled or done
         fence = started.fence
         if started.exhausted:
-            failure = Failure.of(WorkerFailed(f"{MAX_ATTEMPTS} workers died or stopped on this job"))
+            failure = Failure.of(WorkerFailed("too many workers died or stopped on this job"))
             await self._end(execution, fence, "failed", failure)
             return
         body = await _insist(lambda: _blob(self._blobs, f"body/{execution}"))
         if body is None:
             await self._end(execution, fence, "failed", Failure.of(JobExpired("the upload is no longer kept")))
             return
-        work = Work(started.work["operation"], body, started.work["options"], started.work["previews"])
+        todo = started.work
+        work = Work(todo["operation"], body, todo["options"], todo["previews"], request_id=todo["request_id"])
+        request_id.set(work.request_id)  # of this delivery's own task
         try:
             answer = await self._run(execution, fence, work)
         except (Draining, NotReady) as error:
+            await self._release(execution, fence)
             raise HandBack(str(error)) from error
+        except asyncio.CancelledError:
+            releasing = asyncio.create_task(self._release(execution, fence))  # this task may wait for nothing more
+            self._releasing.add(releasing)
+            releasing.add_done_callback(self._releasing.discard)
+            raise
         except Exception as error:
             log.info("a job failed", extra={"error": type(error).__name__, "execution": execution})
             await self._end(execution, fence, "failed", Failure.of(error))
             return
         if answer is not None:
             await self._deliver(execution, fence, answer)
+
+    async def _release(self, execution: str, fence: int) -> None:
+        with contextlib.suppress(QueueUnavailable):  # then it counts as a death: no more than one
+            await self._store.release(execution, fence)
 
     async def _run(self, execution: str, fence: int, work: Work) -> Answer | None:
         """Do the work; None when the attempt came to count no more, and was cancelled."""
@@ -108,11 +126,15 @@ class Attempts:
     async def _tell(self, execution: str, fence: int, steps: asyncio.Queue[Step | None]) -> None:
         """Write steps and previews as they come; what cannot be written is not worth waiting for."""
         while (step := await steps.get()) is not None:
+            name = ""
             with contextlib.suppress(QueueUnavailable):
-                name = ""
                 if step.preview is not None:
-                    name = f"preview/{execution}/{fence}-{step.step}"
-                    await self._blobs.put(name, step.preview, await self._store.ttl_of(execution))
+                    preview = f"preview/{execution}/{fence}-{step.step}"
+                    try:
+                        await self._blobs.put(preview, step.preview, await self._store.ttl_of(execution))
+                        name = preview
+                    except Exception as error:  # stores have errors of their own kinds; the step is told without it
+                        log.warning("a preview could not be written", extra={"error": type(error).__name__})
                 await self._store.progress(execution, fence, step.step, step.steps, name)
 
     async def _deliver(self, execution: str, fence: int, answer: Answer) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
 import anyio.to_thread
 from redis.asyncio import Redis
 
 PREFIX = "cdc:blob:"
+PART = ".part-"
 
 
 class BlobStore(Protocol):
@@ -54,26 +57,32 @@ class RedisBlobs:
 class FileBlobs:
     """Blobs as files of any fsspec file system: a shared folder, or an object store (`s3://bucket/prefix`).
 
-    A blob's name on disk begins with the second it expires at, so that a sweep needs no index. Writes go to the final
-    name in one piece: object stores do so by nature, for folders fsspec renames a finished file.
+    A file is named for the second its blob expires at, so that a sweep needs no index. It appears in one piece: object
+    stores do so by nature; in a folder it is written under another name beside it, and renamed.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
         """`options` go to the file system. Needs the extra `s3` for object stores."""
         import fsspec
+        from fsspec.implementations.local import LocalFileSystem
 
         self._files, self._root = fsspec.core.url_to_fs(url, **options)
         self._root = self._root.rstrip("/")
+        self._is_folder = isinstance(self._files, LocalFileSystem)
 
     async def put(self, name: str, data: bytes, ttl_s: float) -> None:
         """See `BlobStore.put`."""
         until = int(time.time() + ttl_s) + 1
 
         def write() -> None:
-            folder = f"{self._root}/{name}"
-            self._files.makedirs(folder, exist_ok=True)
-            with self._files.transaction, self._files.open(f"{folder}/{until}", "wb") as file:
-                file.write(data)
+            path = f"{self._root}/{name}/{until}"
+            if not self._is_folder:
+                self._files.pipe_file(path, data)
+                return
+            part = Path(f"{path}{PART}{secrets.token_hex(8)}")
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(data)
+            part.replace(path)
 
         await anyio.to_thread.run_sync(write)
 
@@ -104,7 +113,7 @@ class FileBlobs:
 
         def remove() -> None:
             for path in self._files.find(self._root):
-                until = path.rsplit("/", 1)[1]
+                until = path.rsplit("/", 1)[1].split(PART)[0]  # parts too: of writers that were killed
                 if until.isdecimal() and int(until) <= time.time():
                     with contextlib.suppress(FileNotFoundError):
                         self._files.rm_file(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Literal, Self
 
 from service.jobs.records import Event, Job, Step
@@ -14,8 +14,10 @@ MAX_PREVIEW_BYTES = 8 << 20  # of one job; older previews go first, their events
 class Journal:
     """Append-only. Readers may come, go and come back at any event."""
 
-    def __init__(self) -> None:
+    def __init__(self, charge: Callable[[int], None] = lambda _: None) -> None:
+        """`charge` is told of every change of `bytes`, which previews take."""
         self.bytes = 0
+        self._charge = charge
         self._events: list[Event] = []
         self._closed = False
         self._changed = asyncio.Event()
@@ -31,7 +33,7 @@ class Journal:
         """Append an event and wake the readers. Previews beyond MAX_PREVIEW_BYTES lose their pictures, oldest first."""
         self._events.append(Event(len(self._events) + 1, type, data))
         if isinstance(data, Step) and data.preview is not None:
-            self.bytes += len(data.preview)
+            self._grow(len(data.preview))
             self._shed()
         self._wake()
 
@@ -60,11 +62,15 @@ class Journal:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def _grow(self, size: int) -> None:
+        self.bytes += size
+        self._charge(size)
+
     def _shed(self) -> None:
         for index, event in enumerate(self._events):
             if self.bytes <= MAX_PREVIEW_BYTES:
                 return
             if isinstance(event.data, Step) and event.data.preview is not None:
-                self.bytes -= len(event.data.preview)
+                self._grow(-len(event.data.preview))
                 bare = Step(event.data.step, event.data.steps)
                 self._events[index] = Event(event.id, event.type, bare)

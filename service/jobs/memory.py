@@ -8,25 +8,29 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 from service.errors import Busy, Draining, JobCancelled, JobExpired, JobNotFinished, KeyReused, UnknownJob
 from service.jobs.journal import Journal
 from service.jobs.port import Executor, JobLimits
 from service.jobs.records import Answer, Event, Failure, Job, State, Step, Work, new_id, share_key
+from service.logs import request_id
 
 SWEEP_S = 5.0
+RECORD_BYTES = 4096  # that a record and its events take, previews apart
 MAX_BUSY_WAIT_S = 10.0  # before an execution that the engine turned away tries again
 
 
 @dataclass(eq=False)
 class _Execution:
-    """Work under way or done, and the jobs that want it."""
+    """Work under way or done, and the jobs that want it. Once it has ended its upload is let go."""
 
-    work: Work
+    work: Work | None
     share: str
     seconds: float
     records: list[_Record] = field(default_factory=list)
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[Answer] | None = None
     last_step: Step | None = None
     answer: Answer | None = None
 
@@ -35,7 +39,7 @@ class _Execution:
 class _Record:
     job: Job
     execution: _Execution | None
-    journal: Journal = field(default_factory=Journal)
+    journal: Journal
 
 
 class MemoryBackend:
@@ -48,6 +52,7 @@ class MemoryBackend:
         self._limits = limits or JobLimits()
         self._clock = clock
         self._records: dict[str, _Record] = {}
+        self._held = 0  # bytes of records, uploads, results and previews
         self._keys: dict[tuple[str, str], tuple[str, str]] = {}  # (owner, key) -> job id, fingerprint
         self._shared: dict[str, _Execution] = {}
         self._queue: deque[_Execution] = deque()
@@ -65,10 +70,11 @@ class MemoryBackend:
         tasks = [e.task for e in self._running if e.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
-        for task in [*tasks, *([self._sweeper] if self._sweeper else [])]:
+        ends: list[asyncio.Task[Any]] = [*tasks, *([self._sweeper] if self._sweeper else [])]
+        for task in ends:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        if ends:
+            await asyncio.wait(ends)
 
     async def submit(self, work: Work, owner: str, key: str | None = None) -> Job:
         """See `JobBackend.submit`."""
@@ -81,16 +87,20 @@ class MemoryBackend:
             return await self.get(known[0], owner)
         share = share_key(fingerprint, self._executor.generation())
         execution = self._shared.get(share) if work.repeatable and not work.previews else None
+        self._check_room(len(work.body) if execution is None else 0)
         if execution is None:
-            self._check_room(work)
-            execution = _Execution(work, share, self._executor.seconds_of(work) or 0.0)
+            if len(self._queue) >= self._limits.max_queued:
+                raise Busy(f"{len(self._queue)} jobs are waiting", retry_after=max(1.0, self._queue[0].seconds))
+            execution = _Execution(work, share, self._executor.seconds_of(work))
+            self._charge(len(work.body))
             self._queue.append(execution)
             if work.repeatable and not work.previews:
                 self._shared[share] = execution
         job = Job(new_id(), owner, work.operation, "queued", self._clock())
-        record = _Record(job, execution)
+        record = _Record(job, execution, Journal(self._charge))
         execution.records.append(record)
         self._records[job.id] = record
+        self._charge(RECORD_BYTES)
         if key is not None:
             self._keys[owner, key] = job.id, fingerprint
         self._tell(record, "queued")
@@ -119,11 +129,8 @@ class MemoryBackend:
         record = self._find(id, owner)
         if not record.job.ended:
             self._finish(record, "cancelled")
-            execution = record.execution
-            assert execution is not None
-            execution.records.remove(record)
-            record.execution = None
-            if not execution.records:
+            execution = self._detach(record)
+            if execution is not None and not execution.records:
                 self._abandon(execution)
         return self._seen(record)
 
@@ -147,7 +154,7 @@ class MemoryBackend:
 
     def counts(self) -> dict[str, int]:
         """See `JobBackend.counts`."""
-        return dict(Counter(record.job.state for record in self._records.values()))
+        return dict(Counter(record.job.state for record in list(self._records.values())))  # also from other threads
 
     # Executions ---------------------------------------------------------------------------------------------------
 
@@ -156,30 +163,34 @@ class MemoryBackend:
             execution = self._queue.popleft()
             self._running.add(execution)
             execution.task = asyncio.create_task(self._execute(execution))
+            execution.task.add_done_callback(partial(self._ended, execution))
             for record in execution.records:
                 self._tell(record, "running")
 
-    async def _execute(self, execution: _Execution) -> None:
-        try:
-            execution.answer = await self._insist(execution)
-            self._end(execution, "succeeded")
-        except asyncio.CancelledError:
-            self._end(execution, "cancelled")
-            raise
-        except Exception as error:
-            self._end(execution, "failed", Failure.of(error))
-        finally:
-            self._running.discard(execution)
-            if not self._draining:
-                self._fill()
-
-    async def _insist(self, execution: _Execution) -> Answer:
+    async def _execute(self, execution: _Execution) -> Answer:
         """Run the work, coming back when the engine is full: a job has been promised, a request has not."""
+        work = execution.work
+        assert work is not None
+        request_id.set(work.request_id)  # of this task alone
         while True:
             try:
-                return await self._executor.run(execution.work, lambda step: self._stepped(execution, step))
+                return await self._executor.run(work, lambda step: self._stepped(execution, step))
             except Busy as busy:
                 await asyncio.sleep(min(busy.retry_after, MAX_BUSY_WAIT_S))
+
+    def _ended(self, execution: _Execution, task: asyncio.Task[Answer]) -> None:
+        """Callback of the task, for it ends also where it was cancelled before it began."""
+        self._running.discard(execution)
+        if task.cancelled():
+            self._end(execution, "cancelled")
+        elif (error := task.exception()) is not None:
+            self._end(execution, "failed", Failure.of(error))
+        else:
+            execution.answer = task.result()
+            self._charge(len(execution.answer.data))
+            self._end(execution, "succeeded")
+        if not self._draining:
+            self._fill()
 
     def _stepped(self, execution: _Execution, step: Step) -> None:
         execution.last_step = step
@@ -190,10 +201,12 @@ class MemoryBackend:
                 record.journal.add("preview", step)
 
     def _end(self, execution: _Execution, state: State, failure: Failure | None = None) -> None:
-        if execution.answer is None:
-            self._shared.pop(execution.share, None)  # only answers are kept
+        self._drop_upload(execution)
+        if execution.answer is None and self._shared.get(execution.share) is execution:
+            del self._shared[execution.share]  # only answers are kept
         for record in list(execution.records):
             self._finish(record, state, failure, execution.answer)
+        self._drop_result(execution)
 
     def _abandon(self, execution: _Execution) -> None:
         """Nobody wants it any more."""
@@ -203,6 +216,20 @@ class MemoryBackend:
             execution.task.cancel()
         elif execution in self._queue:
             self._queue.remove(execution)
+            self._drop_upload(execution)
+
+    def _drop_upload(self, execution: _Execution) -> None:
+        if execution.work is not None:
+            self._charge(-len(execution.work.body))
+            execution.work = None
+
+    def _drop_result(self, execution: _Execution) -> None:
+        """Let the result go when no job has it any more."""
+        if execution.answer is not None and not execution.records:
+            self._charge(-len(execution.answer.data))
+            execution.answer = None
+            if self._shared.get(execution.share) is execution:
+                del self._shared[execution.share]
 
     # Records ------------------------------------------------------------------------------------------------------
 
@@ -254,25 +281,25 @@ class MemoryBackend:
 
     # Room ---------------------------------------------------------------------------------------------------------
 
-    def _check_room(self, work: Work) -> None:
-        if len(self._queue) >= self._limits.max_queued:
-            raise Busy(f"{len(self._queue)} jobs are waiting", retry_after=max(1.0, self._queue[0].seconds))
-        if self._held() + len(work.body) > self._limits.max_bytes:
+    def _charge(self, size: int) -> None:
+        self._held += size
+
+    def _check_room(self, size: int) -> None:
+        if self._held + RECORD_BYTES + size > self._limits.max_bytes:
             raise Busy("too many bytes of jobs and results are kept", retry_after=60.0)
 
-    def _held(self) -> int:
-        executions = {r.execution for r in self._records.values() if r.execution is not None}
-        own = sum(len(e.work.body) + (len(e.answer.data) if e.answer else 0) for e in executions)
-        return own + sum(record.journal.bytes for record in self._records.values())
-
-    def _expire(self, record: _Record) -> None:
-        execution = record.execution
-        record.job = replace(record.job, state="expired", media_type=None, size=None)
-        record.execution, record.journal = None, Journal.closed()
+    def _detach(self, record: _Record) -> _Execution | None:
+        execution, record.execution = record.execution, None
         if execution is not None:
             execution.records.remove(record)
-            if not execution.records and self._shared.get(execution.share) is execution:
-                del self._shared[execution.share]
+        return execution
+
+    def _expire(self, record: _Record) -> None:
+        record.job = replace(record.job, state="expired", media_type=None, size=None)
+        self._charge(-record.journal.bytes)
+        record.journal = Journal.closed()
+        if (execution := self._detach(record)) is not None:
+            self._drop_result(execution)
 
     async def _sweep_for_ever(self) -> None:
         while True:
@@ -290,4 +317,5 @@ class MemoryBackend:
                 self._expire(record)
             if until + self._limits.gone_ttl_s <= now:
                 del self._records[id]
+                self._charge(-RECORD_BYTES)
         self._keys = {k: v for k, v in self._keys.items() if v[0] in self._records}

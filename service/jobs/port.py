@@ -20,8 +20,8 @@ class Executor(Protocol):
     def generation(self) -> str:
         """What answers depend on beside the work: answers of another generation are not given again."""
 
-    def seconds_of(self, work: Work) -> float | None:
-        """Estimate the device seconds of the work alone; None where its header does not tell."""
+    def seconds_of(self, work: Work) -> float:
+        """Estimate the device seconds of the work alone."""
 
 
 @dataclass(frozen=True)

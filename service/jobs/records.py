@@ -7,6 +7,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from model import errors as codec_errors
@@ -28,32 +29,36 @@ class Work:
         body: the uploaded file.
         options: of the operation, as JSON values; the fields of `EncodeOptions` or `DecodeOptions`.
         previews: send the present guess of the picture with every step.
+        cost: estimated device work, in pixels of one denoising step of the default model.
+        request_id: of the request that brought it, for the logs.
     """
 
     operation: Operation
     body: bytes = field(repr=False)
     options: Mapping[str, Any] = field(default_factory=dict)
     previews: bool = False
+    cost: float = field(default=0.0, compare=False)
+    request_id: str | None = field(default=None, compare=False)
 
     @property
     def repeatable(self) -> bool:
         """True when the same work always has the same answer, so that one execution may serve several jobs."""
         return self.options.get("steps") != "auto"
 
+    @cached_property
+    def body_sha256(self) -> str:
+        """Sha256 of the body, hexadecimal; blocks for a large one when it is first asked for."""
+        return hashlib.sha256(self.body).hexdigest()
+
     def fingerprint(self) -> str:
         """Sha256 over all that decides the answer, hexadecimal."""
-        return fingerprint(self.operation, self.options, hashlib.sha256(self.body).hexdigest())
+        text = json.dumps([self.operation, dict(self.options), self.body_sha256], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def share_key(fingerprint: str, generation: str) -> str:
     """Under what name the answer to work is kept for identical work: another generation of models has another."""
     return hashlib.sha256(f"{fingerprint} {generation}".encode()).hexdigest()
-
-
-def fingerprint(operation: str, options: Mapping[str, Any], body_sha256: str) -> str:
-    """As `Work.fingerprint`, for a body that is elsewhere."""
-    text = json.dumps([operation, dict(options), body_sha256], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class Failure:
     retry_after: float | None = None
 
     @classmethod
-    def of(cls, error: Exception) -> Failure:
+    def of(cls, error: BaseException) -> Failure:
         """Describe an error; what an unforeseen one says stays in the log of its process."""
         if isinstance(error, ServiceError | codec_errors.CodecError):
             retry = error.retry_after if isinstance(error, Busy) else None

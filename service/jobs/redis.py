@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -28,6 +28,7 @@ from service.jobs.queue import Enqueuer
 from service.jobs.records import Answer, Event, Job, Step, Work, new_id
 from service.jobs.store import KEEP_S, JobStore, View
 
+log = logging.getLogger(__name__)
 POLL_S = 1.0  # between looks at a job when no news comes: a message lost with a connection delays, no more
 COUNT_S = 2.0  # between counts of jobs for the metrics
 
@@ -41,11 +42,14 @@ class RedisBackend:
         url: str,
         blobs: BlobStore,
         limits: JobLimits | None = None,
-        seconds_of: Callable[[Work], float | None] = lambda _: None,
+        seconds_of: Callable[[Work], float] = lambda _: 0.0,
         generation: Callable[[], str] = lambda: "",
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        """`redis` and `url` lead to the same server; see `Executor` for `seconds_of` and `generation`."""
+        """`redis` and `url` lead to the same server; see `Executor` for `seconds_of` and `generation`.
+
+        `clock` takes the place of Redis's own, for tests.
+        """
         self._limits = limits or JobLimits()
         self._store = JobStore(redis, self._limits, clock)
         self._blobs = blobs
@@ -78,7 +82,7 @@ class RedisBackend:
         """
         if self._draining:
             raise Draining("the service is shutting down")
-        execution, seconds = new_id(), self._seconds_of(work) or 0.0
+        execution, seconds = new_id(), self._seconds_of(work)
         await self._put(f"body/{execution}", work.body, KEEP_S)
         ttl = self._limits.result_ttl_s if ttl_s is None else ttl_s
         fresh = True  # also where it is not known whether Redis took it: then the upload may be needed
@@ -197,8 +201,7 @@ class RedisBackend:
                     job = (await self._store.view(job.id, job.owner)).job
                 found.append(Event(id, "state", job if over else _as(job, "running")))
             elif "blob" in item:
-                preview = await self._blobs.get(item["blob"])
-                found.append(Event(id, "preview", Step(item["n"], item["of"], preview)))
+                found.append(Event(id, "preview", Step(item["n"], item["of"], await self._preview(item["blob"]))))
             else:
                 found.append(Event(id, "progress", Step(item["n"], item["of"])))
         if view.cancel_at is not None:
@@ -207,6 +210,14 @@ class RedisBackend:
                 found.append(Event(final, "state", job))
             over = True
         return found, over or (job.ended and not items)
+
+    async def _preview(self, name: str) -> bytes | None:
+        """A preview; None where it cannot be read: its event says so by having none, and those after it come."""
+        try:
+            return await self._blobs.get(name)
+        except Exception as error:  # stores have errors of their own kinds
+            log.warning("a preview could not be read", extra={"error": type(error).__name__})
+            return None
 
     async def _put(self, name: str, data: bytes, ttl_s: float) -> None:
         async with _blobs_reachable():

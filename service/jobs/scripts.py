@@ -7,6 +7,8 @@ Keys, all below one prefix:
     exec:ID:jobs set    jobs that want it            exec:ID:events  list  what happened to it, as JSON
     share:SHA    string execution that identical work joins
     idem:SHA     string job id and fingerprint       queue, running, done:STATE  sorted sets of executions and jobs
+    queued       hash   milliseconds of device time of each execution in the queue; queued_ms: their sum, changed by the
+                        same scripts in whole numbers, so that it cannot drift
     news         channel: "execution" whenever something happened to it
 
 An attempt at an execution holds a fence, the number of the attempt; whatever a stale attempt sends is refused. Every
@@ -14,6 +16,15 @@ script may be sent twice, when the answer to the first was lost with a connectio
 """
 
 from __future__ import annotations
+
+# the clock is that of Redis, so that machines whose clocks differ agree; a test gives its own
+_TIME = """
+local function time(given)
+  if given ~= '' then return given end
+  local t = redis.call('TIME')
+  return string.format('%d.%03d', t[1], math.floor(t[2] / 1000))
+end
+"""
 
 # jobs of an execution that has ended: forget all of it after `ttl` more seconds
 _FORGET = """
@@ -29,16 +40,22 @@ local function forget(p, e, ttl)
   redis.call('EXPIRE', p..'exec:'..e..':events', ttl)
 end
 local function leave_queue(p, e)
-  if redis.call('ZREM', p..'queue', e) == 1 then
-    redis.call('INCRBYFLOAT', p..'queued_seconds', -tonumber(redis.call('HGET', p..'exec:'..e, 'seconds') or '0'))
+  redis.call('ZREM', p..'queue', e)
+  local ms = redis.call('HGET', p..'queued', e)
+  if ms then
+    redis.call('HDEL', p..'queued', e)
+    redis.call('DECRBY', p..'queued_ms', ms)
   end
 end
 """
 
-# prefix, job, owner, operation, now, fingerprint, share, execution, work, seconds, ttl, idempotency, most, keep
+# prefix, job, owner, operation, now, fingerprint, share, execution, work, milliseconds, ttl, idempotency, most, keep
 # -> reused | known ID | busy N | ok EXECUTION FRESH
-SUBMIT = """
-local p, job, owner, operation, now, fp, share, e, work, seconds, ttl, idem, most, keep = unpack(ARGV)
+SUBMIT = (
+    _TIME
+    + """
+local p, job, owner, operation, now, fp, share, e, work, ms, ttl, idem, most, keep = unpack(ARGV)
+now = time(now)
 if redis.call('EXISTS', p..'job:'..job) == 1 then
   local before = redis.call('HGET', p..'job:'..job, 'execution')
   return {'ok', before, before == e and '1' or '0'}
@@ -61,11 +78,12 @@ end
 if fresh == 1 then
   local n = redis.call('ZCARD', p..'queue')
   if n >= tonumber(most) then return {'busy', tostring(n)} end
-  redis.call('HSET', p..'exec:'..e, 'state', 'queued', 'share', share, 'work', work, 'seconds', seconds,
+  redis.call('HSET', p..'exec:'..e, 'state', 'queued', 'share', share, 'work', work, 'seconds', ms / 1000,
     'ttl', ttl, 'attempts', 0, 'queued_at', now)
   redis.call('EXPIRE', p..'exec:'..e, keep)
   redis.call('ZADD', p..'queue', redis.call('INCR', p..'sequence'), e)
-  redis.call('INCRBYFLOAT', p..'queued_seconds', seconds)
+  redis.call('HSET', p..'queued', e, ms)
+  redis.call('INCRBY', p..'queued_ms', ms)
   if share ~= '' then redis.call('SET', p..'share:'..share, e, 'EX', keep) end
 elseif state ~= 'succeeded' and tonumber(redis.call('HGET', p..'exec:'..e, 'ttl')) < tonumber(ttl) then
   redis.call('HSET', p..'exec:'..e, 'ttl', ttl)
@@ -85,37 +103,57 @@ if state == 'succeeded' then
 end
 return {'ok', e, tostring(fresh)}
 """
+)
 
-# prefix, execution, now, most attempts -> nothing | fence, work ; fence 0: too many attempts, finish it as failed
+# prefix, execution, now, call, most attempts, most deaths -> nothing | fence, work, exhausted: finish it as failed
+# An attempt that neither ended nor was released before the next one began died with its worker.
 BEGIN = (
-    _FORGET
+    _TIME
+    + _FORGET
     + """
-local p, e, now, most = unpack(ARGV)
+local p, e, now, call, most, deaths = unpack(ARGV)
+now = time(now)
 local key = p..'exec:'..e
-local state = redis.call('HGET', key, 'state')
-if state ~= 'queued' and state ~= 'running' then return {} end
-local fence = redis.call('HINCRBY', key, 'attempts', 1)
-redis.call('HSET', key, 'fence', fence, 'state', 'running')
-leave_queue(p, e)
-redis.call('ZADD', p..'running', now, e)
-if state == 'queued' then
-  redis.call('HSET', key, 'started_at', now)
-  redis.call('RPUSH', key..':events', cjson.encode({s='running', at=now}))
-  redis.call('EXPIRE', key..':events', redis.call('TTL', key))
+local state, begun, fence, released = unpack(redis.call('HMGET', key, 'state', 'begun', 'fence', 'released'))
+if state ~= 'queued' and state ~= 'running' then leave_queue(p, e) return {} end
+if begun ~= call then
+  if state == 'running' and released ~= fence then redis.call('HINCRBY', key, 'deaths', 1) end
+  fence = redis.call('HINCRBY', key, 'attempts', 1)
+  redis.call('HSET', key, 'fence', fence, 'begun', call, 'state', 'running')
+  leave_queue(p, e)
+  redis.call('ZADD', p..'running', now, e)
+  if state == 'queued' then
+    redis.call('HSET', key, 'started_at', now)
+    redis.call('RPUSH', key..':events', cjson.encode({s='running', at=now}))
+    redis.call('EXPIRE', key..':events', redis.call('TTL', key))
+  end
+  redis.call('PUBLISH', p..'news', e)
 end
-redis.call('PUBLISH', p..'news', e)
-return {tostring(fence), redis.call('HGET', key, 'work'), tostring(fence > tonumber(most) and 1 or 0)}
+local died = tonumber(redis.call('HGET', key, 'deaths') or '0')
+local over = tonumber(fence) > tonumber(most) or died >= tonumber(deaths)
+return {tostring(fence), redis.call('HGET', key, 'work'), over and '1' or '0'}
 """
 )
 
+# prefix, execution, fence -> nothing; the attempt ends without a result and without blame
+RELEASE = """
+local p, e, fence = unpack(ARGV)
+local state, own = unpack(redis.call('HMGET', p..'exec:'..e, 'state', 'fence'))
+if state == 'running' and own == fence then redis.call('HSET', p..'exec:'..e, 'released', fence) end
+"""
+
 # prefix, execution, fence, now -> 1, or 0 where the attempt is over; the score in `running` is the last sign of life
-HOLD = """
+HOLD = (
+    _TIME
+    + """
 local p, e, fence, now = unpack(ARGV)
+now = time(now)
 local state, own = unpack(redis.call('HMGET', p..'exec:'..e, 'state', 'fence'))
 if state ~= 'running' or own ~= fence then return 0 end
 redis.call('ZADD', p..'running', 'XX', now, e)
 return 1
 """
+)
 
 # prefix, execution, fence, step, steps, preview blob -> 1, or 0 where the attempt is over
 PROGRESS = """
@@ -136,9 +174,11 @@ return 1
 
 # prefix, execution, fence, state, now, gone_ttl, then field, value ... -> 1, or 0 where the attempt was over before
 FINISH = (
-    _FORGET
+    _TIME
+    + _FORGET
     + """
 local p, e, fence, state, now, gone = unpack(ARGV, 1, 6)
+now = time(now)
 local key = p..'exec:'..e
 local present, own, ttl, share = unpack(redis.call('HMGET', key, 'state', 'fence', 'ttl', 'share'))
 if present == state and own == fence then return 1 end
@@ -160,9 +200,11 @@ return 1
 
 # prefix, job, now, gone_ttl -> nothing
 CANCEL = (
-    _FORGET
+    _TIME
+    + _FORGET
     + """
 local p, job, now, gone = unpack(ARGV)
+now = time(now)
 local e, cancelled = unpack(redis.call('HMGET', p..'job:'..job, 'execution', 'cancelled_at'))
 if not e or cancelled then return end
 local key = p..'exec:'..e

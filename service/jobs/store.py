@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import time
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,7 +23,8 @@ PREFIX = "cdc:"
 NEWS = PREFIX + "news"
 CALL_S = 5.0  # longest time of a call; more means that Redis cannot be reached
 KEEP_S = 7 * 86_400  # how long an unfinished job is kept
-MAX_ATTEMPTS = 20  # starts of an execution, handed-back ones too, before it fails
+MAX_ATTEMPTS = 20  # starts of an execution, released ones too, before it fails
+MAX_DEATHS = 5  # of workers that had it; more than the engine's two, for a killed worker had other executions as well
 ENDED = ("succeeded", "failed", "cancelled")
 # Answers of a Redis that is full, starting, or has become a replica: they pass.
 _OVER = (OutOfMemoryError, ReadOnlyError)
@@ -54,13 +55,14 @@ class View:
 class JobStore:
     """Reads and writes the records. Every method raises QueueUnavailable when Redis cannot be reached or is full."""
 
-    def __init__(self, redis: Redis, limits: JobLimits, clock: Callable[[], float] = time.time) -> None:
-        """`redis` answers bytes."""
+    def __init__(self, redis: Redis, limits: JobLimits, clock: Callable[[], float] | None = None) -> None:
+        """`redis` answers bytes. Time is that of Redis; a test gives a `clock` of its own."""
         self.redis = redis
         self._limits = limits
         self._clock = clock
         self._submit = redis.register_script(scripts.SUBMIT)
         self._begin = redis.register_script(scripts.BEGIN)
+        self._release = redis.register_script(scripts.RELEASE)
         self._hold = redis.register_script(scripts.HOLD)
         self._progress = redis.register_script(scripts.PROGRESS)
         self._finish = redis.register_script(scripts.FINISH)
@@ -87,17 +89,22 @@ class JobStore:
         idem = hashlib.sha256(f"{owner}\n{key}".encode()).hexdigest() if key is not None else ""
         fingerprint = work.fingerprint()
         shareable = work.repeatable and not work.previews
-        todo = {"operation": work.operation, "options": dict(work.options), "previews": work.previews}
+        todo = {
+            "operation": work.operation,
+            "options": dict(work.options),
+            "previews": work.previews,
+            "request_id": work.request_id,
+        }
         arguments: list[Any] = [
             PREFIX,
             job,
             owner,
             work.operation,
-            f"{self._clock():.3f}",
+            self._given_time(),
             fingerprint,
             share_key(fingerprint, generation) if shareable else "",
         ]
-        arguments += [execution, json.dumps(todo), f"{seconds:.3f}", f"{ttl_s:.3f}", idem]
+        arguments += [execution, json.dumps(todo), round(1000 * seconds), f"{ttl_s:.3f}", idem]
         async with reachable():
             answer = await self._submit(args=[*arguments, self._limits.max_queued, KEEP_S])
         verdict, *rest = (part.decode() for part in answer)
@@ -119,15 +126,16 @@ class JobStore:
             async with self.redis.pipeline(transaction=False) as pipe:
                 pipe.hgetall(f"{PREFIX}exec:{execution}")
                 pipe.zrank(f"{PREFIX}queue", execution)
-                pipe.get(f"{PREFIX}queued_seconds")
+                pipe.get(f"{PREFIX}queued_ms")
                 pipe.zcard(f"{PREFIX}queue")
                 pipe.zcard(f"{PREFIX}running")
-                raw, rank, seconds, waiting, running = await pipe.execute()
+                pipe.time()
+                raw, rank, ms, waiting, running, time = await pipe.execute()
         fields = _text(raw)
         # What runs is taken to be like what waits.
-        ahead = 0.0 if rank is None else (rank + running) * max(0.0, float(seconds or 0)) / max(1, waiting)
+        ahead = 0.0 if rank is None else (rank + running) * int(ms or 0) / 1000 / max(1, waiting)
         job = self._job(id, record, fields, rank, ahead)
-        if job.expires_at is not None and job.expires_at <= self._clock():
+        if job.expires_at is not None and job.expires_at <= self._now(time):
             raise JobExpired("the job is over and its result is no longer kept")
         cancel_at = int(record["cancel_at"]) if "cancel_at" in record else None
         return View(job, execution, int(record["join"]), int(record["base"]), cancel_at, fields)
@@ -135,7 +143,7 @@ class JobStore:
     async def cancel(self, id: str) -> None:
         """Cancel a job that has not ended."""
         async with reachable():
-            await self._cancel(args=[PREFIX, id, f"{self._clock():.3f}", self._limits.gone_ttl_s])
+            await self._cancel(args=[PREFIX, id, self._given_time(), self._limits.gone_ttl_s])
 
     async def events(self, execution: str, start: int) -> list[dict[str, Any]]:
         """What happened to an execution, from the `start`-th on."""
@@ -146,10 +154,11 @@ class JobStore:
     async def counts(self) -> dict[str, int]:
         """Jobs in each state."""
         async with reachable(), self.redis.pipeline(transaction=False) as pipe:
+            now = self._now(await self.redis.time())
             pipe.zcard(f"{PREFIX}queue")
             pipe.zcard(f"{PREFIX}running")
             for state in ENDED:
-                pipe.zremrangebyscore(f"{PREFIX}done:{state}", 0, self._clock())
+                pipe.zremrangebyscore(f"{PREFIX}done:{state}", 0, now)
                 pipe.zcard(f"{PREFIX}done:{state}")
             found = await pipe.execute()
         return dict(zip(("queued", "running", *ENDED), [found[0], found[1], *found[3::2]], strict=True))
@@ -157,23 +166,29 @@ class JobStore:
     async def queued_seconds(self) -> float:
         """Estimated device seconds of all that waits."""
         async with reachable():
-            return max(0.0, float(await self.redis.get(f"{PREFIX}queued_seconds") or 0))
+            return int(await self.redis.get(f"{PREFIX}queued_ms") or 0) / 1000
 
     # Executions ---------------------------------------------------------------------------------------------------
 
     async def begin(self, execution: str) -> Started | None:
         """Start an attempt; None where nobody wants it any more or it has ended."""
         async with reachable():
-            answer = await self._begin(args=[PREFIX, execution, f"{self._clock():.3f}", MAX_ATTEMPTS])
+            call = secrets.token_hex(8)  # the same when it is sent twice
+            answer = await self._begin(args=[PREFIX, execution, self._given_time(), call, MAX_ATTEMPTS, MAX_DEATHS])
         if not answer:
             return None
         fence, work, exhausted = answer
         return Started(int(fence), json.loads(work), exhausted == b"1")
 
+    async def release(self, execution: str, fence: int) -> None:
+        """End an attempt without blame: its worker takes no work now, or was told to stop."""
+        async with reachable():
+            await self._release(args=[PREFIX, execution, fence])
+
     async def hold(self, execution: str, fence: int) -> bool:
         """Give a sign of life of an attempt; False where it is over: cancelled, or overtaken by another."""
         async with reachable():
-            return bool(await self._hold(args=[PREFIX, execution, fence, f"{self._clock():.3f}"]))
+            return bool(await self._hold(args=[PREFIX, execution, fence, self._given_time()]))
 
     async def progress(self, execution: str, fence: int, step: int, steps: int, preview: str = "") -> bool:
         """Tell of a step; False where the attempt is over: cancelled, or overtaken by another."""
@@ -188,14 +203,14 @@ class JobStore:
         if answer is not None:
             fields += ["media_type", answer.media_type, "digest", answer.digest, "size", len(answer.data)]
             fields += ["facts", json.dumps(dict(answer.facts)), "timings", json.dumps(dict(answer.seconds))]
-        arguments: list[Any] = [PREFIX, execution, fence, state, f"{self._clock():.3f}", self._limits.gone_ttl_s]
+        arguments: list[Any] = [PREFIX, execution, fence, state, self._given_time(), self._limits.gone_ttl_s]
         async with reachable():
             return bool(await self._finish(args=[*arguments, *fields]))
 
     async def overdue(self, age_s: float) -> list[str]:
         """Executions queued for longer than `age_s` seconds, and running ones without a sign of life for as long."""
-        before = self._clock() - age_s
         async with reachable():
+            before = self._now(await self.redis.time()) - age_s
             async with self.redis.pipeline(transaction=False) as pipe:
                 pipe.zrange(f"{PREFIX}queue", 0, -1)
                 pipe.zrangebyscore(f"{PREFIX}running", 0, before)
@@ -204,13 +219,22 @@ class JobStore:
                 for execution in waiting:
                     pipe.hget(f"{PREFIX}exec:{execution.decode()}", "queued_at")
                 times = await pipe.execute()
-        late = [e for e, queued in zip(waiting, times, strict=True) if queued is not None and float(queued) <= before]
+        # One without a record has outlived it; begun, it leaves the queue.
+        late = [e for e, queued in zip(waiting, times, strict=True) if queued is None or float(queued) <= before]
         return [execution.decode() for execution in (*late, *silent)]
 
     async def ttl_of(self, execution: str) -> float:
         """Seconds that the result of an execution is to be kept."""
         async with reachable():
             return float(await self.redis.hget(f"{PREFIX}exec:{execution}", "ttl") or self._limits.result_ttl_s)
+
+    def _given_time(self) -> str:
+        """For scripts: the time of a test's clock, or nothing, and they take Redis's."""
+        return "" if self._clock is None else f"{self._clock():.3f}"
+
+    def _now(self, time: tuple[int, int]) -> float:
+        """Seconds since 1970, from what Redis answers to TIME."""
+        return time[0] + time[1] / 1e6 if self._clock is None else self._clock()
 
     def _job(
         self, id: str, record: Mapping[str, str], fields: Mapping[str, str], rank: int | None, ahead: float

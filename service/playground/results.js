@@ -3,7 +3,9 @@
 import { timings } from "./api.js";
 
 const STAGES = {
-  denoise: "networks",
+  analysis: "analysis network",
+  conditioning: "conditioning network",
+  denoise: "denoising network",
   entropy: "entropy coding",
   image: "image file",
   parse: "checking the file",

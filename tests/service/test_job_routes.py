@@ -91,13 +91,43 @@ async def test_wait_answers_a_failure_as_its_problem(client: httpx.AsyncClient, 
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/corrupt-stream")
 
 
-async def test_a_failed_job_tells_its_problem(client: httpx.AsyncClient) -> None:
-    accepted = await client.post("/decode", content=FILE[:-3], headers=ASYNC)
+async def test_a_failed_job_tells_its_problem(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.error = CorruptStream("words are left over")
+    accepted = await client.post("/decode", content=FILE, headers=ASYNC)
     job = await ended(client, accepted.headers["location"])
     assert job["state"] == "failed"
-    assert job["error"]["type"] == "/problems/truncated-file"
+    assert job["error"]["type"] == "/problems/corrupt-stream"
     result = await client.get(f"{accepted.headers['location']}/result")
-    assert (result.status_code, result.json()["type"]) == (422, "/problems/truncated-file")
+    assert (result.status_code, result.json()["type"]) == (422, "/problems/corrupt-stream")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "problem"),
+    [
+        ("/decode", FILE[:-3], 422, "truncated-file"),
+        ("/decode", FILE[:-1] + b"?", 422, "checksum-mismatch"),
+        ("/decode", make_file(40_000, 40_000), 422, "too-many-pixels"),
+        ("/decode?steps=201", FILE, 422, "invalid-parameter"),
+        ("/encode", b"GIF89a", 422, "broken-image"),
+        ("/encode", b"no image", 415, "unsupported-image"),
+    ],
+)
+async def test_what_its_header_tells_refuses_a_job_at_the_door(
+    client: httpx.AsyncClient, path: str, body: bytes, status: int, problem: str
+) -> None:
+    headers = {"Prefer": "respond-async", "Content-Type": "application/octet-stream"}
+    answer = await client.post(path, content=body, headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{problem}")
+
+
+async def test_the_estimate_counts_encodes(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    """The fake engine needs 1 microsecond a pixel and step; an encode costs half a step."""
+    engine.delay = 60
+    body = image_file(photograph(512, 512))
+    headers = {"Prefer": "respond-async", "Content-Type": "image/png"}
+    job = (await client.post("/encode", content=body, headers=headers)).json()
+    assert job["estimate_seconds"] == pytest.approx(0.5 * 512 * 512 * 1e-6, abs=1e-3)
+    await client.delete(f"/jobs/{job['id']}")
 
 
 async def test_cancel_reaches_the_engine(client: httpx.AsyncClient, engine: FakeEngine) -> None:

@@ -16,6 +16,7 @@ from service.engine.messages import Cancel, Failed, Finished, FromWorker, Starte
 from service.engine.profile import Profile
 from service.engine.scheduler import Key, Unit
 from service.errors import Busy, ServiceError
+from service.logs import request_id
 
 KEY = Key("m", "denoise", (64, 64))
 
@@ -214,3 +215,34 @@ def test_the_loop_ends_when_told() -> None:
     harness.loop.put(None)
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_stage_holds_its_own_time_alone(harness: Harness) -> None:
+    """Two requests that cannot share a pass take turns: what the other had is waiting, for each of them."""
+    harness.device.profile.row_limits[KEY] = 1
+    harness.device.seconds = 0.02
+    harness.submit(0, 5)
+    harness.submit(1, 5)
+    harness.run(until=2)
+    stages = [answer.result.seconds for answer in harness.answers().values() if isinstance(answer, Finished)]
+    assert len(stages) == 2
+    assert all(0.1 <= seconds["denoise"] < 0.17 for seconds in stages)
+    assert max(seconds["queue"] for seconds in stages) > 0.08
+
+
+def test_an_encoders_pass_is_called_analysis(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.service.test_loop.KEY", Key("m", "analyse", (64, 64)))
+    harness.submit(0, 1)
+    harness.run(until=1)
+    (answer,) = harness.answers().values()
+    assert isinstance(answer, Finished)
+    assert set(answer.result.seconds) == {"queue", "analysis"}
+
+
+def test_lines_of_the_log_carry_the_id_of_the_request(harness: Harness, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str | None] = []
+    caplog.handler.addFilter(lambda record: seen.append(request_id.get()) or True)
+    harness.loop.put(Submit(0, EncodeRequest(np.zeros((1, 1, 3), np.uint8), model="finish", quality=1), "abc"))
+    harness.run(until=1)
+    assert seen == ["abc"]
+    assert request_id.get() is None

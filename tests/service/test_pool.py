@@ -95,13 +95,14 @@ async def test_round_trip_with_progress(engine: PoolEngine, crop: np.ndarray) ->
     encoded = await engine.encode(EncodeRequest(crop, quality=80, sections=(Section(SectionType.EXIF, b"II*\0"),)))
     assert (encoded.width, encoded.height, encoded.quality) == (150, 120, 80)
     assert encoded.bpp == pytest.approx(8 * len(encoded.data) / 18000)
+    assert set(encoded.seconds) == {"queue", "analysis", "entropy"}
     seen: list[Progress] = []
     decoded = await engine.decode(DecodeRequest(encoded.data, steps=4, gamma=0.0), seen.append)
     assert seen == [Progress(k, 4) for k in (1, 2, 3, 4)]
     assert decoded.pixels.shape == crop.shape
     assert np.square(decoded.pixels.astype(float) - crop).mean() < 60
     assert decoded.sections == (Section(SectionType.EXIF, b"II*\0"),)
-    assert set(decoded.seconds) == {"queue", "entropy", "denoise"}
+    assert set(decoded.seconds) == {"queue", "entropy", "conditioning", "denoise"}
 
 
 async def test_errors_cross_the_process_boundary(engine: PoolEngine, file: bytes) -> None:

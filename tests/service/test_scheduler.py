@@ -183,12 +183,21 @@ def test_profiles_are_cached_and_damage_is_measured_again(tmp_path: Path) -> Non
 MODELS = (ModelInfo("m", "00" * 8, 17, 8193, 1, True),)
 
 
-def test_estimates_follow_pixels_and_steps() -> None:
+def test_estimates_follow_padded_pixels_and_steps() -> None:
+    """200x100 pixels have a canvas of 256x128; an encode pads to multiples of 64."""
     sections = (Section(SectionType.HYPER, b""), Section(SectionType.LATENT, b""))
     data = pack(Header(b"\0" * 8, 200, 100, 0), sections)
-    assert estimate(DecodeRequest(data, steps=4), MODELS).cost == 4.5 * 20000
-    assert estimate(DecodeRequest(data), MODELS).cost == 17.5 * 20000
-    assert estimate(EncodeRequest(np.zeros((10, 20, 3), np.uint8)), MODELS).cost == 100
+    assert estimate(DecodeRequest(data, steps=4), MODELS).cost == 4.5 * 256 * 128
+    assert estimate(DecodeRequest(data), MODELS).cost == 17.5 * 256 * 128
+    assert estimate(EncodeRequest(np.zeros((10, 20, 3), np.uint8)), MODELS).cost == 0.5 * 64 * 64
+
+
+def test_a_thin_image_costs_what_its_tiles_do() -> None:
+    """65535x1 pixels are 79 tiles of 1024x64 in a decode, and 89 with an encoder's margins."""
+    sections = (Section(SectionType.HYPER, b""), Section(SectionType.LATENT, b""))
+    data = pack(Header(b"\0" * 8, 65535, 1, 0), sections)
+    assert estimate(DecodeRequest(data, steps=1), MODELS).cost == 1.5 * 79 * 1024 * 64
+    assert estimate(EncodeRequest(np.zeros((1, 65535, 3), np.uint8)), MODELS).cost == 0.5 * 89 * 1024 * 64
 
 
 def test_the_gate_counts_seconds_and_bytes() -> None:
@@ -204,14 +213,16 @@ def test_the_gate_counts_seconds_and_bytes() -> None:
 
 
 def test_estimates_follow_the_model() -> None:
-    paper = ModelInfo("paper", "11" * 8, 200, 20000, 1, False, step_cost=10.0, decode_bytes=2600, encode_bytes=300)
+    paper = ModelInfo(
+        "paper", "11" * 8, 200, 20000, 1, False, step_cost=10.0, decode_bytes=2600, encode_bytes=300, whole_canvas=True
+    )
     models = (*MODELS, paper)
     sections = (Section(SectionType.HYPER, b""), Section(SectionType.LATENT, b""))
     data = pack(Header(b"\x11" * 8, 200, 100, 0), sections)
-    assert estimate(DecodeRequest(data), models) == Estimate(10 * 200.5 * 20000, 2600 * 20000)
+    assert estimate(DecodeRequest(data), models) == Estimate(10 * 200.5 * 256 * 128, 2600 * 256 * 128)
     pixels = np.zeros((10, 20, 3), np.uint8)
-    assert estimate(EncodeRequest(pixels, "paper"), models) == Estimate(10 * 100, 300 * 200)
-    assert estimate(EncodeRequest(pixels), models).cost == 100
+    assert estimate(EncodeRequest(pixels, "paper"), models) == Estimate(10 * 0.5 * 64 * 64, 300 * 64 * 64)
+    assert estimate(EncodeRequest(pixels), models).cost == 0.5 * 64 * 64
 
 
 def test_models_bound_their_pictures() -> None:

@@ -98,7 +98,7 @@ def clock() -> Clock:
 
 @asynccontextmanager
 async def redis_backend(
-    url: str, executor: FakeExecutor, limits: JobLimits, clock: Callable[[], float]
+    url: str, executor: FakeExecutor, limits: JobLimits, clock: Callable[[], float] | None
 ) -> AsyncIterator[RedisBackend]:
     """A backend on an empty Redis, and a worker beside it in this process."""
     async with connect(url) as client:

@@ -78,6 +78,27 @@ async def test_a_blob_is_replaced_whole(blobs: BlobStore) -> None:
     assert await blobs.get("body/x") == b"second"
 
 
+async def test_puts_at_the_same_time_are_each_of_one_piece(blobs: BlobStore) -> None:
+    """200 at once, half of them to one name: none raises, and what is read was written by one of them."""
+    bodies = [bytes([number]) * 20_000 for number in range(200)]
+    names = [f"body/{number}" if number % 2 else "body/same" for number in range(200)]
+    pairs = list(zip(names, bodies, strict=True))
+    await asyncio.gather(*(blobs.put(name, body, 60) for name, body in pairs))
+    for name, body in pairs[1::2]:
+        assert await blobs.get(name) == body
+    assert await blobs.get("body/same") in bodies[::2]
+
+
+async def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
+    blobs = FileBlobs(str(tmp_path))
+    left = tmp_path / "body" / "e" / "1.part-00"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    assert await blobs.get("body/e") is None
+    await blobs.sweep()
+    assert not left.exists()
+
+
 async def test_a_blob_expires(blobs: BlobStore) -> None:
     await blobs.put("body/y", b"soon gone", 0.2)
     await blobs.put("body/z", b"stays", 60)
