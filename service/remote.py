@@ -26,6 +26,7 @@ from service.jobs.store import JobStore
 
 SYNC_TTL_S = 60.0  # results of direct requests are kept for a repeated request, no longer
 WAIT_S = 30.0
+LOOK_S = 2.0  # that Redis has for an answer before it counts as gone
 
 
 class RemoteEngine:
@@ -75,6 +76,7 @@ class RemoteEngine:
             running=sum(s.running for s in states),
             restarts=sum(s.restarts for s in states),
             backlog_seconds=self._queued_seconds + sum(s.backlog_seconds for s in states),
+            reason="no worker takes work" if self._reachable else "Redis cannot be reached",
         )
 
     def fleet(self) -> tuple[bool, int]:
@@ -93,10 +95,11 @@ class RemoteEngine:
     async def _follow(self) -> None:
         while True:
             try:
-                self._reports = await self._fleet.workers()
-                self._queued_seconds = await self._store.queued_seconds()
+                async with asyncio.timeout(LOOK_S):
+                    self._reports = await self._fleet.workers()
+                    self._queued_seconds = await self._store.queued_seconds()
                 self._reachable = True
-            except ServiceError:
+            except (ServiceError, TimeoutError):
                 self._reachable = False
             models = {model.name: model for report in self._reports for model in report.models}
             if models:

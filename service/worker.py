@@ -18,7 +18,7 @@ from service.errors import ServiceError
 from service.executor import CodecExecutor
 from service.jobs.attempt import Attempts
 from service.jobs.blobs import store_of
-from service.jobs.connection import connect
+from service.jobs.connection import check_access, connect
 from service.jobs.fleet import REPORT_S, Fleet, WorkerReport
 from service.jobs.news import News
 from service.jobs.port import JobLimits
@@ -43,11 +43,12 @@ async def work(settings: Settings, engine: Engine | None = None) -> None:
         engine: where the codec runs; None starts the worker pool.
 
     Raises:
-        SettingsError: no `redis_url`.
+        SettingsError: no `redis_url`, or one that Redis refuses.
     """
     if settings.redis_url is None:
         raise SettingsError("CDC_REDIS_URL: a worker needs one")
     url = settings.redis_url.get_secret_value()
+    await check_access(url)
     metrics = Metrics()
     engine = engine or pool_of(settings, metrics.observe_tick)
     metrics.watch(engine.status)
@@ -63,9 +64,14 @@ async def work(settings: Settings, engine: Engine | None = None) -> None:
         blobs, news = store_of(settings.blobs_url, redis), News(redis)
         attempts = Attempts(store, blobs, news, CodecExecutor(service))
         consumer = Consumer(url, attempts.execute, settings.max_running_jobs, settings.grace_s, settings.lease_s)
-        loop = asyncio.get_running_loop()
+        loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+
+        def stop() -> None:
+            stopping.set()
+            consumer.stop()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, consumer.stop)
+            loop.add_signal_handler(number, stop)
         await engine.start()
         news.start()
         name = new_id()
@@ -76,7 +82,7 @@ async def work(settings: Settings, engine: Engine | None = None) -> None:
         ]
         log.info("worker started", extra={"worker": name})
         try:
-            await _until_ready(engine)
+            await _until_ready(engine, stopping)
             await consumer.run()
             await attempts.close()
         finally:
@@ -92,10 +98,12 @@ async def work(settings: Settings, engine: Engine | None = None) -> None:
     log.info("worker stopped", extra={"worker": name})
 
 
-async def _until_ready(engine: Engine) -> None:
-    """Wait for the models: before, every job would be handed back."""
-    while not engine.models():  # noqa: ASYNC110 - the engine has no event for it
-        await asyncio.sleep(0.1)
+async def _until_ready(engine: Engine, stopping: asyncio.Event) -> None:
+    """Wait for the models, unless told to stop: before, every job would go back into the queue."""
+    while not engine.models() and not stopping.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):  # the engine has no event for it
+                await stopping.wait()
 
 
 async def _report(fleet: Fleet, name: str, engine: Engine, heartbeat: Gauge) -> None:

@@ -1,4 +1,8 @@
-"""Links to results that need no key until they expire: HMAC-SHA256 (RFC 2104) over job, owner and time."""
+"""Links to results that need no key until they expire: HMAC-SHA256 (RFC 2104) over job and time.
+
+A link says nothing of whom the job belongs to: where no keys are needed an owner is a hash of a token that its caller
+chose, and who has the hash can guess the token.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from collections.abc import Callable, Sequence
 from service.errors import LinkExpired, LinkInvalid, LinksOff
 
 MAX_TOKEN = 1024
-_CONTEXT = b"cdc result link 1\n"
+_CONTEXT = b"cdc result link 2\n"
 
 
 class Links:
@@ -24,16 +28,16 @@ class Links:
         self._secrets = [secret.encode() for secret in secrets]
         self._clock = clock
 
-    def sign(self, job: str, owner: str, ttl_s: int) -> tuple[str, float]:
+    def sign(self, job: str, ttl_s: int) -> tuple[str, float]:
         """Return the token of a link and when it ends, Unix time. Raises LinksOff."""
         if not self._secrets:
             raise LinksOff("this service gives no links: it has no CDC_LINK_SECRETS")
         expires = int(self._clock()) + ttl_s
-        payload = json.dumps([job, owner, expires], separators=(",", ":")).encode()
+        payload = json.dumps([job, expires], separators=(",", ":")).encode()
         return f"{_text(payload)}.{_text(_signature(self._secrets[0], payload))}", float(expires)
 
-    def open(self, token: str) -> tuple[str, str]:
-        """Return job and owner.
+    def open(self, token: str) -> str:
+        """Return the job.
 
         Raises:
             LinkInvalid: not signed by this service.
@@ -42,10 +46,10 @@ class Links:
         payload, given = (_bytes(part) for part in (*token[:MAX_TOKEN].split(".", 1), "")[:2])
         if not any(hmac.compare_digest(_signature(secret, payload), given) for secret in self._secrets):
             raise LinkInvalid("this link was not made by this service")
-        job, owner, expires = json.loads(payload)
+        job, expires = json.loads(payload)
         if self._clock() >= expires:
-            raise LinkExpired("this link is over")
-        return str(job), str(owner)
+            raise LinkExpired("this link has expired")
+        return str(job)
 
 
 def _signature(secret: bytes, payload: bytes) -> bytes:

@@ -27,8 +27,10 @@ async def livez() -> HealthAnswer:
 
 @router.get("/readyz", summary="Does the service take work?", responses=docs.problem_answers(Draining, NotReady))
 async def readyz(state: StateOf) -> HealthAnswer:
-    """Answer 503 while the models are loading and once the service is shutting down."""
-    state.service.check_open()
+    """Answer 503 while nobody would do the work: models are loading, Redis or the last worker is gone, or the service
+    is shutting down.
+    """
+    state.service.check_ready()
     return HealthAnswer(status="ready")
 
 

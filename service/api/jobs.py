@@ -115,7 +115,7 @@ async def result(id: JobId, caller: AnyCaller, state: StateOf) -> Response:
 async def link(id: JobId, caller: AnyCaller, state: StateOf, query: Annotated[LinkQuery, Query()]) -> LinkAnswer:
     """Make a link by which anybody can fetch the result without a key, until it expires."""
     await state.jobs.get(id, caller.owner)
-    token, expires = state.links.sign(id, caller.owner, query.ttl_s)
+    token, expires = state.links.sign(id, query.ttl_s)
     audit.info("link made", extra={"key": caller.key, "job": id, "ttl_s": query.ttl_s})
     return LinkAnswer(href=f"/links/{token}", expires_at=datetime.fromtimestamp(expires, UTC))
 
@@ -131,10 +131,10 @@ async def link(id: JobId, caller: AnyCaller, state: StateOf, query: Annotated[Li
 )
 async def linked(token: LinkToken, state: StateOf) -> Response:
     """Return the result; needs no key."""
-    return await _result(state, *state.links.open(token))
+    return await _result(state, state.links.open(token), None)
 
 
-async def _result(state: State, id: str, owner: str) -> Response:
+async def _result(state: State, id: str, owner: str | None) -> Response:
     answer = await state.jobs.result(id, owner)
     found = await state.jobs.get(id, owner)
     return response_of(answer, found.operation, {}, {"Cache-Control": "private, max-age=3600"})

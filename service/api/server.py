@@ -12,6 +12,7 @@ import uvicorn
 
 from service.api.app import create_app
 from service.api.state import State
+from service.jobs.connection import check_access
 from service.logs import configure_logging
 from service.settings import load_settings
 
@@ -22,6 +23,8 @@ def run(values: dict[str, Any]) -> None:
     """Serve until a signal; `values` take precedence over the environment. Raises SettingsError."""
     settings = load_settings(**values)
     configure_logging(settings.log_level)
+    if settings.redis_url is not None:
+        asyncio.run(check_access(settings.redis_url.get_secret_value()))
     app = create_app(settings)
     config = uvicorn.Config(
         app,

@@ -117,6 +117,13 @@ class CodecService:
         if not status.ready and not self.engine.models():
             raise NotReady("the models are still being loaded")
 
+    def check_ready(self) -> None:
+        """Raise Draining or NotReady unless work that came now would be done now."""
+        self.check_open()
+        status = self.engine.status()
+        if not status.ready:
+            raise NotReady(status.reason)
+
     async def encode(self, data: bytes, options: EncodeOptions) -> Encoded:
         """Encode an image file.
 

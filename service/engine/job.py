@@ -171,6 +171,7 @@ class EngineStatus:
         running: requests being worked on.
         restarts: times a worker process died and was replaced.
         backlog_seconds: estimated device time of everything accepted and not done.
+        reason: why it is not ready, for people.
     """
 
     ready: bool
@@ -179,6 +180,7 @@ class EngineStatus:
     running: int
     restarts: int
     backlog_seconds: float = 0.0
+    reason: str = "the models are still being loaded"
 
 
 class Engine(Protocol):

@@ -175,6 +175,7 @@ class PoolEngine:
             running=running,
             restarts=self._restarts,
             backlog_seconds=sum(slot.backlog_seconds for slot in self._slots),
+            reason="a worker is being replaced" if self._models else "the models are still being loaded",
         )
 
     def seconds_of(self, cost: float) -> float:

@@ -12,7 +12,7 @@ from service.engine.job import EngineStatus, ModelInfo
 from service.jobs.store import PREFIX, reachable
 
 REPORT_S = 1.0
-SILENT_S = 6.0  # without a report a worker counts as gone
+SILENT_S = 4.0  # without a report a worker counts as gone
 
 
 @dataclass(frozen=True)

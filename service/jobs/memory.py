@@ -111,7 +111,7 @@ class MemoryBackend:
         self._fill()
         return self._seen(record)
 
-    async def get(self, id: str, owner: str) -> Job:
+    async def get(self, id: str, owner: str | None) -> Job:
         """See `JobBackend.get`."""
         return self._seen(self._find(id, owner))
 
@@ -134,7 +134,7 @@ class MemoryBackend:
                 self._abandon(execution)
         return self._seen(record)
 
-    async def result(self, id: str, owner: str) -> Answer:
+    async def result(self, id: str, owner: str | None) -> Answer:
         """See `JobBackend.result`."""
         record = self._find(id, owner)
         job = record.job
@@ -255,9 +255,9 @@ class MemoryBackend:
         record.journal.add("state", record.job)
         record.journal.close()
 
-    def _find(self, id: str, owner: str) -> _Record:
+    def _find(self, id: str, owner: str | None) -> _Record:
         record = self._records.get(id)
-        if record is None or record.job.owner != owner:
+        if record is None or owner not in (None, record.job.owner):
             raise UnknownJob("there is no such job")
         if record.job.expires_at is not None and record.job.expires_at <= self._clock():
             self._expire(record)

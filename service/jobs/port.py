@@ -44,7 +44,8 @@ class JobLimits:
 
 
 class JobBackend(Protocol):
-    """Keeps jobs and has them executed. A job is visible to its owner alone: to others it does not exist.
+    """Keeps jobs and has them executed. A job is visible to its owner alone: to others it does not exist. Owner None
+    stands for who came by a link and was found to have the right to it.
 
     Errors of all methods that take an id: UnknownJob (never was, or somebody else's), JobExpired.
     """
@@ -71,7 +72,7 @@ class JobBackend(Protocol):
             Draining: the backend stops.
         """
 
-    async def get(self, id: str, owner: str) -> Job:
+    async def get(self, id: str, owner: str | None) -> Job:
         """Return the job as it stands."""
 
     async def wait(self, id: str, owner: str, seconds: float) -> Job:
@@ -80,7 +81,7 @@ class JobBackend(Protocol):
     async def cancel(self, id: str, owner: str) -> Job:
         """Cancel the job if it has not ended; its execution ends where no other job needs it."""
 
-    async def result(self, id: str, owner: str) -> Answer:
+    async def result(self, id: str, owner: str | None) -> Answer:
         """Return the result.
 
         Raises:

@@ -36,7 +36,14 @@ class _Worker(Worker[None]):
     """A streaq worker that is stopped by an event instead of signals."""
 
     def __init__(self, url: str, stopping: asyncio.Event | None = None, **options: Any) -> None:
-        super().__init__(redis_url=url, queue_name=QUEUE, serializer=_dump, deserializer=json.loads, **options)
+        super().__init__(
+            redis_url=url,
+            redis_kwargs={"decode_components": True},  # %xx in user name and password, as redis-py reads them
+            queue_name=QUEUE,
+            serializer=_dump,
+            deserializer=json.loads,
+            **options,
+        )
         self._stopping = stopping or asyncio.Event()
 
     async def signal_handler(self, scope: CancelScope) -> None:

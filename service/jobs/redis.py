@@ -110,7 +110,7 @@ class RedisBackend:
                 await self._store.cancel(job)
             raise
 
-    async def get(self, id: str, owner: str) -> Job:
+    async def get(self, id: str, owner: str | None) -> Job:
         """See `JobBackend.get`."""
         return (await self._store.view(id, owner)).job
 
@@ -137,7 +137,7 @@ class RedisBackend:
                 await self._blobs.delete(f"body/{view.execution}")
         return view.job
 
-    async def result(self, id: str, owner: str) -> Answer:
+    async def result(self, id: str, owner: str | None) -> Answer:
         """See `JobBackend.result`."""
         view = await self._store.view(id, owner)
         job = view.job

@@ -116,11 +116,11 @@ class JobStore:
             return rest[0], "", False
         return job, rest[0], rest[1] == "1"
 
-    async def view(self, id: str, owner: str) -> View:
+    async def view(self, id: str, owner: str | None) -> View:
         """Return a job. Raises UnknownJob, JobExpired."""
         async with reachable():
             record = _text(await self.redis.hgetall(f"{PREFIX}job:{id}"))
-            if not record or record["owner"] != owner:
+            if not record or owner not in (None, record["owner"]):
                 raise UnknownJob("there is no such job")
             execution = record["execution"]
             async with self.redis.pipeline(transaction=False) as pipe:
