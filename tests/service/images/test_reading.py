@@ -13,22 +13,16 @@ from PIL import ExifTags, Image, ImageCms
 
 from model.container import SectionType
 from model.errors import InvalidParameter, MalformedFile
-from service.codec.image_io import (
-    Format,
-    Picture,
-    pack_alpha,
-    probe_image,
-    read_image,
-    unpack_alpha,
-    write_image,
-)
 from service.errors import AnimatedImage
+from service.images.alpha import pack_alpha, unpack_alpha
+from service.images.reading import InputImage, probe_image, read_image
+from service.images.writing import Format, write_image
 from tests.service.conftest import KINDS, image_file, photograph, png
 
 MAX = 1_000_000
 
 
-def read(data: bytes, **options: Any) -> Picture:
+def read(data: bytes, **options: Any) -> InputImage:
     return read_image(data, max_pixels=MAX, **options)
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from service.codec.image_io import Picture, read_image
 from service.errors import AnimatedImage, BrokenImage, TooManyPixels, UnsupportedImage
+from service.images.reading import InputImage, read_image
 from tests.service.conftest import KINDS, image_file, photograph, png
 
 
-def read(data: bytes) -> Picture:
+def read(data: bytes) -> InputImage:
     return read_image(data, max_pixels=1_000_000)
 
 
