@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.images.boxes import Box, Items, boxes, read_items
+from service.images.colour import MAX_ICC_BYTES
 from service.images.parts import Parts
 from service.images.signal import Signal, cicp_signal
 
@@ -40,7 +41,9 @@ def split_avif(data: bytes) -> Parts:
 
 def _is_alpha(data: bytes, items: Items, item: int) -> bool:
     """Whether an item is an alpha plane (AVIF, 4.1)."""
-    names = (data[box.body + 4 : box.end] for box in items.properties_of(item) if box.kind == b"auxC")
+    names = (
+        data[box.body + 4 : min(box.end, box.body + 64)] for box in items.properties_of(item) if box.kind == b"auxC"
+    )
     return any(name.startswith(_ALPHA) for name in names)
 
 
@@ -63,11 +66,11 @@ def _colours(data: bytes, items: Items) -> tuple[bytes | Signal, ...]:
     profiles: list[bytes] = []
     signals: list[Signal] = []
     for box in items.properties_of(items.primary):
-        name, body = data[box.body : box.body + 4], data[box.body + 4 : box.end]
-        if box.kind == b"colr" and name in (b"prof", b"rICC"):
-            profiles.append(body)
-        elif box.kind == b"colr" and name == b"nclx" and len(body) >= 7:
-            primaries, transfer = int.from_bytes(body[:2], "big"), int.from_bytes(body[2:4], "big")
+        name, at = data[box.body : box.body + 4], box.body + 4
+        if box.kind == b"colr" and name in (b"prof", b"rICC") and not profiles:
+            profiles.append(data[at : min(box.end, at + MAX_ICC_BYTES + 1)])
+        elif box.kind == b"colr" and name == b"nclx" and box.end - at >= 7:
+            primaries, transfer = int.from_bytes(data[at : at + 2], "big"), int.from_bytes(data[at + 2 : at + 4], "big")
             # The decoder has widened narrow ranges already.
             signal = cicp_signal(primaries, _SRGB_TRANSFER if transfer in _VIDEO_TRANSFERS else transfer, True)
             signals += [signal] if signal else []
@@ -80,7 +83,8 @@ def _with_size(data: bytearray, meta: Box, items: Items, item: int) -> bytearray
     The meta box grows by that. The grown copy goes to the end of the file and the old one becomes free space: no other
     part moves, so all offsets stay right.
     """
-    size = next((n for n in items.links[items.primary] if items.properties[n - 1].kind == b"ispe"), 0)
+    sizes = {n for n, box in enumerate(items.properties, 1) if box.kind == b"ispe"}
+    size = next((n for n in items.links.get(items.primary, []) if n in sizes), 0)
     at, wide, parents = items.link_at[item]
     added = size.to_bytes(2 if wide else 1, "big")
     data[at] += 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from service.images.parts import MAX_BLOCKS
 
 MAX_ITEMS = 10_000
+MAX_TABLE_BYTES = 1 << 18  # of a table of items; a photograph in a grid of 1000 tiles needs a tenth
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Reader:
     """Reads big-endian numbers one after the other. Beyond the end everything is 0."""
 
     def __init__(self, data: bytes, at: int, end: int) -> None:
-        self.data, self.at, self.end = data, at, min(end, len(data))
+        self.data, self.at, self.end = data, at, min(end, at + MAX_TABLE_BYTES, len(data))
 
     def number(self, size: int) -> int:
         """The next `size` bytes, 0..8."""
@@ -96,11 +97,11 @@ def read_items(data: bytes, meta: Box) -> Items:
             if box.kind == b"auxl":
                 items.auxiliary.add(Reader(data, box.body, box.end).number(4 if data[iref.body] else 2))
     if iprp := children.get(b"iprp"):
-        for box in boxes(data, iprp.body, iprp.end):
-            if box.kind == b"ipco":
-                items.properties = list(boxes(data, box.body, box.end))
-            elif box.kind == b"ipma":
-                _read_links(data, box, iprp, items)
+        parts = list(boxes(data, iprp.body, iprp.end))
+        ipco = next((box for box in parts if box.kind == b"ipco"), iprp)
+        items.properties = list(boxes(data, ipco.body, ipco.end))
+        for box in [box for box in parts if box.kind == b"ipma"][:2]:  # one for short and one for long item ids
+            _read_links(data, box, iprp, items)
     if iloc := children.get(b"iloc"):
         _read_extents(data, iloc, idat.body if idat else 0, items)
     return items
@@ -132,7 +133,8 @@ def _read_extents(data: bytes, box: Box, idat: int, items: Items) -> None:
         reader.number(2)
         base = reader.number(base_size) + (idat if inside else 0)
         extents = []
-        for _ in range(reader.number(2)):
+        count = reader.number(2)
+        for _ in range(count if offset_size + length_size else 0):
             reader.number(index_size if version else 0)
             extents.append((base + reader.number(offset_size), reader.number(length_size)))
             if not reader.left:

@@ -16,6 +16,7 @@ Plane = npt.NDArray[np.uint8]
 
 MAX_ICC_BYTES = 4 * 1024**2  # press profiles have up to 3 MiB
 BAND_PIXELS = 1 << 20  # converted at a time, which bounds the memory for floats
+_ROUNDED = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 _ENCODED = np.round(255 * srgb_inverse(np.arange(65536) / 65535)).astype(np.uint8)
 
 
@@ -39,9 +40,7 @@ def to_srgb(samples: Samples, cmyk: bool, colours: tuple[bytes | Signal, ...]) -
 
 def eight_bits(samples: Samples) -> Plane:
     """Round uint16 samples to uint8; uint8 ones stay."""
-    if samples.dtype == np.uint8:
-        return samples  # type: ignore[return-value]
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return samples if samples.dtype == np.uint8 else _ROUNDED[samples]  # type: ignore[return-value]
 
 
 def _eight_bits_rgb(samples: Samples) -> Plane:

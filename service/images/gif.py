@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.errors import BrokenImage
-from service.images.parts import Box, Parts
+from service.images.parts import MAX_BLOCKS, Box, Parts
 
 _EXTENSION, _IMAGE, _CONTROL = 0x21, 0x2C, 0xF9
 _SCREEN_BYTES, _IMAGE_BYTES = 13, 10
@@ -19,8 +19,10 @@ def split_gif(data: bytes) -> Parts:
     """
     at = _SCREEN_BYTES + (_table_bytes(data[10]) if len(data) > 10 else 0)
     head, control, first, box, frames = data[:at], b"", b"", None, 0
-    while at < len(data) and frames < 2:
+    for _ in range(MAX_BLOCKS):
         start = at
+        if at >= len(data) or frames > 1:
+            break
         if data[at] == 0:  # stray ends of blocks
             at += 1
         elif data[at] == _EXTENSION:

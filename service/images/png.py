@@ -28,7 +28,7 @@ def split_png(data: bytes) -> Parts:
     kept: list[memoryview | bytes] = [PNG_MAGIC]
     found: dict[bytes, bytes] = {}
     depth, kind = (data[24], data[25]) if len(data) > 25 else (8, _GREY)
-    entries, at, pixels = 0, len(PNG_MAGIC), False
+    entries, frames, at, pixels = 0, 0, len(PNG_MAGIC), False
     for _ in range(MAX_BLOCKS):
         name = data[at + 4 : at + 8]
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
@@ -44,16 +44,17 @@ def split_png(data: bytes) -> Parts:
             found[name] = data[at + 8 : end - 4]
             if name == b"tRNS" and kind == _PALETTE and entries:
                 kept.append(_chunk(b"tRNS", found[name][:entries]))
+        elif name == b"fcTL":
+            frames += _sound(view, at, end)
         if name == b"IEND":
             break
         at = end
     else:
         raise BrokenImage("the PNG file has too many chunks")
-    frames = found.get(b"acTL", b"")
     return Parts(
         "PNG",
         b"".join(kept),
-        animated=len(frames) == 8 and int.from_bytes(frames[:4], "big") > 1,
+        animated=len(found.get(b"acTL", b"")) == 8 and frames > 1,
         colours=_colours(found),
         exif=found.get(b"eXIf"),
         key=_key(found.get(b"tRNS", b""), kind, depth),

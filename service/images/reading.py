@@ -68,8 +68,8 @@ _TURNS: dict[int, Callable[[Plane], Any]] = {
     8: lambda p: np.rot90(p, 1),
 }
 _JPEG_END = b"\xff\xd9"
-# Coded data that means something; a 0 first, as what is before it may end on the first half of a marker.
-_FILLER = bytes(range(255)) * 16
+# Coded data that means something, in the present restart interval and in others.
+_FILLER = b"".join(bytes(range(254, 0, -1)) + bytes((0xFF, 0xD0 + k % 8)) for k in range(512))
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def _sixteen_bits(image: Image.Image, parts: Parts) -> Samples:
     """uint16 [H, W, C] of a 16-bit PNG file. Pillow gives one byte a sample: `image` has the high ones."""
     low = PngImagePlugin.PngImageFile(BytesIO(parts.data))
     low.tile = [tile._replace(args=f"{image.mode};16L") for tile in low.tile]
-    samples: npt.NDArray[np.uint16] = np.left_shift(np.asarray(image, np.uint16), 8)
-    samples |= np.asarray(low, np.uint16)
+    samples: npt.NDArray[np.uint16] = np.asarray(image, np.uint16)
+    samples <<= 8
+    samples |= np.asarray(low)
     return samples
