@@ -114,7 +114,7 @@ class CodecService:
     Args:
         engine: where the codec runs.
         limits: of one request.
-        pixel_budget: of all requests together; holds the pixels of a picture while it is in memory.
+        pixel_budget: of all requests together; holds the pixels of an image while it is in memory.
         image_threads: threads for reading and writing image files.
     """
 
@@ -196,7 +196,7 @@ class CodecService:
         return Decoded(image, digest, result, {**clock.seconds, **result.seconds})
 
     async def inspect(self, data: bytes) -> Inspection:
-        """Parse and verify a `.cdc` file without decoding it; pictures over the pixel limit are described as well.
+        """Parse and verify a `.cdc` file without decoding it; images over the pixel limit are described as well.
 
         Raises:
             FileError: see `model.errors`.
@@ -292,7 +292,7 @@ class CodecService:
 
 
 def _check_canvas(info: ModelInfo, width: int, height: int) -> None:
-    """Raise TooManyPixels when the model cannot take a picture of that size."""
+    """Raise TooManyPixels when the model cannot take an image of that size."""
     if not info.takes(width, height):
         raise TooManyPixels(
             f"{width}x{height} pixels: model {info.name!r} takes at most {info.max_pixels}, "
@@ -301,7 +301,7 @@ def _check_canvas(info: ModelInfo, width: int, height: int) -> None:
 
 
 def _image_file(result: DecodeResult, format: Format) -> tuple[bytes, str]:
-    """Return the image file of a decoded picture and its sha256."""
+    """Return the image file of a decode and its sha256."""
     sections = {s.type: s.data for s in result.sections}
     height, width = result.pixels.shape[:2]
     packed = sections.get(SectionType.ALPHA)

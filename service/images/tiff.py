@@ -18,7 +18,8 @@ _SUBFILE, _OLD_SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 254
 _STRIPS, ORIENTATION, _TILE_WIDTH, _TILE_LENGTH, _TILES, _FORMAT, _ICC = 273, 274, 322, 323, 324, 339, 34675
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType (section 8)
 _ORDERS: dict[bytes, Order] = {b"II*\0": "little", b"MM\0*": "big"}
-_SIZES = {1: 1, 3: 2, 4: 4}  # bytes of the types BYTE, SHORT and LONG
+_NUMBERS = {1: 1, 3: 2, 4: 4}  # bytes of the types BYTE, SHORT and LONG
+_SIZES = _NUMBERS | {2: 1, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 # What decoding needs: geometry, samples, compression and its parameters (sections 8 to 22, and JPEG tables).
 _KEPT = frozenset(
     {_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, _STRIPS, 277, 278, 279, 284, 292, 293, 317, 320}
@@ -39,7 +40,7 @@ class Page:
     def values(self, tag: int, limit: int = 8) -> tuple[int, ...]:
         """The first values of a BYTE, SHORT or LONG entry; none when it is missing or damaged."""
         entry = self.entries.get(tag, bytes(12))
-        size = _SIZES.get(int.from_bytes(entry[2:4], self.order), 0)
+        size = _NUMBERS.get(int.from_bytes(entry[2:4], self.order), 0)
         count = int.from_bytes(entry[4:8], self.order)
         at = int.from_bytes(entry[8:12], self.order)
         field = entry[8:12] if size * count <= 4 else self.data[at : at + size * min(count, limit)]
@@ -56,6 +57,12 @@ class Page:
         if int.from_bytes(entry[2:4], self.order) not in (1, 7) or not 4 < count <= limit:
             return None
         return self.data[at : at + count]
+
+    def whole(self, tag: int) -> bool:
+        """Whether the values of an entry are all in the file."""
+        entry = self.entries[tag]
+        size = _SIZES.get(int.from_bytes(entry[2:4], self.order), 0) * int.from_bytes(entry[4:8], self.order)
+        return size <= 4 or int.from_bytes(entry[8:12], self.order) + size <= len(self.data)
 
     @property
     def auxiliary(self) -> bool:
@@ -81,7 +88,8 @@ def split_tiff(data: bytes) -> Parts:
         raise BrokenImage("the TIFF file has no page")
     icc = page.block(_ICC, MAX_ICC_BYTES)
     compression = page.first(_COMPRESSION, 1)
-    sound = page.first(_WIDTH) and page.first(_LENGTH) and (page.values(_STRIPS) or page.values(_TILES))
+    needed = (_WIDTH, _LENGTH, _STRIPS if _STRIPS in page.entries else _TILES)
+    sound = all(map(page.first, needed)) and all(page.whole(tag) for tag in page.entries if tag in _KEPT)
     layout = (
         f"a TIFF of photometric interpretation {page.first(_PHOTOMETRIC)} and compression {compression}"
         f" with {page.values(_BITS) or (1,)} bits of sample format {page.first(_FORMAT, 1)}"

@@ -28,7 +28,7 @@ def test_data_cut_short_is_a_broken_image(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_damage_anywhere_gives_a_picture_or_a_typed_error(kind: str) -> None:
+def test_damage_anywhere_gives_a_image_or_a_typed_error(kind: str) -> None:
     data = image_file(photograph(), kind)
     random = np.random.default_rng(len(data))
     for _ in range(60):
@@ -36,10 +36,10 @@ def test_damage_anywhere_gives_a_picture_or_a_typed_error(kind: str) -> None:
         for index in random.integers(0, len(data), 4):
             damaged[index] = random.integers(0, 256)
         try:
-            picture = read(bytes(damaged))
+            result = read(bytes(damaged))
         except (BrokenImage, UnsupportedImage, TooManyPixels, AnimatedImage):
             continue
-        assert picture.pixels.ndim == 3
+        assert result.pixels.ndim == 3
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_header_that_claims_huge_sides_is_refused_undecoded() -> None:
         read(png(60000, 60000, 8, 2, b"\x00"))
 
 
-def test_a_small_file_of_a_huge_picture_is_refused_undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_file_of_a_huge_image_is_refused_undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
     data = png(20000, 20000, 1, 0, bytes(20000 * 2501))
     assert len(data) < 60_000
 
