@@ -10,6 +10,7 @@ from service.images.signal import Signal, cicp_signal
 _SRGB_TRANSFER = 13
 # Cameras' video curves. Browsers show them in AVIF as sRGB, unlike in PNG, and so do those who write such files.
 _VIDEO_TRANSFERS = frozenset({1, 6, 14, 15})
+_CODED = frozenset({b"av01", b"grid"})  # kinds of items that are images to the decoder
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
 
 
@@ -36,7 +37,10 @@ def split_avif(data: bytes) -> Parts:
         if _is_alpha(data, items, item) and not any(p.kind == b"ispe" for p in items.properties_of(item)):
             mended = _with_size(mended, meta, items, item)
             break
-    return Parts("AVIF", bytes(mended), colours=_colours(data, items), exif=exif)
+    at = items.kinds.get(items.primary, len(data))
+    kind = data[at : at + 4]
+    layout = f"an AVIF whose image is of the kind {kind!r}" if kind.isalnum() and kind not in _CODED else None
+    return Parts("AVIF", bytes(mended), colours=_colours(data, items), exif=exif, layout=layout)
 
 
 def _is_alpha(data: bytes, items: Items, item: int) -> bool:

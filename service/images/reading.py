@@ -126,14 +126,14 @@ def read_image(
         pixels = to_srgb(samples, file.mode == "CMYK", parts.colours)
         turn = _TURNS.get(orientation_of(parts.exif) if parts.orientation is None else parts.orientation)
         if turn is not None:
-            pixels, cover = turn(pixels), None if cover is None else turn(cover)
+            pixels = np.ascontiguousarray(turn(pixels))
+            cover = None if cover is None else np.ascontiguousarray(turn(cover))
         if cover is not None and bool((cover == 255).all()):
             cover = None
-        pixels = np.ascontiguousarray(pixels)
         if cover is not None and alpha == "drop":
             image = Image.fromarray(pixels)
-            ground, mask = Image.new("RGB", image.size, background), Image.fromarray(np.ascontiguousarray(cover))
-            pixels, cover = np.array(Image.composite(image, ground, mask)), None
+            ground = Image.new("RGB", image.size, background)
+            pixels, cover = np.array(Image.composite(image, ground, Image.fromarray(cover))), None
         return InputImage(pixels, cover, kept_exif(parts.exif) if metadata == "keep" else None)
 
 
@@ -142,6 +142,8 @@ def _open(data: bytes, max_pixels: int, frame: Literal["first"] | None) -> tuple
     parts = _SPLITTERS[image_kind(data)](data)
     try:
         image = _DECODERS[parts.kind](BytesIO(parts.data))
+    except MemoryError:
+        raise
     except Exception as error:
         if parts.layout is not None:
             raise UnsupportedImage(f"{parts.layout} is not supported") from error
@@ -166,6 +168,8 @@ def _load(image: ImageFile.ImageFile, parts: Parts) -> ImageFile.ImageFile:
         return _load_unended(parts.data)
     try:
         image.load()
+    except MemoryError:
+        raise
     except Exception as error:
         if parts.rare:
             raise UnsupportedImage(f"{parts.layout} is not supported") from error

@@ -15,12 +15,13 @@ Chromaticities = tuple[float, ...]  # x and y of white, red, green, blue
 WHITE_NITS = 203  # diffuse white of HDR images (ITU-R BT.2408, 2.2)
 PEAK_NITS = 1000  # of the display that an HDR image is made for (HLG: BT.2100, table 5, nominal peak)
 
+_UNSPECIFIED = 2
 _D65 = (0.3127, 0.3290)
 BT709 = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 # ITU-T H.273, table 2.
 _PRIMARIES: dict[int, Chromaticities] = {
     1: BT709,
-    2: BT709,  # unspecified
+    _UNSPECIFIED: BT709,
     4: (0.310, 0.316, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),
     5: (*_D65, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06),
     6: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),
@@ -32,6 +33,7 @@ _PRIMARIES: dict[int, Chromaticities] = {
     12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),
     22: (*_D65, 0.630, 0.340, 0.295, 0.605, 0.155, 0.077),
 }
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 
 def srgb_curve(v: Floats) -> Floats:
@@ -75,7 +77,7 @@ def _smpte240_curve(v: Floats) -> Floats:
 # ITU-T H.273, table 3. What a camera's curve (BT.709, 601, 2020 and their extensions) is shown with is BT.1886.
 _CURVES: dict[int, Curve] = {
     **dict.fromkeys((1, 6, 11, 12, 14, 15), power_curve(2.4)),
-    2: srgb_curve,  # unspecified
+    _UNSPECIFIED: srgb_curve,
     4: power_curve(2.2),
     5: power_curve(2.8),
     7: _smpte240_curve,
@@ -113,8 +115,8 @@ SRGB = Signal(BT709, srgb_curve)
 
 
 def cicp_signal(primaries: int, transfer: int, full_range: bool) -> Signal | None:
-    """The signal of code points of ITU-T H.273; None when one of them is reserved or unknown."""
-    if primaries not in _PRIMARIES or transfer not in _CURVES:
+    """The signal of code points of ITU-T H.273; None when both are unspecified, or one is reserved or unknown."""
+    if primaries not in _PRIMARIES or transfer not in _CURVES or primaries == transfer == _UNSPECIFIED:
         return None
     return Signal(_PRIMARIES[primaries], _CURVES[transfer], full_range)
 
@@ -126,12 +128,18 @@ def gamma_signal(gamma: float | None, primaries: Chromaticities | None) -> Signa
     """
     if gamma is not None and not 0.1 <= gamma <= 10:
         gamma = None
-    if primaries is not None and np.linalg.cond(rgb_to_xyz(primaries)) > 1e3:
+    if primaries is not None and not _usable(primaries):
         primaries = None
     if gamma is None and primaries is None:
         return None
     as_srgb = gamma is None or abs(gamma - 0.45455) < 0.0005
     return Signal(primaries or BT709, srgb_curve if gamma is None or as_srgb else power_curve(1 / gamma))
+
+
+def _usable(primaries: Chromaticities) -> bool:
+    """Whether the primaries span colours, and white excites all cones: else no matrix comes of them."""
+    matrix = rgb_to_xyz(primaries)
+    return bool(np.linalg.cond(matrix) < 1e3 and (_BRADFORD @ matrix.sum(axis=1)).min() > 0.01)
 
 
 def rgb_to_xyz(primaries: Chromaticities) -> Floats:
@@ -147,9 +155,8 @@ def rgb_to_xyz(primaries: Chromaticities) -> Floats:
 
 def rgb_to_srgb(primaries: Chromaticities) -> Floats:
     """float64 [3, 3]: linear RGB of these primaries -> linear sRGB. White stays white (Bradford, ICC.1:2022, E.3)."""
-    bradford = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
     source, target = rgb_to_xyz(primaries), rgb_to_xyz(BT709)
-    gains = (bradford @ target.sum(axis=1)) / (bradford @ source.sum(axis=1))
-    adapted = np.linalg.inv(bradford) @ np.diag(gains) @ bradford
+    gains = (_BRADFORD @ target.sum(axis=1)) / (_BRADFORD @ source.sum(axis=1))
+    adapted = np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD
     matrix: Floats = np.linalg.inv(target) @ adapted @ source
     return matrix

@@ -150,6 +150,7 @@ def test_of_several_colour_chunks_one_counts(chosen: tuple[int, ...]) -> None:
         cicp(9, 0),
         cicp(0, 13),
         cicp(3, 13),
+        cicp(2, 2),
         cicp(9, 13, matrix=6),
         cicp(9, 13, full_range=7),
         chunk(b"cICP", b"\x09"),
@@ -172,6 +173,13 @@ def test_impossible_gammas_and_primaries_are_ignored(gamma: float) -> None:
     for primaries in ((0,) * 8, (0.3,) * 8, (0.3127, 0, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06), (40_000,) * 8):
         assert shown(flat_png(chrm(*primaries))) == COLOUR
         assert gamma_signal(None, tuple(map(float, primaries))) is None
+
+
+def test_primaries_of_any_value_give_an_image() -> None:
+    random = np.random.default_rng(1)
+    for _ in range(500):
+        primaries = random.choice([0, 0.1, 0.33, 0.7, 1, 9, 42_000], 8) * random.uniform(0.9, 1, 8)
+        assert read(flat_png(chrm(*primaries))).pixels.shape == (4, 6, 3)
 
 
 def test_a_narrow_range_is_widened() -> None:

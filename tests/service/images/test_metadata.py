@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Callable
 
@@ -153,6 +154,21 @@ def test_avif_items_of_garbage(kind: bytes, garbage: bytes) -> None:
     data = image_file(photograph(), "AVIF", quality=95, exif=exif_block(1), xmp=xmp(6))
     at, length = avif_items(data)[1].extents[item_of(data, kind)][0]
     is_plain(replaced(data, at, garbage.ljust(length, b"\x55")[:length]), 40)
+
+
+@pytest.mark.parametrize("size", [40, 52, 56, 108, 124])
+def test_bmp_fields_of_garbage(size: int) -> None:
+    """Resolution, sizes, colours that matter, and the colour space of the longer headers."""
+    pixels = saved(photograph(), "BMP")[54:]
+    fields = struct.pack("<IiiHHIIiiII", size, 32, 24, 1, 24, 0, 2**31, -1, 2**31 - 1, 0, 99)
+    head = b"BM" + struct.pack("<IHHI", 7, 0xFFFF, 0xFFFF, 14 + size)
+    is_plain(head + fields + b"\xff" * (size - 40) + pixels)
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_ppm_comments_of_garbage(garbage: bytes) -> None:
+    comment = b"# " + garbage.replace(b"\n", b"").replace(b"\r", b"") + b"\n"
+    is_plain(b"P6\n" + comment + b"32 " + comment + b"24\n255\n" + PLAIN.tobytes())
 
 
 @pytest.mark.parametrize("kind", KINDS)

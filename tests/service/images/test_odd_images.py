@@ -1,4 +1,4 @@
-"""The shared cases of odd files, as they are, and through HTTP."""
+"""The shared cases of odd files."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from PIL import Image
 from service.errors import BrokenImage, UnsupportedImage
 from service.images.reading import probe_image
 from tests.service.conftest import image_file, photograph
-from tests.service.images.builders import MAX, PNG_HEAD, chunk, read, replaced, riff, tiff
+from tests.service.images.builders import MAX, PNG_HEAD, avif_items, chunk, read, replaced, riff, tiff
 
 PLAIN = np.array(photograph())
 
@@ -118,6 +118,13 @@ def test_an_avif_of_a_general_brand_is_read() -> None:
     data = image_file(photograph(), "AVIF")
     assert data[4:12] == b"ftypavif"
     np.testing.assert_array_equal(read(replaced(data, 8, b"mif1")).pixels, read(data).pixels)
+
+
+@pytest.mark.parametrize("kind", [b"iovl", b"iden", b"hvc1"])
+def test_avif_images_made_of_others(kind: bytes) -> None:
+    data = image_file(photograph(), "AVIF")
+    with pytest.raises(UnsupportedImage, match=kind.decode()):
+        read(replaced(data, avif_items(data)[1].kinds[1], kind))
 
 
 def test_damage_stays_damage() -> None:
