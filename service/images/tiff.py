@@ -25,7 +25,7 @@ _KEPT = frozenset(
     {_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, _STRIPS, 277, 278, 279, 284, 292, 293, 317, 320}
     | {_TILE_WIDTH, _TILE_LENGTH, _TILES, 325, 338, _FORMAT, 347, *range(512, 522), 529, 530, 531, 532}
 )
-_USUAL = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50000, 50001})  # compressions the decoder has in all its builds
+_USUAL = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50000})  # compressions the decoder has in all its builds
 
 
 @dataclass(frozen=True)

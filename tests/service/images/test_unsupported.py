@@ -27,6 +27,7 @@ PLAIN = np.array(photograph())
         (tiff(PLAIN, compression=34712), "compression 34712"),  # JPEG 2000
         (tiff(PLAIN, compression=34887), "compression 34887"),  # LERC
         (tiff(PLAIN, compression=34676), "compression 34676"),  # SGILOG
+        (tiff(PLAIN, compression=50001), "compression 50001"),  # WebP
         (tiff(PLAIN, photometric=9), "interpretation 9"),  # ICC Lab
         (tiff(PLAIN[..., 0], photometric=32803), "interpretation 32803"),  # colour filter array
         (tiff(PLAIN, photometric=8), "'LAB'"),
