@@ -75,31 +75,32 @@ def encode(
     """Compress an image file into a .cdc file."""
     from model.container import Section, SectionType
     from model.rate_control import pack_to_target
-    from service.codec import image_io
+    from service.images.alpha import pack_alpha
+    from service.images.reading import read_image
 
-    picture = image_io.read_image(
+    source = read_image(
         read_bytes(image),
         max_pixels=PIXEL_LIMIT,
         alpha=alpha,
         frame="first" if first_frame else None,
         metadata=metadata,
     )
-    sections = [] if picture.alpha is None else [image_io.pack_alpha(picture.alpha)]
-    if picture.exif is not None:
-        sections.append(Section(SectionType.EXIF, picture.exif))
+    sections = [] if source.alpha is None else [pack_alpha(source.alpha)]
+    if source.exif is not None:
+        sections.append(Section(SectionType.EXIF, source.exif))
     codec = _registry(models_dir).get(model)
     start = time.perf_counter()
     with _spinner("encoding"):
         packed = pack_to_target(
             codec,
-            codec.analyse(picture.pixels),
+            codec.analyse(source.pixels),
             quality=quality,
             target_bpp=target_bpp,
             max_bytes=max_bytes,
             sections=sections,
         )
     _write(out, packed.data)
-    height, width = picture.pixels.shape[:2]
+    height, width = source.pixels.shape[:2]
     values = {
         "bytes": len(packed.data),
         "bpp": round(8 * len(packed.data) / (width * height), 4),
@@ -125,19 +126,20 @@ def decode(
 ) -> None:
     """Decode a .cdc file into an image file."""
     from model.container import SectionType, parse
-    from service.codec import image_io
+    from service.images.alpha import unpack_alpha
+    from service.images.writing import check_output_size, write_image
 
     container = parse(read_bytes(source))
     codec = _registry(models_dir, precision).for_file(container.header.codec_id, model)
     chosen = format or _format_of(out)
-    image_io.check_output_size(container.header.width, container.header.height, chosen)
+    check_output_size(container.header.width, container.header.height, chosen)
     start = time.perf_counter()
     unpacked = codec.unpack(container)
     pixels = _decode(codec, unpacked, steps, gamma, seed)
     sections = {s.type: s.data for s in unpacked.sections}
     packed = sections.get(SectionType.ALPHA)
-    alpha = None if packed is None else image_io.unpack_alpha(packed, *pixels.shape[1::-1])
-    _write(out, image_io.write_image(pixels, alpha, sections.get(SectionType.EXIF), chosen))
+    alpha = None if packed is None else unpack_alpha(packed, *pixels.shape[1::-1])
+    _write(out, write_image(pixels, alpha, sections.get(SectionType.EXIF), chosen))
     values: dict[str, Any] = {
         "steps": codec.default_steps if steps is None else steps,
         "gamma": gamma,
@@ -162,20 +164,21 @@ def demo(
     """Round-trip one photograph; print bits per pixel, PSNR, and where the pictures are."""
     from model.evaluation.metrics import psnr
     from model.rate_control import pack_to_target
-    from service.codec import image_io
+    from service.images.reading import read_image
+    from service.images.writing import write_image
 
-    pixels = image_io.read_image(_sample() if image is None else read_bytes(image), max_pixels=PIXEL_LIMIT).pixels
+    pixels = read_image(_sample() if image is None else read_bytes(image), max_pixels=PIXEL_LIMIT).pixels
     codec = _registry(None).get()
     with _spinner("encoding"):
         file = pack_to_target(codec, codec.analyse(pixels), quality=quality).data
     decoded = _decode(codec, codec.unpack(file), steps, gamma, None)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / name for name in ("original.png", "demo.cdc", "decoded.png", "both.png")}
-    paths["original.png"].write_bytes(image_io.write_image(pixels, None, None, "png"))
+    paths["original.png"].write_bytes(write_image(pixels, None, None, "png"))
     paths["demo.cdc"].write_bytes(file)
-    paths["decoded.png"].write_bytes(image_io.write_image(decoded, None, None, "png"))
+    paths["decoded.png"].write_bytes(write_image(decoded, None, None, "png"))
     both = np.concatenate([pixels, decoded], axis=1)
-    paths["both.png"].write_bytes(image_io.write_image(both, None, None, "png"))
+    paths["both.png"].write_bytes(write_image(both, None, None, "png"))
     values = {
         "picture": f"{pixels.shape[1]}x{pixels.shape[0]}",
         "bytes": len(file),

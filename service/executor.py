@@ -11,9 +11,9 @@ import anyio.to_thread
 
 from model.container import read_header
 from model.errors import CodecError
-from service.codec.preview import preview_file
 from service.codec.service import CodecService, DecodeOptions, EncodeOptions
 from service.engine.job import Progress
+from service.images.preview import preview_file
 from service.jobs.port import OnStep
 from service.jobs.records import Answer, Step, Work
 from service.logs import request_id

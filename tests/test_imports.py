@@ -24,6 +24,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "service.api",
         "service.access",
         "service.codec",
+        "service.images.preview",
+        "service.images.writing",
         "service.jobs",
         "service.engine.job",
         "service.engine.messages",
@@ -41,6 +43,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "service.codec": (
         "service.codec",
+        "service.images",
         "service.engine.job",
         "service.errors",
         "service.logs",
@@ -48,6 +51,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "model.errors",
         "model.container",
     ),
+    "service.images": ("service.images", "service.engine.job", "service.errors", "model.errors", "model.container"),
     "service.engine": (
         "service.engine",
         "service.errors",
@@ -69,6 +73,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "service.executor": (
         "service.codec",
+        "service.images.preview",
         "service.jobs",
         "service.engine.job",
         "service.logs",
@@ -116,8 +121,7 @@ WHOLE_LIBRARY = (
 ONLY: dict[str, tuple[str, ...]] = {
     "torch": ("service.engine.runner", "service.cli", "model"),
     "PIL": (
-        "service.codec.image_io",
-        "service.codec.preview",
+        "service.images",
         "service.cli",
         "model.evaluation",
         "model.training",
@@ -200,6 +204,8 @@ def test_imports_follow_the_table(path: Path) -> None:
         ("service.api.routes", "service.engine.runner"),
         ("service.codec.service", "service.settings"),
         ("service.codec.service", "service.api.problems"),
+        ("service.codec.service", "PIL.Image"),
+        ("service.images.reading", "service.codec.service"),
         ("service.jobs.memory", "PIL.Image"),
         ("service.jobs.memory", "service.codec.service"),
         ("service.engine.pool", "torch"),

@@ -14,8 +14,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from service.api.refusals import EmptyBody, MalformedRequest, NotAcceptable, UnsupportedMediaType
-from service.codec.image_io import Format
 from service.errors import Cancelled, DeadlineExceeded
+from service.images.writing import Format
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -22,8 +22,8 @@ from service.api.problems import kind_of
 from service.api.refusals import MalformedRequest
 from service.api.schemas import JobAnswer, JobResultAnswer, LinkAnswer, LinkQuery, Problem
 from service.api.state import State, StateOf
-from service.codec.preview import MEDIA_TYPE as PREVIEW_TYPE
 from service.errors import JobCancelled, JobNotFinished, LinksOff
+from service.images.preview import MEDIA_TYPE as PREVIEW_TYPE
 from service.jobs.records import Answer, Event, Job, Operation, Work
 from service.logs import request_id
 

@@ -1,1 +1,1 @@
-"""From image files to codec requests and back: limits, image reading and writing, the codec service."""
+"""From image files to codec requests and back: limits, the codec service."""

@@ -19,10 +19,12 @@ import anyio.to_thread
 
 from model.container import Container, Header, Section, SectionType, parse, read_header
 from model.errors import CorruptStream, InvalidParameter, UnknownCodec, UnknownModel
-from service.codec import image_io
 from service.codec.limits import Budget, Limits
 from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, EncodeResult, Engine, ModelInfo, OnProgress
 from service.errors import Draining, NotReady, TooManyPixels
+from service.images.alpha import pack_alpha, unpack_alpha
+from service.images.reading import probe_image, read_image
+from service.images.writing import Format, check_output_size, write_image
 from service.metrics import Metrics
 
 T = TypeVar("T")
@@ -53,7 +55,7 @@ class DecodeOptions:
     gamma: float = 0.8
     seed: int | None = None
     model: str | None = None
-    format: image_io.Format = "png"
+    format: Format = "png"
     deterministic: bool = False
     previews: bool = False
     seconds_left: float = math.inf
@@ -96,7 +98,7 @@ class CodecService:
     Args:
         engine: where the codec runs.
         limits: of one request.
-        pixel_budget: of all requests together; holds the pixels of a picture while it is in memory.
+        pixel_budget: of all requests together; holds the pixels of an image while it is in memory.
         image_threads: threads for reading and writing image files.
     """
 
@@ -187,7 +189,7 @@ class CodecService:
         return info.decode_cost(header.width, header.height, steps)
 
     async def inspect(self, data: bytes) -> Inspection:
-        """Parse and verify a `.cdc` file without decoding it; pictures over the pixel limit are described as well.
+        """Parse and verify a `.cdc` file without decoding it; images over the pixel limit are described as well.
 
         Raises:
             FileError: see `model.errors`.
@@ -232,12 +234,12 @@ class CodecService:
 
     def _probe(self, data: bytes, options: EncodeOptions, info: ModelInfo) -> tuple[int, int]:
         """Width and height by the header of an image that may be encoded; blocks. Raises ImageError, TooManyPixels."""
-        width, height = image_io.probe_image(data, max_pixels=self.limits.max_pixels, frame=options.frame)
+        width, height = probe_image(data, max_pixels=self.limits.max_pixels, frame=options.frame)
         _check_canvas(info, width, height)
         return width, height
 
     def _encode_request(self, data: bytes, options: EncodeOptions) -> EncodeRequest:
-        picture = image_io.read_image(
+        image = read_image(
             data,
             max_pixels=self.limits.max_pixels,
             alpha=options.alpha,
@@ -245,12 +247,12 @@ class CodecService:
             metadata=options.metadata,
         )
         sections: list[Section] = []
-        if picture.alpha is not None:
-            sections.append(image_io.pack_alpha(picture.alpha))
-        if picture.exif is not None:
-            sections.append(Section(SectionType.EXIF, picture.exif))
+        if image.alpha is not None:
+            sections.append(pack_alpha(image.alpha))
+        if image.exif is not None:
+            sections.append(Section(SectionType.EXIF, image.exif))
         return EncodeRequest(
-            picture.pixels,
+            image.pixels,
             options.model,
             options.quality,
             options.target_bpp,
@@ -262,7 +264,7 @@ class CodecService:
         """Refuse by the header alone what cannot or may not be decoded; return it, the model and the steps."""
         header, _ = read_header(data)
         self.limits.check_pixels(header.width, header.height)
-        image_io.check_output_size(header.width, header.height, options.format)
+        check_output_size(header.width, header.height, options.format)
         codec_id = header.codec_id.hex()
         if options.model is not None:
             info = self._named(options.model)
@@ -304,7 +306,7 @@ class CodecService:
 
 
 def _check_canvas(info: ModelInfo, width: int, height: int) -> None:
-    """Raise TooManyPixels when the model cannot take a picture of that size."""
+    """Raise TooManyPixels when the model cannot take an image of that size."""
     if not info.takes(width, height):
         raise TooManyPixels(
             f"{width}x{height} pixels: model {info.name!r} takes at most {info.max_pixels}, "
@@ -312,11 +314,11 @@ def _check_canvas(info: ModelInfo, width: int, height: int) -> None:
         )
 
 
-def _image_file(result: DecodeResult, format: image_io.Format) -> tuple[bytes, str]:
-    """Return the image file of a decoded picture and its sha256."""
+def _image_file(result: DecodeResult, format: Format) -> tuple[bytes, str]:
+    """Return the image file of a decode and its sha256."""
     sections = {s.type: s.data for s in result.sections}
     height, width = result.pixels.shape[:2]
     packed = sections.get(SectionType.ALPHA)
-    alpha = None if packed is None else image_io.unpack_alpha(packed, width, height)
-    data = image_io.write_image(result.pixels, alpha, sections.get(SectionType.EXIF), format)
+    alpha = None if packed is None else unpack_alpha(packed, width, height)
+    data = write_image(result.pixels, alpha, sections.get(SectionType.EXIF), format)
     return data, hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""Small pictures of a decode under way."""
+"""Small images of a decode under way."""
 
 from __future__ import annotations
 

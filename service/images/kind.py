@@ -21,6 +21,10 @@ _MAGICS: tuple[tuple[bytes, str], ...] = (
 )
 
 
+_AVIF_BRANDS = {b"avif", b"avis"}
+_MAX_FTYP_BYTES = 256
+
+
 def image_kind(data: bytes) -> str:
     """Return the kind of an image file: PNG, JPEG, GIF, BMP, TIFF, PPM, WEBP or AVIF. Only that decoder sees the data.
 
@@ -32,8 +36,14 @@ def image_kind(data: bytes) -> str:
             return kind
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
+    if data[4:8] == b"ftyp" and not _AVIF_BRANDS.isdisjoint(_brands(data)):
         return "AVIF"
     if data.startswith(b"\x8fCDC"):
         raise UnsupportedImage("this is a .cdc file already: /decode takes it")
     raise UnsupportedImage(f"not an image of an accepted kind: {ACCEPTED}")
+
+
+def _brands(data: bytes) -> set[bytes]:
+    """The major and compatible brands of an ISO base media file (ISO/IEC 14496-12, 4.3)."""
+    end = min(int.from_bytes(data[:4], "big"), _MAX_FTYP_BYTES)
+    return {data[8:12], *(data[k : k + 4] for k in range(16, end - 3, 4))}

@@ -11,24 +11,14 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from model.container import SectionType
-from model.errors import InvalidParameter, MalformedFile
-from service.codec.image_io import (
-    Format,
-    Picture,
-    pack_alpha,
-    probe_image,
-    read_image,
-    unpack_alpha,
-    write_image,
-)
 from service.errors import AnimatedImage
+from service.images.reading import InputImage, probe_image, read_image
 from tests.service.conftest import KINDS, image_file, photograph, png
 
 MAX = 1_000_000
 
 
-def read(data: bytes, **options: Any) -> Picture:
+def read(data: bytes, **options: Any) -> InputImage:
     return read_image(data, max_pixels=MAX, **options)
 
 
@@ -39,23 +29,23 @@ def opened(data: bytes) -> Image.Image:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_accepted_kind(kind: str) -> None:
     data = image_file(photograph(), kind)
-    picture = read(data)
+    result = read(data)
     assert probe_image(data, max_pixels=MAX) == (32, 24)
-    assert picture.pixels.dtype == np.uint8
-    assert picture.pixels.shape == (24, 32, 3)
-    assert picture.alpha is None
-    difference = np.abs(picture.pixels.astype(int) - np.array(photograph()).astype(int))
+    assert result.pixels.dtype == np.uint8
+    assert result.pixels.shape == (24, 32, 3)
+    assert result.alpha is None
+    difference = np.abs(result.pixels.astype(int) - np.array(photograph()).astype(int))
     limit = 0 if kind in ("PNG", "BMP", "TIFF", "PPM") else 24
     assert difference.max() <= limit
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1)])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_thin_and_tiny_pictures(kind: str, size: tuple[int, int]) -> None:
+def test_thin_and_tiny_images(kind: str, size: tuple[int, int]) -> None:
     assert read(image_file(photograph(*size), kind)).pixels.shape == (size[1], size[0], 3)
 
 
-# How the stored picture must be turned to stand upright (EXIF 2.3, tag 0x0112), in numpy's terms.
+# How the stored image must be turned to stand upright (EXIF 2.3, tag 0x0112), in numpy's terms.
 UPRIGHT: dict[int, Callable[[Any], Any]] = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
@@ -78,14 +68,14 @@ def test_orientation_is_applied_and_then_forgotten(kind: str, orientation: int) 
     stored.putalpha(Image.fromarray(np.arange(24 * 32).astype(np.uint8).reshape(24, 32)))
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     data = image_file(stored, kind, exif=exif, **options)
-    picture = read(data, metadata="keep")
+    result = read(data, metadata="keep")
     turn = UPRIGHT[orientation]
-    np.testing.assert_array_equal(picture.pixels, turn(np.array(stored)[..., :3]))
-    assert picture.alpha is not None
-    np.testing.assert_array_equal(picture.alpha, turn(np.array(stored)[..., 3]))
-    assert picture.exif is not None
+    np.testing.assert_array_equal(result.pixels, turn(np.array(stored)[..., :3]))
+    assert result.alpha is not None
+    np.testing.assert_array_equal(result.alpha, turn(np.array(stored)[..., 3]))
+    assert result.exif is not None
     kept = Image.Exif()
-    kept.load(b"Exif\x00\x00" + picture.exif)
+    kept.load(b"Exif\x00\x00" + result.exif)
     assert dict(kept) == {int(ExifTags.Base.Make): "Maker"}
 
 
@@ -105,7 +95,7 @@ def test_location_maker_notes_and_thumbnail_never_stay() -> None:
         ExifTags.Base.ExposureTime: 0.01,
     }
     data = image_file(photograph(), "JPEG", exif=exif)
-    assert opened(data).getexif().get_ifd(ExifTags.IFD.GPSInfo)  # the picture does say where it was taken
+    assert opened(data).getexif().get_ifd(ExifTags.IFD.GPSInfo)  # the image does say where it was taken
     assert read(data).exif is None
     block = read(data, metadata="keep").exif
     assert block is not None
@@ -120,10 +110,10 @@ def test_location_maker_notes_and_thumbnail_never_stay() -> None:
 @pytest.mark.parametrize(
     "block", [b"Exif\x00\x00", b"Exif\x00\x00II*\x00\xff\xff\xff\xff", b"Exif\x00\x00" + b"MM" * 40]
 )
-def test_damaged_exif_costs_neither_picture_nor_error(block: bytes) -> None:
-    picture = read(image_file(photograph(), "JPEG", exif=block), metadata="keep")
-    assert picture.exif is None
-    assert picture.pixels.shape == (24, 32, 3)
+def test_damaged_exif_costs_neither_image_nor_error(block: bytes) -> None:
+    result = read(image_file(photograph(), "JPEG", exif=block), metadata="keep")
+    assert result.exif is None
+    assert result.pixels.shape == (24, 32, 3)
 
 
 def test_grey_bilevel_and_palette() -> None:
@@ -143,8 +133,8 @@ def test_sixteen_bit_grey_is_rounded_not_cut(kind: str) -> None:
         data = b"P5 9 1 65535\n" + values.astype(">u2").tobytes()
     else:
         data = image_file(Image.fromarray(values), kind)
-    picture = read(data)
-    np.testing.assert_array_equal(picture.pixels[..., 0], np.round(values / 257).astype(np.uint8))
+    result = read(data)
+    np.testing.assert_array_equal(result.pixels[..., 0], np.round(values / 257).astype(np.uint8))
 
 
 def test_sixteen_bit_colour() -> None:
@@ -165,18 +155,18 @@ def test_palette_with_transparency() -> None:
     image = Image.new("P", (2, 2))
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     image.putdata([0, 1, 2, 0])
-    picture = read(image_file(image, "PNG", transparency=bytes([0, 128, 255])))
-    np.testing.assert_array_equal(picture.pixels, [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 0, 0]]])
-    np.testing.assert_array_equal(picture.alpha, [[0, 128], [255, 0]])  # type: ignore[arg-type]
+    result = read(image_file(image, "PNG", transparency=bytes([0, 128, 255])))
+    np.testing.assert_array_equal(result.pixels, [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 0, 0]]])
+    np.testing.assert_array_equal(result.alpha, [[0, 128], [255, 0]])  # type: ignore[arg-type]
     gif = read(image_file(image, "GIF", transparency=1))
     np.testing.assert_array_equal(gif.alpha, [[255, 0], [255, 255]])  # type: ignore[arg-type]
 
 
 def test_grey_with_alpha_and_colour_key() -> None:
     image = Image.merge("LA", (Image.new("L", (2, 1), 77), Image.fromarray(np.array([[10, 200]], np.uint8))))
-    picture = read(image_file(image))
-    np.testing.assert_array_equal(picture.pixels, np.full((1, 2, 3), 77))
-    np.testing.assert_array_equal(picture.alpha, [[10, 200]])  # type: ignore[arg-type]
+    result = read(image_file(image))
+    np.testing.assert_array_equal(result.pixels, np.full((1, 2, 3), 77))
+    np.testing.assert_array_equal(result.alpha, [[10, 200]])  # type: ignore[arg-type]
     keyed = read(image_file(photograph(), "PNG", transparency=(0, 0, 255)))
     assert keyed.alpha is not None
     assert keyed.alpha[0, 0] == 0
@@ -233,9 +223,9 @@ def test_colours_are_converted_from_the_profile(kind: str) -> None:
 
 def test_alpha_is_no_colour_to_a_profile() -> None:
     image = Image.new("RGBA", (2, 1), (255, 0, 0, 90))
-    picture = read(image_file(image, "PNG", icc_profile=swapped_profile()))
-    np.testing.assert_array_equal(picture.alpha, [[90, 90]])  # type: ignore[arg-type]
-    assert np.abs(picture.pixels.astype(int) - [0, 255, 0]).max() <= 8
+    result = read(image_file(image, "PNG", icc_profile=swapped_profile()))
+    np.testing.assert_array_equal(result.alpha, [[90, 90]])  # type: ignore[arg-type]
+    assert np.abs(result.pixels.astype(int) - [0, 255, 0]).max() <= 8
 
 
 def test_srgb_damaged_and_unfitting_profiles_change_nothing() -> None:
@@ -268,68 +258,3 @@ def test_a_multi_picture_jpeg_is_a_photograph() -> None:
     data = image_file(photograph(), "MPO", save_all=True, append_images=[Image.new("RGB", (8, 6))])
     assert opened(data).format == "MPO"
     assert read(data).pixels.shape == (24, 32, 3)
-
-
-@pytest.mark.parametrize("format", ["png", "webp", "jpeg"])
-@pytest.mark.parametrize("with_alpha", [False, True])
-def test_writing(format: Format, with_alpha: bool) -> None:
-    pixels = np.array(photograph())
-    alpha = np.linspace(0, 255, 24 * 32).astype(np.uint8).reshape(24, 32) if with_alpha else None
-    exif = Image.Exif()
-    exif[ExifTags.Base.Make] = "Maker"
-    block = exif.tobytes().removeprefix(b"Exif\x00\x00")
-    image = opened(write_image(pixels, alpha, block, format))
-    assert image.mode == ("RGBA" if with_alpha and format != "jpeg" else "RGB")
-    assert image.getexif()[ExifTags.Base.Make] == "Maker"
-    if format == "png":
-        np.testing.assert_array_equal(np.array(image)[..., :3], pixels)
-        assert image.info["srgb"] == 0
-    if with_alpha and format == "jpeg":
-        cover = alpha[..., None] / 255  # type: ignore[index]
-        expected = pixels * cover + 255 * (1 - cover)
-        assert np.abs(np.array(image) - expected).max() <= 12
-    elif with_alpha:
-        np.testing.assert_array_equal(np.array(image)[..., 3], alpha)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("format", ["png", "webp", "jpeg"])
-def test_exif_too_long_for_a_jpeg_is_left_out(format: Format) -> None:
-    assert "exif" not in opened(write_image(np.array(photograph()), None, bytes(70_000), format)).info
-
-
-@pytest.mark.parametrize(("format", "side"), [("webp", 16384), ("jpeg", 65501)])
-def test_sides_a_format_cannot_hold(format: Format, side: int) -> None:
-    with pytest.raises(InvalidParameter, match="ask for png"):
-        write_image(np.zeros((1, side, 3), np.uint8), None, None, format)
-    assert opened(write_image(np.zeros((1, side - 1, 3), np.uint8), None, None, format)).size == (side - 1, 1)
-
-
-def test_alpha_sections() -> None:
-    alpha = np.random.default_rng(1).integers(0, 256, (20, 30)).astype(np.uint8)
-    section = pack_alpha(alpha)
-    assert section.type == SectionType.ALPHA
-    np.testing.assert_array_equal(unpack_alpha(section.data, 30, 20), alpha)
-
-
-ALPHA = pack_alpha(np.random.default_rng(2).integers(0, 256, (20, 30)).astype(np.uint8)).data
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        ALPHA[:20],
-        ALPHA[:-60],
-        ALPHA[:60] + bytes(len(ALPHA) - 60),
-        pack_alpha(np.zeros((30, 20), np.uint8)).data,
-        image_file(Image.new("RGB", (30, 20))),
-        image_file(Image.new("1", (30, 20))),
-        image_file(Image.new("L", (30, 20)), "JPEG"),
-        png(60000, 60000, 8, 0, b""),
-        png(30, 20, 4, 0, bytes(20 * 16)),
-        png(30, 20, 8, 0, b"") + png(60000, 60000, 8, 0, b""),
-    ],
-)
-def test_damaged_alpha_sections(data: bytes) -> None:
-    with pytest.raises(MalformedFile, match="alpha section"):
-        unpack_alpha(data, 30, 20)

@@ -1,0 +1,57 @@
+"""Pixels and alpha to image files."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Literal
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from model.errors import InvalidParameter
+from service.images.colour import Plane
+from service.images.exif import MAX_EXIF_BYTES
+from service.images.guard import typed_errors
+
+Format = Literal["png", "webp", "jpeg"]
+
+MAX_SIDE: dict[Format, int] = {"png": 2**31 - 1, "webp": 16383, "jpeg": 65500}
+WHITE = (255, 255, 255)
+
+
+def write_image(
+    pixels: Plane, alpha: Plane | None, exif: bytes | None, format: Format, *, compress_level: int = 4
+) -> bytes:
+    """Return an image file of uint8 [H, W, 3] sRGB `pixels` and, where given, uint8 [H, W] `alpha`. Blocks.
+
+    PNG is lossless; `compress_level` 0..9 trades time for size: of a photograph, 4 makes a file 6 % larger than 9 in a
+    fifth of the time. WebP and JPEG are lossy at quality 95, far above what the codec itself loses. JPEG knows no
+    transparency: it is composed over white. EXIF data too long for a JPEG is left out of all three.
+
+    Raises:
+        InvalidParameter: the format cannot hold an image of this size.
+    """
+    check_output_size(pixels.shape[1], pixels.shape[0], format)
+    with typed_errors():
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        if alpha is not None and format == "jpeg":
+            image = Image.composite(image, Image.new("RGB", image.size, WHITE), Image.fromarray(alpha))
+        elif alpha is not None:
+            image.putalpha(Image.fromarray(alpha))
+        out = BytesIO()
+        block = b"Exif\x00\x00" + exif if exif and len(exif) <= MAX_EXIF_BYTES else b""
+        if format == "png":
+            chunks = PngImagePlugin.PngInfo()
+            chunks.add(b"sRGB", b"\x00")  # PNG, 11.3.2.5: rendering intent 0, perceptual
+            image.save(out, "PNG", compress_level=compress_level, pnginfo=chunks, exif=block)
+        elif format == "webp":
+            image.save(out, "WEBP", quality=95, method=2, exif=block)
+        else:
+            image.save(out, "JPEG", quality=95, subsampling=0, exif=block)
+        return out.getvalue()
+
+
+def check_output_size(width: int, height: int, format: Format) -> None:
+    """Raise InvalidParameter when `format` cannot hold an image of that size."""
+    if max(width, height) > MAX_SIDE[format]:
+        raise InvalidParameter(f"{format} holds at most {MAX_SIDE[format]} pixels a side; ask for png")
