@@ -193,13 +193,17 @@ def demo(
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; CDC_HOST, else 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; CDC_PORT, else 8000.")] = None,
+    root_path: Annotated[
+        str | None, typer.Option(help="Path prefix that a proxy takes away, such as /codec; CDC_ROOT_PATH, else none.")
+    ] = None,
 ) -> None:
     """Serve the HTTP API. Everything else is set by CDC_ variables, see the README."""
     from service.api.server import run
     from service.settings import SettingsError
 
     try:
-        run({name: value for name, value in (("host", host), ("port", port)) if value is not None})
+        given = {"host": host, "port": port, "root_path": root_path}
+        run({name: value for name, value in given.items() if value is not None})
     except SettingsError as error:
         typer.echo(f"cdc: {error}", err=True)
         raise typer.Exit(1) from None

@@ -224,6 +224,7 @@ class MemoryBackend:
             failure=failure,
             media_type=answer.media_type if answer else None,
             size=len(answer.data) if answer else None,
+            digest=answer.digest if answer else None,
         )
         record.journal.add("state", record.job)
         record.journal.close()
@@ -267,7 +268,7 @@ class MemoryBackend:
 
     def _expire(self, record: _Record) -> None:
         execution = record.execution
-        record.job = replace(record.job, state="expired", media_type=None, size=None)
+        record.job = replace(record.job, state="expired", media_type=None, size=None, digest=None)
         record.execution, record.journal = None, Journal.closed()
         if execution is not None:
             execution.records.remove(record)

@@ -52,7 +52,8 @@ def share_key(fingerprint: str, generation: str) -> str:
 
 def fingerprint(operation: str, options: Mapping[str, Any], body_sha256: str) -> str:
     """As `Work.fingerprint`, for a body that is elsewhere."""
-    text = json.dumps([operation, dict(options), body_sha256], sort_keys=True, separators=(",", ":"))
+    lasting = {name: value for name, value in options.items() if name != "seconds_left"}  # no two requests share it
+    text = json.dumps([operation, lasting, body_sha256], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -124,7 +125,7 @@ class Job:
         estimate_seconds: until it is done, while queued or running.
         step, steps: of a running decode.
         failure: why it failed.
-        media_type, size: of the result, in bytes, once succeeded.
+        media_type, size, digest: of the result, in bytes and sha256 in hexadecimal, once succeeded.
     """
 
     id: str
@@ -142,6 +143,7 @@ class Job:
     failure: Failure | None = None
     media_type: str | None = None
     size: int | None = None
+    digest: str | None = None
 
     @property
     def ended(self) -> bool:
