@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +14,7 @@ import typer
 
 from model.config import quality_of_rate
 from model.container import SectionType, parse
-from model.errors import WeightsError
+from model.errors import CodecError, WeightsError
 
 weights = typer.Typer(help="Make and check weights files.", no_args_is_help=True)
 VariantOption = Annotated[Literal["x", "eps"] | None, typer.Option(help="Checked against the shapes if given.")]
@@ -20,9 +22,29 @@ RhoOption = Annotated[float | None, typer.Option(min=0, max=1, help="Weight of L
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
+class Refused(Exception):
+    """A command cannot be done. The reason names the file or option, and is all that the caller is shown."""
+
+
 def read_bytes(source: str) -> bytes:
-    """Bytes of a file, or of standard input for `-`."""
-    return sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    """Bytes of a file, or of standard input for `-`. Raises OSError; Refused where there are none."""
+    data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    if not data:
+        raise Refused(f"{_shown(source)}: is empty")
+    return data
+
+
+@contextmanager
+def naming(source: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Put the name of the input before what errors of `kinds` say. Raises Refused."""
+    try:
+        yield
+    except kinds as error:
+        raise Refused(f"{_shown(source)}: {error}") from error
+
+
+def _shown(source: str) -> str:
+    return "standard input" if source == "-" else source
 
 
 def report(values: dict[str, Any], as_json: bool, *, err: bool = False) -> None:
@@ -41,7 +63,8 @@ def inspect(
 ) -> None:
     """Say what a .cdc file is, without decoding it; its checksum is verified."""
     data = read_bytes(source)
-    container = parse(data)
+    with naming(source, CodecError):
+        container = parse(data)
     header = container.header
     names = {int(t): t.name.lower() for t in SectionType}
     sections = {names.get(s.type, f"type {s.type}"): len(s.data) for s in container.sections}

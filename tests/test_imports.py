@@ -71,6 +71,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service.playground": (),
     "service.client": ("service.client", "service.api.app", "service.settings"),
     "service.cli": ("service", "model"),
+    "service.transcode": ("service.codec", "service.terminal", "service.errors", "model"),
+    "service.terminal": ("model.cli",),
     "service.bench": ("service.engine",),
     "service.worker": ("service", "model.errors"),
     "service": (),
@@ -98,11 +100,10 @@ WHOLE_LIBRARY = (
 
 # Third-party packages that one place alone may know.
 ONLY: dict[str, tuple[str, ...]] = {
-    "torch": ("service.engine.runner", "service.cli", "model"),
+    "torch": ("service.engine.runner", "model"),
     "PIL": (
         "service.codec.image_io",
         "service.codec.preview",
-        "service.cli",
         "model.evaluation",
         "model.training",
         "model.cli",
