@@ -16,10 +16,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from service.access.gate import Caller
 from service.api import documentation as docs
 from service.api.access import AnyCaller
-from service.api.answers import answer_of, event_data, response_of, root_of, vary
 from service.api.conditional import not_modified
 from service.api.parameters import given_once
 from service.api.refusals import MalformedRequest
+from service.api.responses import answer_of, event_data, response_of, root_of, vary
 from service.api.schemas import JobAnswer, LinkAnswer, LinkQuery
 from service.api.state import State, StateOf
 from service.errors import JobCancelled, JobNotFinished, LinksOff

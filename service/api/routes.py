@@ -14,11 +14,11 @@ from model.container import SectionType
 from service.access.gate import Caller
 from service.api import documentation as docs
 from service.api.access import AnyCaller, Decoder, Encoder
-from service.api.answers import response_of
 from service.api.body import deadline, pick_format, read_upload, while_connected
 from service.api.jobs import idempotency_key, preferences, replay, submit
 from service.api.middleware import route_of
 from service.api.parameters import given_once, with_fields
+from service.api.responses import response_of
 from service.api.schemas import (
     DecodeCost,
     DecodeQuery,

@@ -17,6 +17,8 @@ from service.api.state import State
 from service.logs import configure_logging
 from service.settings import Settings, load_settings
 
+MAX_HEAD_BYTES = 64 * 1024
+_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 STARTUP_FAILED = 3  # exit code, as uvicorn's own
 
 
@@ -52,10 +54,13 @@ def _bounded(max_connections: int) -> type[HttpToolsProtocol]:
     """The protocol of connections, of which beyond `max_connections` an idle one is closed for each new one.
 
     Those with a request in flight are bounded by the application, which answers in words. So whoever fills the
-    service with connections that say nothing loses them, and a health check always finds a place.
+    service with connections that say nothing loses them, and a health check always finds a place. A request's line and
+    headers, which the parser collects without an end, have at most MAX_HEAD_BYTES (431, RFC 6585).
     """
 
     class Bounded(HttpToolsProtocol):
+        _head = 0
+
         @property
         def idle(self) -> bool:
             return (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing()
@@ -66,6 +71,14 @@ def _bounded(max_connections: int) -> type[HttpToolsProtocol]:
                 if idle is not None:
                     idle.transport.close()
             super().connection_made(transport)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            in_head = self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)
+            self._head = self._head + len(data) if in_head else 0
+            if self._head > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self.transport.write(_HEAD_TOO_LARGE)
+                self.transport.close()
 
     return Bounded
 

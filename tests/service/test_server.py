@@ -108,6 +108,26 @@ async def job_of(client: httpx.AsyncClient) -> httpx.Headers:
     return answer.headers
 
 
+def test_headers_without_an_end_are_cut_off(engine: FakeEngine) -> None:
+    with serving(engine) as server, socket.create_connection(("127.0.0.1", server.config.port), 10) as endless:
+        endless.sendall(b"GET /livez HTTP/1.1\r\nX-Long: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                endless.sendall(b"x" * 1000)
+        with contextlib.suppress(ConnectionError):
+            assert endless.recv(1000).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_headers_of_some_length_and_refused_bodies_are_no_such_case(engine: FakeEngine) -> None:
+    with serving(engine, max_body_bytes=1 << 20) as server:
+        async with client_of(server) as client:
+            for _ in range(3):
+                assert (await client.get("/livez", headers={"X-Long": "x" * 30_000})).status_code == 200
+                answer = await client.post("/encode?quality=0", content=bytes(1 << 20))  # refused before it is read
+                check(answer, 422, "invalid-parameter")
+        assert server.server_state.total_requests == 6
+
+
 def test_idle_connections_outlive_those_of_a_proxy(engine: FakeEngine) -> None:
     assert config_of(create_app(Settings(), engine), Settings()).timeout_keep_alive > 60
     settings = Settings(keep_alive_s=9)

@@ -1,4 +1,4 @@
-"""Answers: the file with its headers, a job as JSON, an event as text."""
+"""Responses: the file with its headers, a job as JSON, an event as text."""
 
 from __future__ import annotations
 
