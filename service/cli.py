@@ -14,14 +14,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from model import cli as model_cli
-from model.cli import Refused
 from model.errors import CodecError
 from model.evaluation.command import evaluate
+from model.terminal import Refused, plain
 from model.training import command as training
 from service import transcode
 from service.access import command as access
 from service.errors import ServiceError
-from service.terminal import plain
 from service.transcode import ModelsDir, PrecisionOption
 from service.version import __version__
 
@@ -132,6 +131,10 @@ def main() -> None:
         _fail(plain(error))
     except OSError as error:
         _fail(plain(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("", "model", "service"):
+            raise
+        _fail(f"this command needs the package {error.name}, which is not installed")
     except (CodecError, ServiceError, Refused) as error:
         _fail(str(error))
     except KeyboardInterrupt:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from model.cli import JsonFlag, Refused, naming, read_bytes, report
+from model.cli import JsonFlag
 from model.errors import CodecError
+from model.terminal import Refused, check_output, naming, progress, read_bytes, report, write_output
 from service.errors import ServiceError
-from service.terminal import check_output, progress, write_output
 
 if TYPE_CHECKING:
     from model.codec import Codec

@@ -22,9 +22,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from model.registry import SHIPPED
+from model.terminal import plain
 from service import cli, transcode
 from service.settings import Settings
-from service.terminal import plain
 from service.version import __version__
 
 Pixels = npt.NDArray[np.uint8]
@@ -235,6 +235,8 @@ def test_weights(file: Path, tmp_path: Path) -> None:
         (("inspect", "{image}"), "not a .cdc file"),
         (("weights", "verify", "{text}"), "not a readable safetensors file"),
         (("weights", "export", "{text}", "{out}"), "not a readable safetensors file"),
+        (("weights", "export", "{text}", "{missing}/out"), "there is no folder"),
+        (("weights", "import", "{text}", "-o", "{text}"), "is the input as well"),
     ],
 )
 def test_refusals(image: Path, file: Path, tmp_path: Path, arguments: tuple[str, ...], reason: str) -> None:
@@ -357,6 +359,14 @@ def test_a_full_disk_is_told_in_words(file: Path) -> None:
 )
 def test_errors_of_the_system_in_plain_words(error: OSError, words: str) -> None:
     assert plain(error) == words
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    def without_torch(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(transcode, "registry_of", without_torch)
+    assert refused(cdc("decode", file, "-")) == "this command needs the package torch, which is not installed"
 
 
 def test_steps_have_the_limit_of_the_service() -> None:

@@ -22,7 +22,7 @@ from service.api.refusals import MalformedRequest
 from service.api.responses import answer_of, event_data, response_of, root_of, vary
 from service.api.schemas import JobAnswer, LinkAnswer, LinkQuery
 from service.api.state import State, StateOf
-from service.errors import JobCancelled, JobNotFinished, LinksOff
+from service.errors import Busy, JobCancelled, JobNotFinished, LinksOff
 from service.jobs.records import Event, Work
 
 HEARTBEAT_S = 15.0
@@ -90,9 +90,13 @@ async def replay(state: State, work: Work, key: str, caller: Caller, seconds_lef
     is what `steps=auto` has.
 
     Raises:
-        KeyReused, Busy, Draining, QueueUnavailable: see `JobBackend.submit`.
+        Busy: more waits than may; a request is not kept waiting as a job is.
+        KeyReused, Draining, QueueUnavailable: see `JobBackend.submit`.
         JobCancelled, or the error of the work.
     """
+    backlog = state.service.engine.status().backlog_seconds
+    if backlog > state.settings.max_backlog_s:
+        raise Busy(f"{backlog:.0f} seconds of work are waiting", retry_after=backlog)
     if not work.repeatable:
         work = replace(work, options={**work.options, "seconds_left": max(0.0, seconds_left)})
     job = await state.jobs.submit(work, caller.owner, key)

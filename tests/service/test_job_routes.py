@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -163,6 +164,14 @@ async def test_a_key_replays_what_the_caller_did_not_wait_for(client: httpx.Asyn
     assert (late.status_code, late.json()["type"]) == (504, "/problems/deadline-exceeded")
     assert (await client.post("/decode", content=FILE, headers=headers)).status_code == 200
     assert len(engine.requests) == 1
+
+
+async def test_a_key_does_not_wait_where_a_request_would_not(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.state = replace(engine.state, backlog_seconds=500)
+    answer = await client.post("/decode", content=FILE, headers={"Idempotency-Key": "one"})
+    assert (answer.status_code, answer.json()["type"]) == (429, "/problems/busy")
+    assert answer.headers["retry-after"] == "500"
+    assert engine.requests == []
 
 
 async def test_a_key_replays_a_failure(client: httpx.AsyncClient, engine: FakeEngine) -> None:

@@ -1,18 +1,19 @@
-"""What commands share: outputs that are checked before any work, errors in plain words, progress for who watches."""
+"""What commands share: inputs and outputs that are checked before any work, plain words, reports, progress."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-from model.cli import Refused
 
 _WORDS = {
     errno.ENOENT: "no such file or folder",
@@ -26,6 +27,41 @@ _WORDS = {
     errno.ENAMETOOLONG: "the name is too long",
     errno.EPIPE: "the reader of the output has gone",
 }
+
+
+class Refused(Exception):
+    """A command cannot be done. The reason names the file or option, and is all that the caller is shown."""
+
+
+def read_bytes(source: str) -> bytes:
+    """Bytes of a file, or of standard input for `-`. Raises OSError; Refused where there are none."""
+    data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    if not data:
+        raise Refused(f"{_shown(source)}: is empty")
+    return data
+
+
+@contextmanager
+def naming(source: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Put the name of the input before what errors of `kinds` say. Raises Refused."""
+    try:
+        yield
+    except kinds as error:
+        raise Refused(f"{_shown(source)}: {error}") from error
+
+
+def _shown(source: str) -> str:
+    return "standard input" if source == "-" else source
+
+
+def report(values: dict[str, Any], as_json: bool, *, err: bool = False) -> None:
+    """Print a flat record, one `name value` a line, or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(values), err=err)
+        return
+    width = max(map(len, values))
+    for name, value in values.items():
+        typer.echo(f"{name:<{width}}  {value}", err=err)
 
 
 def plain(error: OSError) -> str:
