@@ -37,8 +37,8 @@ cluster: setup ## Run two APIs, two workers, a Redis and a proxy on port 8080, w
 demo: setup ## Round-trip one photograph: bpp, PSNR, and where the pictures are
 	$(BIN)/cdc demo
 
-test: setup-dev ## Run the fast tests
-	$(BIN)/python -m pytest
+test: setup-dev ## Run the fast tests, a process for each core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: setup-dev ## Run the tests that `make test` leaves out, but those for a GPU; brings the programs they run
 	$(BIN)/python -m tests.programs

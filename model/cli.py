@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,27 +10,13 @@ import typer
 
 from model.config import quality_of_rate
 from model.container import SectionType, parse
-from model.errors import WeightsError
+from model.errors import CodecError, WeightsError
+from model.terminal import check_output, naming, read_bytes, report
 
 weights = typer.Typer(help="Make and check weights files.", no_args_is_help=True)
 VariantOption = Annotated[Literal["x", "eps"] | None, typer.Option(help="Checked against the shapes if given.")]
 RhoOption = Annotated[float | None, typer.Option(min=0, max=1, help="Weight of LPIPS in training, for the record.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-
-
-def read_bytes(source: str) -> bytes:
-    """Bytes of a file, or of standard input for `-`."""
-    return sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-
-
-def report(values: dict[str, Any], as_json: bool, *, err: bool = False) -> None:
-    """Print a flat record, one `name value` a line, or as JSON."""
-    if as_json:
-        typer.echo(json.dumps(values), err=err)
-        return
-    width = max(map(len, values))
-    for name, value in values.items():
-        typer.echo(f"{name:<{width}}  {value}", err=err)
 
 
 def inspect(
@@ -41,7 +25,8 @@ def inspect(
 ) -> None:
     """Say what a .cdc file is, without decoding it; its checksum is verified."""
     data = read_bytes(source)
-    container = parse(data)
+    with naming(source, CodecError):
+        container = parse(data)
     header = container.header
     names = {int(t): t.name.lower() for t in SectionType}
     sections = {names.get(s.type, f"type {s.type}"): len(s.data) for s in container.sections}
@@ -78,6 +63,7 @@ def export(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_output(str(out), source=str(source), force=True)
     from model.checkpoint import export_weights
     from model.training import snapshot
 
@@ -113,6 +99,7 @@ def import_(
     as_json: JsonFlag = False,
 ) -> None:
     """Turn a published checkpoint of cdc-x or cdc-eps into a weights file; its sizes are read off its shapes."""
+    check_output(str(out), source=str(source), force=True)
     from model.published import import_checkpoint
 
     info = import_checkpoint(source, out, variant=variant, rho=rho, name=name, version=version)
@@ -142,6 +129,7 @@ def pull(
         listing = {f.name: f"{f.size} B" for f in hub.list_files(repository)}
         report(listing or {"files": "none"}, as_json)
         return
+    check_output(str(out), source=file, force=True)
     fetched = hub.fetch(repository, file, folder)
     info = import_checkpoint(
         fetched.path, out, variant=variant, rho=rho, name=name, origin=fetched.origin, sha256=fetched.sha256

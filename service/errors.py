@@ -19,6 +19,7 @@ ServiceError
 |   `-- LinksOff                 the service gives no links
 |-- KeysUnavailable              the store of API keys cannot be reached
 |-- Draining                     the service is shutting down
+|-- Overloaded                   too many requests are in flight
 |-- NotReady                     the worker is still loading its models
 |-- Cancelled                    the caller went away
 |-- DeadlineExceeded             the deadline of the request passed
@@ -117,6 +118,10 @@ class KeysUnavailable(ServiceError):
 
 class Draining(ServiceError):
     """The service is shutting down and takes no new work."""
+
+
+class Overloaded(ServiceError):
+    """More requests are in flight than the service answers at the same time."""
 
 
 class NotReady(ServiceError):

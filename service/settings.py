@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +13,21 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "CDC_"
+# Read by other parts of the project, which may share an environment with the service.
+_OTHER_TOOLS = (
+    "API_KEY",
+    "CHROMIUM",
+    "CONTRACT_FILES",
+    "REQUIRE_PROGRAMS",
+    "DATA",
+    "EVALUATION_CACHE",
+    "PUBLISH",
+    "SHARED",
+    "URL",
+    "VTM_CONFIG",
+)
+# What Kubernetes adds for a Service named cdc-NAME, where enableServiceLinks is left on.
+_SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?)")
 _PLACEHOLDERS = ("change", "secret", "example", "default", "password", "0123456789")
 
 
@@ -23,6 +42,18 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(default=8000, ge=1, le=65535, description="TCP port to listen on.")
+    root_path: str = Field(
+        default="",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="Path prefix that a proxy takes away before it passes a request on, such as `/codec`; unset: none.",
+    )
+    keep_alive_s: int = Field(
+        default=75,
+        ge=1,
+        le=3600,
+        description="Seconds an idle connection is kept. More than the proxy's before the service, often 60: else that "
+        "one sends requests into connections that are being closed.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is logged."
     )
@@ -65,7 +96,11 @@ class Settings(BaseSettings):
         description="Pixels of all the pictures held at the same time; one picture is always let in.",
     )
     max_connections: int = Field(
-        default=2048, ge=8, le=1_000_000, description="Open connections; a further one is answered 503 at once."
+        default=2048,
+        ge=8,
+        le=1_000_000,
+        description="Requests in flight, event streams too; a further one is answered 503, but for health and metrics. "
+        "Of twice as many connections idle ones are closed.",
     )
     image_threads: int = Field(default=2, ge=1, le=256, description="Threads which read and write image files.")
 
@@ -186,10 +221,27 @@ def load_settings(**values: Any) -> Settings:
     """Return the settings from the environment, `values` taking precedence.
 
     Raises:
-        SettingsError: a value is missing or out of range; the message names its variable.
+        SettingsError: a value is missing or out of range, or a variable names no setting; the message names it.
     """
+    _check_names(os.environ)
     try:
         return Settings(**values)
     except ValidationError as error:
         faults = (f"{PREFIX}{'.'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" for e in error.errors())
         raise SettingsError("; ".join(faults)) from None
+
+
+def _check_names(variables: Iterable[str]) -> None:
+    """Refuse a variable that looks like a setting and is none: a limit that was misspelt would not be in force."""
+    known = [name.upper() for name in Settings.model_fields]
+    faults = []
+    for variable in sorted(variables):
+        name = variable.upper().removeprefix(PREFIX)
+        if variable.upper() == name or name in (*known, *_OTHER_TOOLS) or _SERVICE_LINK.fullmatch(name):
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        faults.append(
+            f"{variable}: there is no such setting" + (f"; did you mean {PREFIX}{close[0]}?" if close else "")
+        )
+    if faults:
+        raise SettingsError("; ".join(faults))

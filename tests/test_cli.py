@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from model.registry import SHIPPED
-from service import cli
+from model.terminal import plain
+from service import cli, transcode
+from service.settings import Settings
 from service.version import __version__
 
 Pixels = npt.NDArray[np.uint8]
@@ -64,7 +67,7 @@ def _quick() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "_registry", functools.cache(cli._registry))
+        patch.setattr(transcode, "registry_of", functools.cache(transcode.registry_of))
         yield
     torch.set_num_threads(threads)
 
@@ -139,8 +142,8 @@ def test_the_seed_decides(file: Path) -> None:
         ("a.jpg", (), "JPEG"),
         ("a.JPEG", (), "JPEG"),
         ("a.webp", (), "WEBP"),
-        ("a.unknown", (), "PNG"),
         ("a.jpg", ("--format", "webp"), "WEBP"),
+        ("a", ("--format", "png"), "PNG"),
     ],
 )
 def test_format_by_ending(file: Path, tmp_path: Path, name: str, options: tuple[str, ...], kind: str) -> None:
@@ -160,16 +163,16 @@ def test_transparency_and_metadata(crop: Pixels, tmp_path: Path) -> None:
     with Image.open(tmp_path / "out.png") as out:
         np.testing.assert_array_equal(np.asarray(out)[..., 3], alpha)
         assert out.getexif()[0x010F] == "Maker"
-    assert cdc("encode", tmp_path / "in.png", tmp_path / "x.cdc", "--alpha", "drop").code == 0
+    assert cdc("encode", tmp_path / "in.png", tmp_path / "x.cdc", "--alpha", "drop", "--force").code == 0
     assert list(cdc("inspect", tmp_path / "x.cdc", "--json").report["sections"]) == ["hyper", "latent"]
 
 
 def test_targets(image: Path, tmp_path: Path) -> None:
     largest = cdc("encode", image, tmp_path / "x.cdc", "--quality", "100", "--json").report["bytes"]
-    made = cdc("encode", image, tmp_path / "x.cdc", "--max-bytes", str(largest // 2), "--json").report
+    made = cdc("encode", image, tmp_path / "x.cdc", "--force", "--max-bytes", str(largest // 2), "--json").report
     assert largest // 3 < made["bytes"] <= largest // 2
     assert made["bytes"] == (tmp_path / "x.cdc").stat().st_size
-    aimed = cdc("encode", image, tmp_path / "x.cdc", "--target-bpp", "1", "--json").report
+    aimed = cdc("encode", image, tmp_path / "x.cdc", "--force", "--target-bpp", "1", "--json").report
     assert aimed["bpp"] == pytest.approx(1, rel=0.1)
     assert refused(cdc("encode", image, tmp_path / "y.cdc", "--max-bytes", "20"))
     assert refused(cdc("encode", image, tmp_path / "y.cdc", "--max-bytes", "900", "--quality", "20"))
@@ -193,8 +196,21 @@ def test_demo(image: Path, tmp_path: Path) -> None:
     assert np.asarray(Image.open(told["decoded"])).shape == (56, 64, 3)
 
 
-def test_version() -> None:
-    assert cdc("version") == Done(0, f"{__version__}\n".encode(), "")
+@pytest.mark.parametrize("how", ["version", "--version"])
+def test_version(how: str) -> None:
+    assert cdc(how) == Done(0, f"{__version__}\n".encode(), "")
+
+
+@pytest.mark.parametrize("words", ["", "encode", "weights", "weights verify", "train run", "keys add", "evaluate run"])
+def test_help_has_a_short_name(words: str) -> None:
+    short, long = (cdc(*words.split(), name) for name in ("-h", "--help"))
+    assert short == long
+    assert (short.code, short.err) == (0, "")
+    assert b"Usage" in short.out
+
+
+def test_the_shell_can_complete() -> None:
+    assert b"--show-completion" in cdc("-h").out
 
 
 def test_weights(file: Path, tmp_path: Path) -> None:
@@ -213,18 +229,14 @@ def test_weights(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("encode", "{missing}", "{out}"), "No such file"),
-        (("encode", "{folder}", "{out}"), "Is a directory"),
-        (("encode", "{text}", "{out}"), "not an image"),
-        (("encode", "{image}", "{missing}/x.cdc"), "No such file"),
         (("encode", "{image}", "{out}", "--model", "other"), "cdc-lite"),
-        (("decode", "{text}", "{out}"), "not a .cdc file"),
-        (("decode", "{file}", "{out}", "--steps", "9999"), "steps must be"),
-        (("decode", "{file}", "{out}", "--models-dir", "{missing}"), "does not exist"),
-        (("decode", "{file}", "{out}", "--models-dir", "{rubbish}"), "bad.safetensors"),
+        (("decode", "{file}", "{out}.png", "--models-dir", "{missing}"), "does not exist"),
+        (("decode", "{file}", "{out}.png", "--models-dir", "{rubbish}"), "bad.safetensors"),
         (("inspect", "{image}"), "not a .cdc file"),
         (("weights", "verify", "{text}"), "not a readable safetensors file"),
         (("weights", "export", "{text}", "{out}"), "not a readable safetensors file"),
+        (("weights", "export", "{text}", "{missing}/out"), "there is no folder"),
+        (("weights", "import", "{text}", "-o", "{text}"), "is the input as well"),
     ],
 )
 def test_refusals(image: Path, file: Path, tmp_path: Path, arguments: tuple[str, ...], reason: str) -> None:
@@ -235,7 +247,132 @@ def test_refusals(image: Path, file: Path, tmp_path: Path, arguments: tuple[str,
     paths["rubbish"].mkdir()
     (paths["rubbish"] / "bad.safetensors").write_bytes(b"rubbish")
     assert reason in refused(cdc(*(a.format(**paths) for a in arguments)))
-    assert not paths["out"].exists()
+    assert not list(tmp_path.glob("out*"))
+
+
+REFUSED_EARLY = [
+    ("encode {missing} {out}", "{missing}: no such file or folder"),
+    ("encode {folder} {out}", "{folder}: is a folder, not a file"),
+    ("encode {empty} {out}", "{empty}: is empty"),
+    ("encode {text} {out}", "{text}: not an image of an accepted kind"),
+    ("encode {cut} {out}", "{cut}: "),
+    ("encode {text}/x {out}", "{text}/x: a part of the path is not a folder"),
+    ("encode {long} {out}", "{long}: the name is too long"),
+    ("encode {image} {out} --quality 20 --max-bytes 900", "choose one of --quality, --target-bpp and --max-bytes"),
+    ("encode {image} {folder}", "{folder}: is a folder, not a file"),
+    ("encode {image} {missing}/x.cdc", "{missing}/x.cdc: there is no folder {missing}"),
+    ("encode {image} {out}.jpeg", "{out}.jpeg: an encode writes a .cdc file, and .jpeg is the ending of an image"),
+    ("encode {image} {file}", "{file}: is there already; --force replaces it"),
+    ("encode {text} {text} --force", "{text}: is the input as well"),
+    ("encode {text} {link} --force", "{link}: is the input as well"),
+    ("decode {missing} {out}.png", "{missing}: no such file or folder"),
+    ("decode {empty} {out}.png", "{empty}: is empty"),
+    ("decode {text} {out}.png", "{text}: this is not a .cdc file"),
+    ("decode {image} {out}.png", "{image}: this is not a .cdc file"),
+    ("decode {header} {out}.png", "{header}: "),
+    ("decode {crc} {out}.png", "{crc}: CRC-32C mismatch: the file is damaged"),
+    ("decode {file} {out}", "{out}: the name must end in .png, .webp, .jpg, .jpeg"),
+    ("decode {file} {out}.gif", "{out}.gif: the name must end in .png, .webp, .jpg, .jpeg"),
+    ("decode {file} {image}", "{image}: is there already; --force replaces it"),
+    ("decode {file} {file} --format png --force", "{file}: is the input as well"),
+    ("inspect {missing}", "{missing}: no such file or folder"),
+    ("inspect {empty}", "{empty}: is empty"),
+    ("inspect {image}", "{image}: this is not a .cdc file"),
+    ("inspect {crc}", "{crc}: CRC-32C mismatch: the file is damaged"),
+]
+
+
+@pytest.fixture
+def paths(image: Path, file: Path, tmp_path: Path) -> dict[str, Path]:
+    """Inputs of every kind, by name; `out` and `missing` are not there."""
+    found = {n: tmp_path / n for n in ("out", "missing", "empty", "text", "link", "header", "crc", "cut")}
+    found |= {"image": image, "file": file, "folder": tmp_path, "long": tmp_path / ("n" * 300)}
+    data = file.read_bytes()
+    found["empty"].touch()
+    found["text"].write_text("neither image nor file of ours\n")
+    found["link"].symlink_to(found["text"])
+    found["header"].write_bytes(data[:20])
+    found["crc"].write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    found["cut"].write_bytes(image.read_bytes()[:200])
+    return found
+
+
+@pytest.mark.parametrize(("line", "reason"), REFUSED_EARLY, ids=[line for line, _ in REFUSED_EARLY])
+def test_refused_before_any_work(
+    paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch, line: str, reason: str
+) -> None:
+    monkeypatch.setattr(transcode, "registry_of", None)
+    inputs = [path for name, path in paths.items() if name not in ("out", "missing", "folder", "long")]
+    before = [path.read_bytes() for path in inputs]
+    assert refused(cdc(*(word.format(**paths) for word in line.split()))).startswith(reason.format(**paths))
+    assert [path.read_bytes() for path in inputs] == before
+    assert not list(paths["folder"].glob("out*"))
+
+
+def test_input_errors_help_and_version_come_without_torch(paths: dict[str, Path]) -> None:
+    """In one fresh interpreter, each below a second of CPU time, imports included."""
+    lines = [line for line, _ in REFUSED_EARLY] + ["--version", "-h", "encode --help"]
+    code = (
+        "import json, sys, time\n"
+        "start, spent = time.process_time(), []\n"
+        "from service import cli\n"
+        "for argv in json.loads(sys.argv[1]):\n"
+        "    sys.argv = ['cdc', *argv]\n"
+        "    try: cli.main()\n"
+        "    except SystemExit: pass\n"
+        "    spent.append(time.process_time() - start)\n"
+        "    start = time.process_time()\n"
+        "print(json.dumps([max(spent), sorted({'torch', 'constriction'} & set(sys.modules))]))"
+    )
+    calls = [[word.format(**paths) for word in line.split()] for line in lines]
+    argv = [sys.executable, "-c", code, json.dumps(calls)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
+    seconds, found = json.loads(done.stdout.splitlines()[-1])
+    assert found == []
+    assert seconds < 1
+
+
+def test_force_replaces_a_file_and_a_failure_leaves_it(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    out.write_bytes(b"old")
+    assert refused(cdc("decode", file, out, "--force", "--model", "other"))
+    assert out.read_bytes() == b"old"
+    assert cdc("decode", file, out, "--steps", "1", "--force").code == 0
+    with Image.open(out) as replaced:
+        assert replaced.size == (64, 56)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_full_disk_is_told_in_words(file: Path) -> None:
+    assert refused(cdc("decode", file, "/dev/full", "--steps", "1", "--format", "png")).endswith("the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a"), "a: no such file or folder"),
+        (PermissionError(13, "Permission denied", b"a"), "a: permission denied"),
+        (OSError(28, "No space left on device"), "the disk is full"),
+        (OSError(5, "Input/output error", "a"), "a: input/output error"),
+        (OSError("odd"), "odd"),
+    ],
+)
+def test_errors_of_the_system_in_plain_words(error: OSError, words: str) -> None:
+    assert plain(error) == words
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    def without_torch(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(transcode, "registry_of", without_torch)
+    assert refused(cdc("decode", file, "-")) == "this command needs the package torch, which is not installed"
+
+
+def test_steps_have_the_limit_of_the_service() -> None:
+    assert Settings.model_fields["max_steps"].default == transcode.MAX_STEPS
+    done = cdc("decode", "-", "-", "--steps", "251")
+    assert (done.code, "250" in done.err) == (2, True)
 
 
 def test_damaged_files_and_unknown_codecs(file: Path, tmp_path: Path) -> None:
@@ -278,7 +415,7 @@ def test_an_interrupt_has_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(source: str) -> bytes:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "read_bytes", interrupted)
+    monkeypatch.setattr(transcode, "read_bytes", interrupted)
     assert cdc("encode", "-", "-").code == 130
 
 
@@ -289,6 +426,7 @@ def test_a_real_process(image: Path, file: Path) -> None:
     decode = [*argv, "decode", "-", "-", "--steps", "3"]
     done = subprocess.run(decode, input=file.read_bytes(), capture_output=True, env=env, check=True, timeout=120)
     assert b"decoding" in done.stderr
+    assert re.search(rb"\d+%.*\d:\d\d", done.stderr)  # how far, and the time that is left
     assert done.stdout.startswith(b"\x89PNG\r\n\x1a\n")
     assert done.stdout.endswith(b"IEND\xaeB`\x82")
     failed = subprocess.run([*argv, "encode", "none", "-"], capture_output=True, text=True, check=False, timeout=120)

@@ -114,6 +114,8 @@ def test_curl_commands_of_the_documents_and_all_examples(tmp_path: Path) -> None
             words = words_of(command)
             if "--models-dir" in words:
                 continue  # a published checkpoint, which is not here
+            if words[:2] in (["cdc", "encode"], ["cdc", "decode"]):
+                (tmp_path / words[3]).unlink(missing_ok=True)  # an earlier command's; nothing is replaced unasked
             if (words[0] == "cdc" and words[1] in ("encode", "decode", "inspect")) or words[:3] in LOCAL:
                 run([sys.executable, "-m", "service.cli", *words[1:]])
         job = ""

@@ -92,6 +92,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service.playground": (),
     "service.client": ("service.client", "service.api.app", "service.settings"),
     "service.cli": ("service", "model"),
+    "service.transcode": ("service.images", "service.errors", "model"),
     "service.bench": ("service.engine",),
     "service.worker": ("service", "model.errors"),
     "service": (),
@@ -119,10 +120,9 @@ WHOLE_LIBRARY = (
 
 # Third-party packages that one place alone may know.
 ONLY: dict[str, tuple[str, ...]] = {
-    "torch": ("service.engine.runner", "service.cli", "model"),
+    "torch": ("service.engine.runner", "model"),
     "PIL": (
         "service.images",
-        "service.cli",
         "model.evaluation",
         "model.training",
         "model.cli",

@@ -14,7 +14,8 @@ from starlette.middleware.cors import CORSMiddleware
 from service.access.gate import Gate
 from service.access.links import Links
 from service.access.stores import store_of
-from service.api import health, jobs, playground, problems, routes
+from service.api import docs_page, health, jobs, playground, problems, routes
+from service.api.layers import Capacity, Head
 from service.api.middleware import Guard, Observe
 from service.api.schemas import ParameterFault, Problem
 from service.api.state import State
@@ -79,7 +80,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         summary="Image compression with conditional diffusion",
         description=DESCRIPTION,
         version=__version__,
-        docs_url="/docs" if settings.docs else None,
+        docs_url=None,  # that page loads its files from elsewhere
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs else None,
         redirect_slashes=False,
@@ -92,6 +93,8 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     app.include_router(routes.router)
     app.include_router(jobs.router)
     app.include_router(health.router)
+    if settings.docs:
+        app.include_router(docs_page.make_router())
     if settings.playground:
         app.include_router(playground.make_router())
     elif settings.docs:
@@ -163,6 +166,8 @@ def _job_limits(settings: Settings) -> JobLimits:
 def _add_layers(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Put the layers around the routes; the last one added is the outermost."""
     app.add_middleware(Guard, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
+    app.add_middleware(Capacity, max_requests=settings.max_connections)
+    app.add_middleware(Head)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

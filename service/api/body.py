@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
@@ -24,15 +25,26 @@ T = TypeVar("T")
 
 MULTIPART = "multipart/form-data"
 FIELD = b"file"
+FORM = "application/x-www-form-urlencoded"  # what curl --data-binary says of any file
 MAX_PARTS = 16
+MAX_FIELD_BYTES = 256  # of a parameter: the longest, a model's name, has 64
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 _DIGITS = re.compile(r"[0-9]{1,9}")
 
 
-async def read_body(request: Request, accepted: tuple[str, ...]) -> bytes:
-    """Return the uploaded file: the raw body, or the part `file` of a multipart one (RFC 7578).
+@dataclass(frozen=True)
+class Upload:
+    """A file, and the other fields of the form it came in."""
 
-    `accepted` lists content types, `image/*` standing for all images. A body without a content type is taken.
+    data: bytes
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+async def read_upload(request: Request, accepted: tuple[str, ...]) -> Upload:
+    """Return the uploaded file: the raw body, or the part `file` of a multipart one (RFC 7578) with its other fields.
+
+    `accepted` lists content types, `image/*` standing for all images. A body without a content type, or with the one
+    that curl gives to any file, is judged by its bytes.
 
     Raises:
         UnsupportedMediaType, MalformedRequest, EmptyBody: see `service.api.refusals`.
@@ -40,24 +52,25 @@ async def read_body(request: Request, accepted: tuple[str, ...]) -> bytes:
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("a compressed body is not taken; send it without Content-Encoding")
-    header = request.headers.get("content-type", "application/octet-stream")
+    header = request.headers.get("content-type", "")
     media_type = header.split(";")[0].strip().lower()
     family = media_type.split("/")[0] + "/*"
-    if media_type != MULTIPART and media_type not in accepted and family not in accepted:
-        raise UnsupportedMediaType(f"send {', '.join(accepted)} or {MULTIPART}, not {media_type or 'an empty type'!r}")
-    data = await request.body()
+    if not {media_type, family} & {"", FORM, MULTIPART, *accepted}:
+        raise UnsupportedMediaType(f"send {', '.join(accepted)} or {MULTIPART}, not {media_type!r}")
+    upload = Upload(await request.body())
     if media_type == MULTIPART:
-        data = await anyio.to_thread.run_sync(extract_file, data, header)
-    if not data:
+        upload = await anyio.to_thread.run_sync(read_form, upload.data, header)
+    if not upload.data:
         raise EmptyBody("the body is empty; send a file in it")
-    return data
+    return upload
 
 
-def extract_file(body: bytes, content_type: str) -> bytes:
-    """Return the part named `file` of a multipart body; blocks.
+def read_form(body: bytes, content_type: str) -> Upload:
+    """Return the part named `file` of a multipart body, and its other parts as fields; blocks.
 
     Raises:
-        MalformedRequest: not multipart, no such part, two of them, or more than 16 parts.
+        MalformedRequest: not multipart, no such part, two of one name, more than 16 parts, or a field that is not
+            UTF-8 or longer than 256 bytes.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
@@ -74,19 +87,37 @@ def extract_file(body: bytes, content_type: str) -> bytes:
         raise MalformedRequest("the multipart body is malformed") from error
     if not reader.ended:
         raise MalformedRequest("the multipart body is cut short")
-    if len(reader.files) != 1:
-        raise MalformedRequest(f"the multipart body must have one part named 'file', not {len(reader.files)}")
-    return b"".join(reader.files[0])
+    parts: dict[bytes, bytes] = {}
+    for name, chunks in reader.parts:
+        if name in parts:
+            raise MalformedRequest(f"the multipart body has two parts named {_shown(name)}")
+        parts[name] = b"".join(chunks)
+    if FIELD not in parts:
+        raise MalformedRequest("the multipart body lacks a part named 'file'")
+    data = parts.pop(FIELD)
+    try:
+        return Upload(data, {name.decode(): _field_value(name, value) for name, value in parts.items()})
+    except UnicodeDecodeError:
+        raise MalformedRequest("a field of the multipart body is not UTF-8") from None
+
+
+def _field_value(name: bytes, value: bytes) -> str:
+    if len(value) > MAX_FIELD_BYTES:
+        raise MalformedRequest(f"the field {_shown(name)} has {len(value)} bytes; the limit is {MAX_FIELD_BYTES}")
+    return value.decode()
+
+
+def _shown(name: bytes) -> str:
+    return repr(name[:32].decode("ascii", "replace"))
 
 
 class _PartReader:
-    """Collects the parts named `file`; the others are passed over."""
+    """Collects the parts of a form: the name of each, b"" where it has none, and its data in pieces."""
 
     def __init__(self) -> None:
-        self.files: list[list[bytes]] = []
+        self.parts: list[tuple[bytes, list[bytes]]] = []
         self.ended = False
-        self._field = self._value = b""
-        self._named = False
+        self._name = self._field = self._value = b""
 
     def callbacks(self) -> MultipartCallbacks:
         return {
@@ -94,12 +125,13 @@ class _PartReader:
             "on_header_field": self._header_field,
             "on_header_value": self._header_value,
             "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
             "on_part_data": self._data,
             "on_end": self._end,
         }
 
     def _begin(self) -> None:
-        self._named = False
+        self._name = b""
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._field += data[start:end]
@@ -108,14 +140,15 @@ class _PartReader:
         self._value += data[start:end]
 
     def _header_end(self) -> None:
-        if self._field.lower() == b"content-disposition" and parse_options_header(self._value)[1].get(b"name") == FIELD:
-            self._named = True
-            self.files.append([])
+        if self._field.lower() == b"content-disposition":
+            self._name = parse_options_header(self._value)[1].get(b"name", b"")
         self._field = self._value = b""
 
+    def _headers_finished(self) -> None:
+        self.parts.append((self._name, []))
+
     def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._named:
-            self.files[-1].append(data[start:end])
+        self.parts[-1][1].append(data[start:end])
 
     def _end(self) -> None:
         self.ended = True

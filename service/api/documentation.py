@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from model.errors import (
     ChecksumMismatch,
     CorruptStream,
@@ -85,11 +87,7 @@ FAILURES = (UnsupportedImage, BrokenImage, AnimatedImage, TargetUnreachable, Cor
 INSPECT = (*BODY, *FILE, Busy, Draining, NotReady, DeadlineExceeded)
 
 _BINARY = {"type": "string", "format": "binary"}
-_FORM = {
-    "type": "object",
-    "required": ["file"],
-    "properties": {"file": {**_BINARY, "minLength": 1, "description": "The file."}},
-}
+_FILE = {**_BINARY, "minLength": 1, "description": "The file."}
 
 _HEADERS: dict[str, tuple[str, str]] = {
     "ETag": ("string", "Strong validator: sha256 of the body, in quotes."),
@@ -132,23 +130,41 @@ JOB_PARAMETERS = [
         "name": "Idempotency-Key",
         "in": "header",
         "required": False,
-        "description": "For a job: the same key with the same request gives the same job. Kept as long as the job.",
+        "description": "The same key with the same request gives the same job or answer, for as long as a job is kept; "
+        "with another request it is refused.",
         "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
         "example": "9f3c1c52-7f0e-4c53-9d0b-7f3f6a1d2b11",
     },
 ]
 
 
-def upload(*media_types: str) -> dict[str, Any]:
-    """Return the operation's members for a raw upload of `media_types` or a multipart one, and the deadline header."""
-    content: dict[str, Any] = {MULTIPART: {"schema": _FORM}}
+def upload(query: type[BaseModel], *media_types: str) -> dict[str, Any]:
+    """Return the operation's members for a raw upload of `media_types` or a multipart one, and the deadline header.
+
+    The fields of a form beside `file` are those of `query`.
+    """
+    fields = {name: _of_form(schema) for name, schema in query.model_json_schema().get("properties", {}).items()}
+    form = {
+        "type": "object",
+        "required": ["file"],
+        "properties": {"file": _FILE, **fields},
+        "additionalProperties": False,
+    }
+    content: dict[str, Any] = {MULTIPART: {"schema": form}}
     content.update({media_type: {"schema": _BINARY} for media_type in media_types})
     return {"requestBody": {"required": True, "content": content}, "parameters": [DEADLINE_PARAMETER]}
 
 
-def work_upload(*media_types: str) -> dict[str, Any]:
+def _of_form(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a parameter as a field of a form, which is left out where a query model says null."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    rest = {name: value for name, value in schema.items() if name != "anyOf"}
+    return {**rest, **kinds[0]} if len(kinds) == 1 else {**rest, **({"anyOf": kinds} if kinds else {})}
+
+
+def work_upload(query: type[BaseModel], *media_types: str) -> dict[str, Any]:
     """Return the same for work that can be a job: with the headers Prefer and Idempotency-Key."""
-    members = upload(*media_types)
+    members = upload(query, *media_types)
     return {**members, "parameters": [*members["parameters"], *JOB_PARAMETERS]}
 
 
@@ -235,5 +251,6 @@ EVENTS: dict[str, Any] = {
         }
     },
 }
+NO_MORE_EVENTS = {"description": "The job has ended, and `Last-Event-ID` is its last event: do not connect again."}
 IMAGE_TYPES = tuple(MEDIA_TYPES.values())
 RESULT_TYPES = ("image/x-cdc", *IMAGE_TYPES)

@@ -42,8 +42,8 @@ async def version() -> VersionAnswer:
 
 @index_router.get("/", include_in_schema=False)
 async def index() -> Response:
-    """Lead a browser to the documentation."""
-    return RedirectResponse("/docs", 307)
+    """Lead a browser to the documentation; relative, so that it works behind a path prefix."""
+    return RedirectResponse("docs", 307)
 
 
 @metrics_router.get(

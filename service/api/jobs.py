@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from service.access.gate import Caller
 from service.api import documentation as docs
 from service.api.access import AnyCaller
-from service.api.problems import kind_of
+from service.api.conditional import not_modified
+from service.api.parameters import given_once
 from service.api.refusals import MalformedRequest
-from service.api.schemas import JobAnswer, JobResultAnswer, LinkAnswer, LinkQuery, Problem
+from service.api.responses import answer_of, event_data, response_of, root_of, vary
+from service.api.schemas import JobAnswer, LinkAnswer, LinkQuery
 from service.api.state import State, StateOf
-from service.errors import JobCancelled, JobNotFinished, LinksOff
-from service.images.preview import MEDIA_TYPE as PREVIEW_TYPE
-from service.jobs.records import Answer, Event, Job, Operation, Work
-from service.logs import request_id
+from service.errors import Busy, JobCancelled, JobNotFinished, LinksOff
+from service.jobs.records import Event, Work
 
 HEARTBEAT_S = 15.0
 MAX_WAIT_S = 300.0
@@ -33,7 +31,7 @@ _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,6})\"?")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 audit = logging.getLogger("service.audit")
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], dependencies=[Depends(given_once)])
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Id of the job.")]
 
 LinkToken = Annotated[str, Path(max_length=1024, description="What a link was made with.")]
@@ -54,6 +52,14 @@ def preferences(headers: Iterable[str]) -> Preferences:
     return Preferences("respond-async" in parts, min(waits[0], MAX_WAIT_S) if waits else 0.0)
 
 
+def idempotency_key(request: Request) -> str | None:
+    """Return the Idempotency-Key of a request, None where it has none. Raises MalformedRequest."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise MalformedRequest("Idempotency-Key must be 1 to 255 printable ASCII characters without spaces")
+    return key
+
+
 async def submit(request: Request, state: State, work: Work, prefer: Preferences, caller: Caller) -> Response:
     """Make a job of the work; answer 202, or the result where it is done within `prefer.wait` seconds.
 
@@ -62,35 +68,55 @@ async def submit(request: Request, state: State, work: Work, prefer: Preferences
         KeyReused, Busy, Draining, QueueUnavailable: see `JobBackend.submit`.
         The job's own error, if it failed within that time.
     """
-    key = request.headers.get("idempotency-key")
-    if key is not None and not _KEY.fullmatch(key):
-        raise MalformedRequest("Idempotency-Key must be 1 to 255 printable ASCII characters without spaces")
-    owner = caller.owner
-    job = await state.jobs.submit(work, owner, key)
+    owner, root = caller.owner, root_of(request)
+    job = await state.jobs.submit(work, owner, idempotency_key(request))
+    location = {"Location": f"{root}/jobs/{job.id}"}
     if prefer.wait:
         job = await state.jobs.wait(job.id, owner, prefer.wait)
         if job.state in ("succeeded", "failed"):
             answer = await state.jobs.result(job.id, owner)
-            applied = {"Preference-Applied": f"respond-async, wait={prefer.wait:g}", "Location": f"/jobs/{job.id}"}
+            applied = {"Preference-Applied": f"respond-async, wait={prefer.wait:g}", **location}
             return response_of(answer, work.operation, work.options, applied)
-    headers = {"Location": f"/jobs/{job.id}", "Cache-Control": "no-store"}
+    headers = {**location, "Cache-Control": "no-store"}
     if prefer.respond_async:
         headers["Preference-Applied"] = "respond-async"
-    return JSONResponse(answer_of(job).model_dump(mode="json"), 202, headers)
+    return JSONResponse(answer_of(job, root).model_dump(mode="json"), 202, headers)
+
+
+async def replay(state: State, work: Work, key: str, caller: Caller, seconds_left: float) -> Response:
+    """Do the work once for all direct requests with this Idempotency-Key; each gets the one answer, or its error.
+
+    The work is a job, so that it goes on where a caller is lost, who then asks again with the same key. `seconds_left`
+    is what `steps=auto` has.
+
+    Raises:
+        Busy: more waits than may; a request is not kept waiting as a job is.
+        KeyReused, Draining, QueueUnavailable: see `JobBackend.submit`.
+        JobCancelled, or the error of the work.
+    """
+    backlog = state.service.engine.status().backlog_seconds
+    if backlog > state.settings.max_backlog_s:
+        raise Busy(f"{backlog:.0f} seconds of work are waiting", retry_after=backlog)
+    if not work.repeatable:
+        work = replace(work, options={**work.options, "seconds_left": max(0.0, seconds_left)})
+    job = await state.jobs.submit(work, caller.owner, key)
+    while not job.ended:
+        job = await state.jobs.wait(job.id, caller.owner, MAX_WAIT_S)
+    return response_of(await state.jobs.result(job.id, caller.owner), work.operation, work.options)
 
 
 @router.get("/jobs/{id}", summary="How far a job is", responses=docs.problem_answers(*docs.JOB))
-async def job(id: JobId, caller: AnyCaller, response: Response, state: StateOf) -> JobAnswer:
+async def job(id: JobId, caller: AnyCaller, request: Request, response: Response, state: StateOf) -> JobAnswer:
     """Return the job as it stands."""
     found = await state.jobs.get(id, caller.owner)
     response.headers["Cache-Control"] = "no-store"
-    return answer_of(found)
+    return answer_of(found, root_of(request))
 
 
 @router.delete("/jobs/{id}", summary="Cancel a job", responses=docs.problem_answers(*docs.JOB))
-async def cancel(id: JobId, caller: AnyCaller, state: StateOf) -> JobAnswer:
+async def cancel(id: JobId, caller: AnyCaller, request: Request, state: StateOf) -> JobAnswer:
     """Cancel the job, within one denoising step if it runs; one that has ended stays as it is."""
-    return answer_of(await state.jobs.cancel(id, caller.owner))
+    return answer_of(await state.jobs.cancel(id, caller.owner), root_of(request))
 
 
 @router.get(
@@ -102,9 +128,9 @@ async def cancel(id: JobId, caller: AnyCaller, state: StateOf) -> JobAnswer:
         **docs.problem_answers(*docs.JOB, JobNotFinished, JobCancelled, *docs.FAILURES),
     },
 )
-async def result(id: JobId, caller: AnyCaller, state: StateOf) -> Response:
+async def result(id: JobId, caller: AnyCaller, request: Request, state: StateOf) -> Response:
     """Return the file with the headers of a direct answer; the problem of a job that failed."""
-    return await _result(state, id, caller.owner)
+    return await _result(request, state, id, caller.owner)
 
 
 @router.post(
@@ -112,12 +138,14 @@ async def result(id: JobId, caller: AnyCaller, state: StateOf) -> Response:
     summary="A link to the result",
     responses=docs.problem_answers(*docs.JOB, LinksOff),
 )
-async def link(id: JobId, caller: AnyCaller, state: StateOf, query: Annotated[LinkQuery, Query()]) -> LinkAnswer:
+async def link(
+    id: JobId, caller: AnyCaller, request: Request, state: StateOf, query: Annotated[LinkQuery, Query()]
+) -> LinkAnswer:
     """Make a link by which anybody can fetch the result without a key, until it expires."""
     await state.jobs.get(id, caller.owner)
     token, expires = state.links.sign(id, query.ttl_s)
     audit.info("link made", extra={"key": caller.key, "job": id, "ttl_s": query.ttl_s})
-    return LinkAnswer(href=f"/links/{token}", expires_at=datetime.fromtimestamp(expires, UTC))
+    return LinkAnswer(href=f"{root_of(request)}/links/{token}", expires_at=datetime.fromtimestamp(expires, UTC))
 
 
 @router.get(
@@ -129,95 +157,55 @@ async def link(id: JobId, caller: AnyCaller, state: StateOf, query: Annotated[Li
         **docs.problem_answers(*docs.LINK, JobNotFinished, JobCancelled, *docs.FAILURES),
     },
 )
-async def linked(token: LinkToken, state: StateOf) -> Response:
+async def linked(token: LinkToken, request: Request, state: StateOf) -> Response:
     """Return the result; needs no key."""
-    return await _result(state, state.links.open(token), None)
+    return await _result(request, state, state.links.open(token), None)
 
 
-async def _result(state: State, id: str, owner: str | None) -> Response:
-    answer = await state.jobs.result(id, owner)
+async def _result(request: Request, state: State, id: str, owner: str | None) -> Response:
+    """The result, or 304 by the record alone: its bytes may lie in a store far away."""
     found = await state.jobs.get(id, owner)
-    return response_of(answer, found.operation, {}, {"Cache-Control": "private, max-age=3600"})
+    headers = {"Cache-Control": "private, max-age=3600"}
+    known = None
+    if found.digest is not None:
+        known = not_modified(request, {"ETag": f'"{found.digest}"', **headers, **vary(found.operation)})
+    return known or response_of(await state.jobs.result(id, owner), found.operation, {}, headers)
 
 
 @router.get(
     "/jobs/{id}/events",
     summary="Follow a job",
     response_class=StreamingResponse,
-    responses={200: docs.EVENTS, **docs.problem_answers(*docs.JOB)},
+    responses={200: docs.EVENTS, 204: docs.NO_MORE_EVENTS, **docs.problem_answers(*docs.JOB)},
 )
 async def events(
     id: JobId,
     caller: AnyCaller,
+    request: Request,
     state: StateOf,
     last_event_id: Annotated[str, Header(pattern=r"^[0-9]{0,12}$", description="Resume after this event.")] = "",
-) -> StreamingResponse:
-    """Stream what happens to the job, from its beginning or after `Last-Event-ID`, until it ends."""
-    owner = caller.owner
-    await state.jobs.get(id, owner)  # refuse before the stream begins
-    stream = state.jobs.events(id, owner, int(last_event_id or 0))
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # proxies must not collect events
-    return StreamingResponse(_with_heartbeats(stream), headers=headers, media_type="text/event-stream")
-
-
-def response_of(
-    answer: Answer, operation: Operation, options: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return the file with what it says of itself as X-Cdc headers, a strong ETag (RFC 9110, 8.8.3) and timings."""
-    stages = ", ".join(f"{stage};dur={value * 1000:.1f}" for stage, value in answer.seconds.items())
-    own = {
-        "ETag": f'"{answer.digest}"',
-        "Server-Timing": stages,
-        **{f"X-Cdc-{name.title()}": value for name, value in answer.facts.items()},
-        **(headers or {}),
-    }
-    if operation == "encode":
-        own["Content-Disposition"] = 'attachment; filename="image.cdc"'
-    else:
-        own["Content-Disposition"] = f'inline; filename="image.{answer.media_type.removeprefix("image/")}"'
-        own["Vary"] = "Accept"
-    if options.get("steps") == "auto":
-        own["Cache-Control"] = "no-store"  # the same request may get another picture under another load
-    return Response(answer.data, 200, own, answer.media_type)
+    """Stream what happens to the job, from its beginning or after `Last-Event-ID`, until it ends.
+
+    After the last event of a job that has ended the answer is 204, on which an EventSource asks no more (WHATWG HTML,
+    9.2.3).
+    """
+    owner, after = caller.owner, int(last_event_id or 0)
+    found = await state.jobs.get(id, owner)  # refuse before the stream begins
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # proxies must not collect events
+    if found.ended and not await _any_events(state.jobs.events(id, owner, after)):
+        return Response(None, 204, headers)
+    stream = _with_heartbeats(state.jobs.events(id, owner, after), root_of(request))
+    return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
 
 
-def answer_of(job: Job) -> JobAnswer:
-    """A job as JSON."""
-    result = None
-    if job.state == "succeeded":
-        result = JobResultAnswer(
-            href=f"/jobs/{job.id}/result", media_type=job.media_type or "application/octet-stream", bytes=job.size or 0
-        )
-    return JobAnswer(
-        id=job.id,
-        operation=job.operation,
-        state=job.state,
-        created_at=_time(job.created_at) or datetime.now(UTC),
-        started_at=_time(job.started_at),
-        finished_at=_time(job.finished_at),
-        expires_at=_time(job.expires_at),
-        position=job.position,
-        estimate_seconds=job.estimate_seconds,
-        step=job.step,
-        steps=job.steps,
-        error=_problem(job),
-        result=result,
-    )
+async def _any_events(stream: AsyncIterator[Event]) -> bool:
+    async for _ in stream:
+        return True
+    return False
 
 
-def _problem(job: Job) -> Problem | None:
-    if job.failure is None:
-        return None
-    kind = kind_of(job.failure.exception())
-    detail = job.failure.detail or kind.title
-    return Problem(type=kind.type, title=kind.title, status=kind.status, detail=detail, instance=request_id.get())
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-async def _with_heartbeats(stream: AsyncIterator[Event]) -> AsyncIterator[str]:
+async def _with_heartbeats(stream: AsyncIterator[Event], root: str) -> AsyncIterator[str]:
     """Events as text; a comment whenever nothing has happened for a while, so that proxies keep the connection."""
     following = aiter(stream)
     pending: asyncio.Future[Event] | None = None
@@ -233,17 +221,7 @@ async def _with_heartbeats(stream: AsyncIterator[Event]) -> AsyncIterator[str]:
             except StopAsyncIteration:
                 return
             pending = None
-            yield f"id: {event.id}\nevent: {event.type}\ndata: {_data(event)}\n\n"
+            yield f"id: {event.id}\nevent: {event.type}\ndata: {event_data(event, root)}\n\n"
     finally:
         if pending is not None:
             pending.cancel()
-
-
-def _data(event: Event) -> str:
-    if isinstance(event.data, Job):
-        return answer_of(event.data).model_dump_json()
-    values: dict[str, Any] = {"step": event.data.step, "steps": event.data.steps}
-    if event.type == "preview":
-        image = None if event.data.preview is None else base64.b64encode(event.data.preview).decode()
-        values |= {"media_type": PREVIEW_TYPE, "image": image}
-    return json.dumps(values)

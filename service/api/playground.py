@@ -9,10 +9,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from service import playground
+from service.api.conditional import not_modified
 from service.api.state import StateOf
 from service.version import __version__
 
-METHODS = ["GET", "HEAD"]
 # Files carry no version in their names, so that they are asked for again each time; unchanged, the answer is 304.
 CACHE_CONTROL = "no-cache"
 
@@ -22,18 +22,18 @@ def make_router() -> APIRouter:
     router = APIRouter(include_in_schema=False)
     assets = playground.load_assets()
 
-    @router.api_route("/", methods=METHODS)
+    @router.get("/")
     async def index(request: Request) -> Response:
         """The page."""
         return _answer(request, assets[playground.INDEX])
 
-    @router.api_route("/playground/about", methods=METHODS)
+    @router.get("/playground/about")
     async def about(state: StateOf) -> dict[str, Any]:
         """What the page cannot know: version, whether there is documentation, whether there is a photograph."""
         samples = [playground.PORTRAIT] if playground.PORTRAIT in assets else []
         return {"version": __version__, "docs": state.settings.docs, "samples": samples}
 
-    @router.api_route("/playground/{name}", methods=METHODS)
+    @router.get("/playground/{name}")
     async def asset(request: Request, name: Annotated[str, Path(max_length=64)]) -> Response:
         """A file of the page."""
         if name not in assets:
@@ -50,7 +50,4 @@ def _answer(request: Request, asset: playground.Asset) -> Response:
         "Content-Security-Policy": playground.POLICY,
         "Cross-Origin-Resource-Policy": "same-origin",
     }
-    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if asset.etag in known or "*" in known:  # RFC 9110, 13.1.2
-        return Response(None, 304, headers)
-    return Response(asset.data, 200, headers, asset.media_type)
+    return not_modified(request, headers) or Response(asset.data, 200, headers, asset.media_type)

@@ -23,7 +23,7 @@ from service.api import refusals
 from service.logs import request_id
 
 MEDIA_TYPE = "application/problem+json"
-_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 RETRY_SECONDS = 5  # while the worker loads or another instance takes over
 
 _log = logging.getLogger("service.api")
@@ -75,6 +75,7 @@ TABLE: Mapping[type[Exception], Kind] = {
     service_errors.LinksOff: Kind(403, "links-off", "The service gives no links"),
     service_errors.KeysUnavailable: Kind(503, "keys-unavailable", "API keys cannot be checked", retry=True),
     service_errors.Draining: Kind(503, "draining", "The service is shutting down", retry=True),
+    service_errors.Overloaded: Kind(503, "overloaded", "Too many requests are in flight", retry=True),
     service_errors.NotReady: Kind(503, "not-ready", "The service is not ready yet", retry=True),
     service_errors.WorkerFailed: Kind(503, "worker-failed", "The worker failed on this request", retry=True),
     service_errors.Cancelled: Kind(499, "cancelled", "The caller went away"),
@@ -146,7 +147,7 @@ def problem_of(error: Exception) -> Response:
         headers["Retry-After"] = str(max(1, math.ceil(seconds)))
     if isinstance(error, service_errors.NotAuthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="cdc"'
-    if isinstance(error, service_errors.BodyTooLarge | refusals.SlowBody):
+    if isinstance(error, service_errors.BodyTooLarge | service_errors.Overloaded | refusals.SlowBody):
         headers["Connection"] = "close"  # the rest of the body is not read
     return problem(kind, str(error) or kind.title, headers)
 
@@ -162,12 +163,13 @@ def problem_of_validation(errors: Iterable[Mapping[str, Any]]) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """The methods of an address over all its routes, for Allow (RFC 9110, 10.2.1)."""
-    return [
+    """The methods of an address over all its routes, for Allow (RFC 9110, 10.2.1); HEAD is answered as GET is."""
+    found = [
         m
         for m in _METHODS
         if any(r.matches({**request.scope, "method": m})[0] is Match.FULL for r in request.app.routes)
     ]
+    return [*found, "HEAD"] if "GET" in found else found
 
 
 def install(app: FastAPI) -> None:

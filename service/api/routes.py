@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from model.container import SectionType
 from service.access.gate import Caller
 from service.api import documentation as docs
 from service.api.access import AnyCaller, Decoder, Encoder
-from service.api.body import deadline, pick_format, read_body, while_connected
-from service.api.jobs import preferences, response_of, submit
+from service.api.body import deadline, pick_format, read_upload, while_connected
+from service.api.jobs import idempotency_key, preferences, replay, submit
 from service.api.middleware import route_of
+from service.api.parameters import given_once, with_fields
+from service.api.responses import response_of
 from service.api.schemas import (
     DecodeCost,
     DecodeQuery,
     EncodeQuery,
     InspectAnswer,
+    InspectQuery,
     ModelAnswer,
     ModelsAnswer,
     SectionAnswer,
@@ -28,21 +32,22 @@ from service.api.schemas import (
 from service.api.state import State, StateOf
 from service.codec.service import Inspection
 from service.errors import NotReady, TooMuchWork
-from service.jobs.records import Operation, Work
+from service.jobs.records import Work
 
 T = TypeVar("T")
+Q = TypeVar("Q", bound=BaseModel)
 
 CDC_TYPE = "image/x-cdc"
 BYTES_TYPE = "application/octet-stream"
 
-router = APIRouter(tags=["codec"])
+router = APIRouter(tags=["codec"], dependencies=[Depends(given_once)])
 
 
 @router.post(
     "/encode",
     summary="Encode an image",
     response_class=Response,
-    openapi_extra=docs.work_upload("image/*", BYTES_TYPE),
+    openapi_extra=docs.work_upload(EncodeQuery, "image/*", BYTES_TYPE),
     responses={
         200: docs.binary_answer("The .cdc file.", (CDC_TYPE,), docs.ENCODE_HEADERS),
         202: docs.ACCEPTED,
@@ -54,15 +59,18 @@ async def encode(request: Request, state: StateOf, caller: Encoder, query: Annot
 
     Orientation is applied, colours are converted to sRGB, 16-bit channels are brought to 8.
     """
-    media_types = ("image/*", BYTES_TYPE)
-    return await _answer(request, state, caller, media_types, "encode", query.model_dump())
+
+    def work(body: bytes, query: EncodeQuery) -> Work:
+        return Work("encode", body, query.model_dump())
+
+    return await _answer(request, state, caller, ("image/*", BYTES_TYPE), query, work)
 
 
 @router.post(
     "/decode",
     summary="Decode a .cdc file",
     response_class=Response,
-    openapi_extra=docs.work_upload(CDC_TYPE, BYTES_TYPE),
+    openapi_extra=docs.work_upload(DecodeQuery, CDC_TYPE, BYTES_TYPE),
     responses={
         200: docs.binary_answer("The image.", docs.IMAGE_TYPES, docs.DECODE_HEADERS),
         202: docs.ACCEPTED,
@@ -74,20 +82,27 @@ async def decode(request: Request, state: StateOf, caller: Decoder, query: Annot
 
     The same file, steps, gamma, seed and model give the same picture; the default seed comes from the file.
     """
-    options = query.model_dump(exclude={"preview"})
-    options["format"] = pick_format(query.format, request.headers.get("accept"))
-    return await _answer(request, state, caller, (CDC_TYPE, BYTES_TYPE), "decode", options, previews=query.preview)
+
+    def work(body: bytes, query: DecodeQuery) -> Work:
+        options = query.model_dump(exclude={"preview"})
+        options["format"] = pick_format(query.format, request.headers.get("accept"))
+        return Work("decode", body, options, query.preview)
+
+    return await _answer(request, state, caller, (CDC_TYPE, BYTES_TYPE), query, work)
 
 
 @router.post(
     "/inspect",
     summary="Describe a .cdc file",
-    openapi_extra=docs.upload(CDC_TYPE, BYTES_TYPE),
+    openapi_extra=docs.upload(InspectQuery, CDC_TYPE, BYTES_TYPE),
     responses=docs.problem_answers(*docs.INSPECT),
 )
-async def inspect(request: Request, state: StateOf, _: AnyCaller) -> InspectAnswer:
+async def inspect(
+    request: Request, state: StateOf, _: AnyCaller, query: Annotated[InspectQuery, Query()]
+) -> InspectAnswer:
     """Return what a `.cdc` file says of itself and what a decode would cost; it is verified but not decoded."""
-    return _describe(await _serve(request, state, (CDC_TYPE, BYTES_TYPE), state.service.inspect))
+    found = await _serve(request, state, (CDC_TYPE, BYTES_TYPE), query, lambda body, _: state.service.inspect(body))
+    return _describe(found)
 
 
 @router.get("/models", summary="List the installed models", responses=docs.problem_answers(*docs.ACCESS, NotReady))
@@ -100,15 +115,17 @@ async def _serve(
     request: Request,
     state: State,
     accepted: tuple[str, ...],
-    work: Callable[[bytes], Coroutine[Any, Any, T]],
+    query: Q,
+    work: Callable[[bytes, Q], Coroutine[Any, Any, T]],
 ) -> T:
     """Read the body and do `work` on it, within the deadline and while the caller is there."""
     settings = state.settings
     async with deadline(request, settings.default_deadline_s, settings.max_deadline_s):
         state.service.check_open()
         with state.uploads.hold(1):
-            body = await read_body(request, accepted)
-            return await while_connected(request, work(body), state.abandoned)
+            upload = await read_upload(request, accepted)
+            parameters = with_fields(query, request.query_params, upload.fields)
+            return await while_connected(request, work(upload.data, parameters), state.abandoned)
 
 
 async def _answer(
@@ -116,24 +133,24 @@ async def _answer(
     state: State,
     caller: Caller,
     accepted: tuple[str, ...],
-    operation: Operation,
-    options: Mapping[str, Any],
-    *,
-    previews: bool = False,
+    query: Q,
+    work: Callable[[bytes, Q], Work],
 ) -> Response:
     """Do the work and answer with its result, or make a job of it: where asked to, or where it is too large."""
-    prefer = preferences(request.headers.getlist("prefer"))
+    prefer, key = preferences(request.headers.getlist("prefer")), idempotency_key(request)
 
-    async def work(body: bytes) -> Response:
-        todo = await state.executor.admit(Work(operation, body, options, previews))
+    async def answer(body: bytes, query: Q) -> Response:
+        todo = await state.executor.admit(work(body, query))
         if prefer.respond_async or _over_sync(state, todo):
             return await submit(request, state, todo, prefer, caller)
         left = request.state.deadline - asyncio.get_running_loop().time()
-        answer = await state.executor.run(todo, seconds_left=left)
-        state.metrics.observe_stages(route_of(request.scope), answer.seconds)
-        return response_of(answer, operation, options)
+        if key is not None:
+            return await replay(state, todo, key, caller, left)
+        found = await state.executor.run(todo, seconds_left=left)
+        state.metrics.observe_stages(route_of(request.scope), found.seconds)
+        return response_of(found, todo.operation, todo.options)
 
-    return await _serve(request, state, accepted, work)
+    return await _serve(request, state, accepted, query, answer)
 
 
 def _over_sync(state: State, work: Work) -> bool:

@@ -69,6 +69,10 @@ def _parse_steps(value: object) -> int | Literal["auto"] | None:
     return int(str(value))
 
 
+class InspectQuery(_Query):
+    """Query of POST /inspect, which has no parameters."""
+
+
 class DecodeQuery(_Query):
     """Query of POST /decode."""
 
@@ -127,7 +131,7 @@ class ParameterFault(BaseModel):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    place: str = Field(alias="in", description="query, header or path.")
+    place: str = Field(alias="in", description="query, form, header or path.")
     parameter: str | None = Field(description="Its name; null for a rule over several.")
     message: str = Field(description="What is wrong with it.")
 

@@ -251,6 +251,7 @@ class MemoryBackend:
             failure=failure,
             media_type=answer.media_type if answer else None,
             size=len(answer.data) if answer else None,
+            digest=answer.digest if answer else None,
         )
         record.journal.add("state", record.job)
         record.journal.close()
@@ -295,7 +296,7 @@ class MemoryBackend:
         return execution
 
     def _expire(self, record: _Record) -> None:
-        record.job = replace(record.job, state="expired", media_type=None, size=None)
+        record.job = replace(record.job, state="expired", media_type=None, size=None, digest=None)
         self._charge(-record.journal.bytes)
         record.journal = Journal.closed()
         if (execution := self._detach(record)) is not None:

@@ -52,7 +52,8 @@ class Work:
 
     def fingerprint(self) -> str:
         """Sha256 over all that decides the answer, hexadecimal."""
-        text = json.dumps([self.operation, dict(self.options), self.body_sha256], sort_keys=True, separators=(",", ":"))
+        lasting = {name: value for name, value in self.options.items() if name != "seconds_left"}  # no two share it
+        text = json.dumps([self.operation, lasting, self.body_sha256], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -129,7 +130,7 @@ class Job:
         estimate_seconds: until it is done, while queued or running.
         step, steps: of a running decode.
         failure: why it failed.
-        media_type, size: of the result, in bytes, once succeeded.
+        media_type, size, digest: of the result, in bytes and sha256 in hexadecimal, once succeeded.
     """
 
     id: str
@@ -147,6 +148,7 @@ class Job:
     failure: Failure | None = None
     media_type: str | None = None
     size: int | None = None
+    digest: str | None = None
 
     @property
     def ended(self) -> bool:

@@ -267,6 +267,7 @@ class JobStore:
             failure=failure,
             media_type=fields["media_type"] if done else None,
             size=int(fields["size"]) if done else None,
+            digest=fields["digest"] if done else None,
         )
 
 

@@ -21,6 +21,7 @@ const ADVICE = {
   "not-allowed": "This API key may not do that. Enter another one below Settings.",
   "not-authenticated": "Enter a valid API key below Settings and try again.",
   "not-ready": "The service is still loading its models. Try again in a moment.",
+  "overloaded": "Too many people use the service. Try again in a moment.",
   "queue-unavailable": "The service cannot reach its queue. Try again in a moment.",
   "rate-limited": "This API key has been used too often. Wait a moment, then try again.",
   "slow-body": "The upload took too long. Try again, or choose a smaller file.",

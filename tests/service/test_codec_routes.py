@@ -17,8 +17,11 @@ from service.engine.job import DecodeRequest, EncodeRequest
 from service.images.alpha import pack_alpha
 from tests.service.conftest import image_file, photograph
 from tests.service.fake_engine import CODEC_ID, LITE, FakeEngine, gradient, make_file
+from tests.service.test_problems import check
 
 pytestmark = pytest.mark.anyio
+# The last is what curl --data-binary says of any file.
+TYPES = ["image/png", "image/*", "IMAGE/PNG; x=1", "application/octet-stream", "application/x-www-form-urlencoded"]
 
 
 async def test_encode_answers_a_file_and_describes_it(client: httpx.AsyncClient, engine: FakeEngine) -> None:
@@ -64,16 +67,27 @@ async def test_encode_passes_its_parameters_on(
     assert getattr(engine.requests[0], field) == value
 
 
-@pytest.mark.parametrize("content_type", ["image/png", "image/*", "IMAGE/PNG; x=1", "application/octet-stream", None])
+@pytest.mark.parametrize("content_type", [*TYPES, "", None])
 async def test_encode_takes_these_content_types(client: httpx.AsyncClient, content_type: str | None) -> None:
-    headers = {"Content-Type": content_type} if content_type else {}
+    headers = {} if content_type is None else {"Content-Type": content_type}
     answer = await client.post("/encode", content=image_file(photograph()), headers=headers)
     assert answer.status_code == 200
 
 
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "", None])
+async def test_a_body_of_no_told_type_is_judged_by_its_bytes(
+    client: httpx.AsyncClient, content_type: str | None
+) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    for path in ("/decode", "/inspect"):
+        assert (await client.post(path, content=make_file(8, 8), headers=headers)).status_code == 200
+        check(await client.post(path, content=b"steps=3", headers=headers), 415, "not-a-cdc-file")
+    check(await client.post("/encode", content=b"quality=3", headers=headers), 415, "unsupported-image")
+
+
 async def test_encode_and_decode_take_multipart(client: httpx.AsyncClient) -> None:
     parts = {"file": ("a.png", image_file(photograph()), "image/png")}
-    encoded = await client.post("/encode", files=parts, data={"note": "passed over"})
+    encoded = await client.post("/encode", files=parts)
     raw = await client.post("/encode", content=image_file(photograph()))
     assert encoded.status_code == 200
     assert encoded.content == raw.content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -167,6 +168,61 @@ async def test_idempotency_keys(client: httpx.AsyncClient) -> None:
     for bad in ("", "a b", "k" * 256):
         answer = await client.post("/decode", content=FILE, headers={**ASYNC, "Idempotency-Key": bad})
         assert answer.status_code == 400, bad
+
+
+async def test_a_direct_call_with_a_key_is_done_once(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    headers = {"Idempotency-Key": "one"}
+    plain = await client.post("/decode", params={"steps": 2}, content=FILE)
+    first = await client.post("/decode", params={"steps": 3}, content=FILE, headers=headers)
+    assert first.status_code == 200
+    assert first.headers.keys() == plain.headers.keys()
+    done = len(engine.requests)
+    again = await client.post("/decode", params={"steps": 3}, content=FILE, headers=headers)
+    assert (again.content, again.headers["etag"]) == (first.content, first.headers["etag"])
+    assert len(engine.requests) == done
+    for path, body in (("/decode?steps=4", FILE), ("/decode?steps=3", make_file(8, 8))):
+        other = await client.post(path, content=body, headers=headers)
+        assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-key-reused")
+    for bad in ("", "a b", "k" * 256):
+        assert (await client.post("/decode", content=FILE, headers={"Idempotency-Key": bad})).status_code == 400, bad
+
+
+async def test_a_key_replays_what_the_caller_did_not_wait_for(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.delay = 0.3
+    headers = {"Idempotency-Key": "one"}
+    late = await client.post("/decode", content=FILE, headers={**headers, "X-Deadline-Ms": "50"})
+    assert (late.status_code, late.json()["type"]) == (504, "/problems/deadline-exceeded")
+    assert (await client.post("/decode", content=FILE, headers=headers)).status_code == 200
+    assert len(engine.requests) == 1
+
+
+async def test_a_key_does_not_wait_where_a_request_would_not(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.state = replace(engine.state, backlog_seconds=500)
+    answer = await client.post("/decode", content=FILE, headers={"Idempotency-Key": "one"})
+    assert (answer.status_code, answer.json()["type"]) == (429, "/problems/busy")
+    assert answer.headers["retry-after"] == "500"
+    assert engine.requests == []
+
+
+async def test_a_key_replays_a_failure(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.error = CorruptStream("no sense")
+    for _ in range(2):
+        answer = await client.post("/decode", content=FILE, headers={"Idempotency-Key": "one"})
+        assert (answer.status_code, answer.json()["type"]) == (422, "/problems/corrupt-stream")
+    assert len(engine.requests) == 1
+
+
+async def test_a_key_with_steps_auto_keeps_to_the_deadline(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    """The fake engine needs 1 microsecond a pixel and step: 25 ms a step of 160x156 pixels."""
+    headers = {"Idempotency-Key": "one", "X-Deadline-Ms": "100"}
+    first = await client.post("/decode?steps=auto", content=make_file(160, 156), headers=headers)
+    assert int(first.headers["x-cdc-steps"]) <= 4
+    assert first.headers["cache-control"] == "no-store"
+    again = await client.post(
+        "/decode?steps=auto", content=make_file(160, 156), headers={**headers, "X-Deadline-Ms": "9000"}
+    )
+    assert again.headers["etag"] == first.headers["etag"]
+    assert len(engine.requests) == 1
 
 
 async def test_a_job_is_visible_to_its_bearer_alone(client: httpx.AsyncClient) -> None:

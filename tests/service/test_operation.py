@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -50,11 +51,32 @@ async def test_version(client: httpx.AsyncClient) -> None:
 async def test_without_the_page_the_root_leads_to_the_documentation(make_client: MakeClient) -> None:
     client = await make_client(playground=False)
     answer = await client.get("/")
-    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
-    assert (await client.get("/docs")).status_code == 200
+    assert (answer.status_code, answer.headers["location"]) == (307, "docs")
+    assert (await client.get(answer.headers["location"])).status_code == 200
     bare = await make_client(docs=False, playground=False)
     for path in ("/docs", "/openapi.json", "/"):
         check(await bare.get(path), 404, "not-found")
+
+
+async def test_the_documentation_needs_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
+    page = await client.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert not re.search(r"https?:|\bon[a-z]+=|<style|\sstyle=", page.text)
+    assert re.findall(r"<script[^>]*>(.*?)</script>", page.text, re.S) == ["", ""]
+    policy = dict(part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";"))
+    sources = {source for sources in policy.values() for source in sources.split()}
+    assert sources == {"'none'", "'self'", "'unsafe-inline'", "blob:", "data:"}
+    assert (policy["default-src"], policy["script-src"], policy["connect-src"]) == ("'none'", "'self'", "'self'")
+    named = re.findall(r'(?:src|href)="(docs/[^"]+)"', page.text)
+    assert named == ["docs/swagger-ui.css", "docs/swagger-ui-bundle.js", "docs/start.js"]
+    for name in named:
+        file = await client.get(f"/{name}")
+        assert file.headers["content-type"] in ("text/css; charset=utf-8", "text/javascript; charset=utf-8")
+        again = await client.get(f"/{name}", headers={"If-None-Match": file.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    assert "SwaggerUIBundle" in (await client.get("/docs/swagger-ui-bundle.js")).text
+    assert 'url: "openapi.json"' in file.text
+    check(await client.get("/docs/nothing.js"), 404, "not-found")
 
 
 async def test_the_engine_lives_as_long_as_the_application(engine: FakeEngine) -> None:
@@ -253,6 +275,42 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     settings = load_settings(port=9000)
     assert (settings.max_pixels, settings.port, settings.models_dir) == (1234, 9000, tmp_path)
     assert settings.cors_origins == ("https://a.test", "https://b.test")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CDC_MAX_PIXEL", "; did you mean CDC_MAX_PIXELS?"),
+        ("CDC_MODEL_DIR", "; did you mean CDC_MODELS_DIR?"),
+        ("CDC_REDISURL", "; did you mean CDC_REDIS_URL?"),
+        ("CDC_ZZZ", ""),
+        ("CDC_", ""),
+        ("cdc_prot", "; did you mean CDC_PORT?"),
+    ],
+)
+def test_a_variable_that_names_no_setting_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.setenv(name, "hidden")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert str(caught.value) == f"{name}: there is no such setting{meant}"
+
+
+def test_variables_of_other_tools_are_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that code, documents and deployments of this project name, and those that Kubernetes makes of Services."""
+    root = Path(__file__).parents[2]
+    texts = [root / "README.md", root / ".ci/run", root / "Makefile"]
+    texts += [p for f in ("deploy", "docs", "docker", "examples") for p in (root / f).rglob("*") if p.is_file()]
+    named = {name for path in texts for name in re.findall(r"\bCDC_[A-Z_]*[A-Z]\b", path.read_text(errors="ignore"))}
+    code = [p for f in ("model", "service", "tests") for p in (root / f).rglob("*.py")]
+    read = {name for path in code for name in re.findall(r'environ[^\n]{0,6}"(CDC_[A-Z_]+)"', path.read_text())}
+    links = {"CDC_API_SERVICE_HOST", "CDC_API_PORT", "CDC_API_PORT_8000_TCP_ADDR", "CDC_API_SERVICE_PORT_HTTP"}
+    settings = {f"CDC_{field.upper()}" for field in Settings.model_fields}
+    assert {"CDC_SHARED", "CDC_DATA", "CDC_URL"} <= named | read
+    for name in (named | read | links) - settings:
+        monkeypatch.setenv(name, "x")
+    load_settings()
 
 
 def test_every_setting_is_described() -> None:

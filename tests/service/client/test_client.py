@@ -142,16 +142,23 @@ def test_results_that_are_gone(serve: Serve) -> None:
             job.result()
 
 
+def interrupt_soon() -> None:
+    """As Ctrl-C does: the signal interrupts what the main thread waits in."""
+    main = threading.main_thread().ident
+    assert main is not None
+    threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
+
+
 def test_an_interrupt_cancels_the_job(served: Served, engine: FakeEngine) -> None:
     engine.delay = 20
     with served.client() as cdc:
         job = cdc.submit_decode(FILE)
-        threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()
+        interrupt_soon()
         with pytest.raises(KeyboardInterrupt):
             job.wait()
         assert job.refresh().state == "cancelled"
         job = cdc.submit_decode(FILE, seed=2)
-        threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()
+        interrupt_soon()
         with pytest.raises(KeyboardInterrupt):
             list(job.events())
         assert job.refresh().state == "cancelled"

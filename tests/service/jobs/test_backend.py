@@ -44,6 +44,7 @@ async def test_a_job_runs_and_keeps_its_result(backend: JobBackend, clock: Clock
     assert job.expires_at == clock.now + 3600
     answer = await backend.result(job.id, "ann")
     assert (answer.data, answer.facts, answer.seconds) == (b"cba", {"steps": "3"}, {"denoise": 0.5})
+    assert job.digest == answer.digest
     async with asyncio.timeout(5):  # Redis is asked every two seconds
         while {state: n for state, n in backend.counts().items() if n} != {"succeeded": 1}:
             await asyncio.sleep(0.01)
@@ -116,6 +117,8 @@ async def test_cancel_ends_the_work(backend: JobBackend, executor: FakeExecutor)
     with pytest.raises(JobCancelled):
         await backend.result(job.id, "ann")
     assert (await backend.cancel(job.id, "ann")).state == "cancelled"
+    events = await all_of(backend.events(job.id, "ann"))
+    assert await all_of(backend.events(job.id, "ann", after=events[-1].id)) == []
 
 
 async def test_cancel_of_a_queued_job_never_starts_it(make_backend: MakeBackend, executor: FakeExecutor) -> None:
@@ -184,6 +187,11 @@ async def test_an_idempotency_key_gives_the_same_job(backend: JobBackend) -> Non
     assert (await backend.submit(work(), "bob", "key")).id != one.id
     with pytest.raises(KeyReused):
         await backend.submit(work(b"other"), "ann", "key")
+
+
+async def test_a_key_does_not_depend_on_the_time_that_is_left(backend: JobBackend) -> None:
+    one = await backend.submit(work(steps="auto", seconds_left=3.0), "ann", "key")
+    assert (await backend.submit(work(steps="auto", seconds_left=2.5), "ann", "key")).id == one.id
 
 
 async def test_results_expire(make_backend: MakeBackend, clock: Clock) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -165,6 +166,29 @@ def test_a_redis_restart_is_answered_503_and_mended_by_itself(
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert ended(client, location)["state"] == "succeeded"
+
+
+@pytest.mark.slow
+def test_a_key_a_304_and_the_end_of_events(client: httpx.Client, file: bytes) -> None:
+    call = {"steps": 2, "seed": 77}
+    first, again = (
+        client.post("/decode", content=file, params=call, headers={"Idempotency-Key": "one"}) for _ in range(2)
+    )
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert again.headers["server-timing"] == first.headers["server-timing"]  # not only the same bytes: the same run
+    other = client.post("/decode", content=file, params={"steps": 3}, headers={"Idempotency-Key": "one"})
+    assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-key-reused")
+    auto = [
+        client.post("/decode?steps=auto", content=file, headers={"Idempotency-Key": "two"}).headers for _ in range(2)
+    ]
+    assert auto[0]["etag"] == auto[1]["etag"]
+    location = client.post("/decode", content=file, params=call, headers=ASYNC).headers["location"]
+    assert ended(client, location)["state"] == "succeeded"
+    known = client.get(f"{location}/result", headers={"If-None-Match": first.headers["etag"]})
+    assert (known.status_code, known.content) == (304, b"")
+    assert client.head(f"{location}/result").headers["content-length"] == str(len(first.content))
+    last = re.findall(r"^id: (\d+)$", client.get(f"{location}/events").text, re.MULTILINE)[-1]
+    assert client.get(f"{location}/events", headers={"Last-Event-ID": last}).status_code == 204
 
 
 @pytest.mark.slow

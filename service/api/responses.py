@@ -1,0 +1,98 @@
+"""Responses: the file with its headers, a job as JSON, an event as text."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import Request
+from starlette.responses import Response
+
+from service.api.problems import kind_of
+from service.api.schemas import JobAnswer, JobResultAnswer, Problem
+from service.images.preview import MEDIA_TYPE as PREVIEW_TYPE
+from service.jobs.records import Answer, Event, Job, Operation
+from service.logs import request_id
+
+
+def root_of(request: Request) -> str:
+    """The path prefix that a proxy has taken away, put before every address that leaves the service."""
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def response_of(
+    answer: Answer, operation: Operation, options: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return the file with what it says of itself as X-Cdc headers, a strong ETag (RFC 9110, 8.8.3) and timings."""
+    stages = ", ".join(f"{stage};dur={value * 1000:.1f}" for stage, value in answer.seconds.items())
+    own = {
+        "ETag": f'"{answer.digest}"',
+        "Server-Timing": stages,
+        **{f"X-Cdc-{name.title()}": value for name, value in answer.facts.items()},
+        **(headers or {}),
+    }
+    if operation == "encode":
+        own["Content-Disposition"] = 'attachment; filename="image.cdc"'
+    else:
+        own["Content-Disposition"] = f'inline; filename="image.{answer.media_type.removeprefix("image/")}"'
+        own |= vary(operation)
+    if options.get("steps") == "auto":
+        own["Cache-Control"] = "no-store"  # the same request may get another picture under another load
+    return Response(answer.data, 200, own, answer.media_type)
+
+
+def vary(operation: Operation) -> dict[str, str]:
+    """The Vary header of a result: a decode's format may come from Accept."""
+    return {"Vary": "Accept"} if operation == "decode" else {}
+
+
+def answer_of(job: Job, root: str) -> JobAnswer:
+    """A job as JSON; `root` goes before its addresses, see `root_of`."""
+    result = None
+    if job.state == "succeeded":
+        result = JobResultAnswer(
+            href=f"{root}/jobs/{job.id}/result",
+            media_type=job.media_type or "application/octet-stream",
+            bytes=job.size or 0,
+        )
+    return JobAnswer(
+        id=job.id,
+        operation=job.operation,
+        state=job.state,
+        created_at=_time(job.created_at) or datetime.now(UTC),
+        started_at=_time(job.started_at),
+        finished_at=_time(job.finished_at),
+        expires_at=_time(job.expires_at),
+        position=job.position,
+        estimate_seconds=job.estimate_seconds,
+        step=job.step,
+        steps=job.steps,
+        error=_problem(job),
+        result=result,
+    )
+
+
+def _problem(job: Job) -> Problem | None:
+    if job.failure is None:
+        return None
+    kind = kind_of(job.failure.exception())
+    detail = job.failure.detail or kind.title
+    return Problem(type=kind.type, title=kind.title, status=kind.status, detail=detail, instance=request_id.get())
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def event_data(event: Event, root: str) -> str:
+    """The data of a server-sent event: a job, or a step with its preview in base64."""
+    if isinstance(event.data, Job):
+        return answer_of(event.data, root).model_dump_json()
+    values: dict[str, Any] = {"step": event.data.step, "steps": event.data.steps}
+    if event.type == "preview":
+        image = None if event.data.preview is None else base64.b64encode(event.data.preview).decode()
+        values |= {"media_type": PREVIEW_TYPE, "image": image}
+    return json.dumps(values)
