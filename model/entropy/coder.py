@@ -9,6 +9,8 @@ below its start.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import constriction
@@ -17,7 +19,7 @@ import numpy.typing as npt
 
 from model.entropy.tables import COUNT_BITS, Tables
 from model.errors import CodecError, CorruptStream
-from model.varint import decode_varint, encode_varint
+from model.varint import decode_varint, decode_varints, encode_varint, encode_varints
 
 SYMBOL_LIMIT = 1 << 15  # |symbol| <= this: an encoder clamps, a decoder refuses more
 Symbols = npt.NDArray[np.int32]
@@ -85,7 +87,7 @@ class Writer:
     def __init__(self, coder: SymbolCoder) -> None:
         self._coder = coder
         self._encoder = constriction.stream.queue.RangeEncoder()
-        self._escapes: list[bytes] = []
+        self._escapes: list[npt.NDArray[np.int64]] = []
 
     def put(self, symbols: Symbols, groups: npt.NDArray[np.integer[Any]]) -> None:
         """Append a part: int32 [n], |s| <= 2**15, and their groups [n]."""
@@ -97,14 +99,14 @@ class Writer:
         outside = (index < 0) | (index >= limit)
         excess = np.where(index < 0, 2 * (-1 - index) + 1, 2 * (index - limit))[outside]
         index[outside] = limit[outside]
-        self._escapes += [encode_varint(int(e)) for e in excess]
+        self._escapes.append(excess)
         entries = index.astype(np.int32)
         for group, start, stop in bounds:
             self._encoder.encode(entries[start:stop], coder._models[group])
 
     def finish(self) -> bytes:
         """Return the stream."""
-        escapes = b"".join(self._escapes)
+        escapes = encode_varints(np.concatenate([np.empty(0, np.int64), *self._escapes]))
         words: bytes = self._encoder.get_compressed().astype("<u4").tobytes()
         return encode_varint(len(escapes)) + escapes + words
 
@@ -114,7 +116,8 @@ class Reader:
 
     def __init__(self, coder: SymbolCoder, stream: bytes) -> None:
         self._coder = coder
-        length, offset = _checked_varint(stream, 0)
+        with _corrupt_if_malformed():
+            length, offset = decode_varint(stream, 0)
         if length > len(stream) - offset or (len(stream) - offset - length) % 4:
             raise CorruptStream("entropy-coded data: its lengths do not fit")
         self._escapes, self._offset = memoryview(stream)[: offset + length], offset
@@ -133,13 +136,14 @@ class Reader:
                 raise CorruptStream("entropy-coded data: the range coder's words are invalid") from error
         ordered = groups[order]
         values = entries + coder._lowest[ordered]
-        for position in np.flatnonzero(entries == coder._escape[ordered]):
-            excess, self._offset = _checked_varint(self._escapes, self._offset)
-            distance = excess >> 1
-            if distance > SYMBOL_LIMIT + coder._escape.max():
-                raise CorruptStream("entropy-coded data: a symbol is out of range")
-            below = coder._lowest[ordered[position]] - 1 - distance
-            values[position] = below if excess & 1 else values[position] + distance
+        outside = np.flatnonzero(entries == coder._escape[ordered])
+        with _corrupt_if_malformed():
+            excess, self._offset = decode_varints(self._escapes, self._offset, outside.size)
+        distance = excess >> 1
+        if (distance > SYMBOL_LIMIT + coder._escape.max()).any():
+            raise CorruptStream("entropy-coded data: a symbol is out of range")
+        below = coder._lowest[ordered[outside]] - 1 - distance
+        values[outside] = np.where(excess & 1, below, values[outside] + distance)
         if values.size and np.abs(values).max() > SYMBOL_LIMIT:
             raise CorruptStream("entropy-coded data: a symbol is out of range")
         out = np.empty(groups.size, dtype=np.int32)
@@ -154,8 +158,9 @@ class Reader:
             raise CorruptStream("entropy-coded data: escapes are left over")
 
 
-def _checked_varint(data: bytes | memoryview, offset: int) -> tuple[int, int]:
+@contextmanager
+def _corrupt_if_malformed() -> Iterator[None]:
     try:
-        return decode_varint(data, offset)
+        yield
     except CodecError as error:
         raise CorruptStream(f"entropy-coded data: {error}") from error
