@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client import start_http_server
+from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 
 from service.access.gate import Gate
@@ -24,6 +25,7 @@ from service.codec.service import CodecService
 from service.engine.job import Engine
 from service.engine.pool import pool_of
 from service.executor import CodecExecutor, RequestExecutor
+from service.jobs.connection import connect
 from service.jobs.memory import MemoryBackend
 from service.jobs.port import JobBackend, JobLimits
 from service.metrics import Metrics
@@ -68,8 +70,10 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     settings = settings or load_settings()
     metrics = Metrics()
     if settings.redis_url is not None and engine is None:
-        service, executor, backend = _queued(settings, metrics)
+        redis = connect(settings.redis_url.get_secret_value())
+        service, executor, backend = _queued(settings, metrics, redis)
     else:
+        redis = None
         service, executor, backend = _in_process(settings, metrics, engine)
     metrics.watch(service.engine.status)
     metrics.watch_jobs(backend.counts)
@@ -88,7 +92,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         lifespan=_lifespan,
     )
     links = Links([secret.get_secret_value() for secret in settings.link_secrets])
-    app.state.parts = State(settings, service, executor, backend, metrics, _gate(settings), links, uploads)
+    app.state.parts = State(settings, service, executor, backend, metrics, _gate(settings), links, uploads, redis)
     problems.install(app)
     app.include_router(routes.router)
     app.include_router(jobs.router)
@@ -115,10 +119,9 @@ def _in_process(settings: Settings, metrics: Metrics, engine: Engine | None) -> 
     return service, executor, MemoryBackend(executor, _job_limits(settings))
 
 
-def _queued(settings: Settings, metrics: Metrics) -> Parts:
+def _queued(settings: Settings, metrics: Metrics, redis: Redis) -> Parts:
     """All work through Redis, done by `cdc worker` processes."""
     from service.jobs.blobs import store_of
-    from service.jobs.connection import connect
     from service.jobs.fleet import Fleet
     from service.jobs.redis import RedisBackend
     from service.jobs.store import JobStore
@@ -126,7 +129,6 @@ def _queued(settings: Settings, metrics: Metrics) -> Parts:
 
     assert settings.redis_url is not None
     url, limits = settings.redis_url.get_secret_value(), _job_limits(settings)
-    redis = connect(url)
     engine = RemoteEngine(Fleet(redis), JobStore(redis, limits))
     metrics.watch_fleet(engine.fleet)
     service = _service(settings, metrics, engine)
@@ -141,8 +143,6 @@ def _gate(settings: Settings) -> Gate:
         return Gate()
     if settings.redis_url is None:
         return Gate(store_of(settings.keys, None))
-    from service.jobs.connection import connect
-
     redis = connect(settings.redis_url.get_secret_value())
     return Gate(store_of(settings.keys, redis), redis)
 
@@ -195,6 +195,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await state.jobs.stop(settings.grace_s)
         await state.service.engine.stop(settings.grace_s)
         await state.gate.close()
+        if state.redis is not None:
+            await state.redis.aclose()
         if state.abandoned:
             await asyncio.wait(set(state.abandoned), timeout=settings.grace_s)
         if server is not None:

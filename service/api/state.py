@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from redis.asyncio import Redis
 
 from service.access.gate import Gate
 from service.access.links import Links
@@ -28,6 +29,7 @@ class State:
         gate: admits callers.
         links: makes and opens links to results.
         uploads: how many bodies are held in memory.
+        redis: connections of the job queue, where there is one.
         abandoned: cancelled work that has not ended yet.
     """
 
@@ -39,6 +41,7 @@ class State:
     gate: Gate
     links: Links
     uploads: Budget
+    redis: Redis | None = None
     abandoned: set[asyncio.Task[Any]] = field(default_factory=set)
 
 
