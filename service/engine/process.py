@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+import sys
 from multiprocessing.connection import Connection
 
 from service.engine.messages import RunnerOptions
 from service.logs import configure_logging
+
+log = logging.getLogger(__name__)
 
 
 def run_worker(pipe: Connection, options: RunnerOptions) -> None:
@@ -15,6 +19,10 @@ def run_worker(pipe: Connection, options: RunnerOptions) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     configure_logging(options.log_level)
-    from service.engine.runner import main
+    try:
+        from service.engine.runner import main
 
-    main(pipe, options)
+        main(pipe, options)
+    except Exception:  # multiprocessing would print it, over many lines that no log collector takes for one
+        log.critical("the worker failed", exc_info=True)
+        sys.exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -261,4 +262,7 @@ async def test_a_model_folder_with_rubbish_never_gets_ready(tmp_path: Path, capf
     await wait_until(lambda: engine.status().restarts > 0)
     assert not engine.status().ready
     await engine.stop(0)
-    assert "WeightsError" in capfd.readouterr().err
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if "WeightsError" in line]
+    assert lines  # written by the worker's process, as the service writes its own
+    assert {line["level"] for line in lines} == {"critical"}
+    assert "Traceback" in lines[0]["exception"]
