@@ -1,7 +1,7 @@
 """`cdc bench serve`: the engine under load, beside the same code running one request at a time.
 
-Every figure is taken in one run from two engines with their own worker process: one that shares forward passes between
-requests, and one that does not (`CDC_BATCHING=false`). Ratios are what to quote: absolute times depend on the machine.
+Every figure is taken in one run from one engine: with all requests sent at once, and with one sent when the one before
+is done. Ratios are what to quote: absolute times depend on the machine.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,11 @@ SIZES = (64, 128, 256, 512)
 
 @dataclass
 class Subject:
-    """An engine and the ticks it reports."""
+    """An engine, the ticks it reports, and how many requests it is given at the same time."""
 
     engine: PoolEngine
     ticks: list[tuple[float, Ticked]]
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(10_000))
 
 
 @asynccontextmanager
@@ -67,22 +68,12 @@ async def make_files(engine: PoolEngine, sides: Sequence[int]) -> dict[int, byte
     return {side: (await engine.encode(EncodeRequest(picture(side)))).data for side in sides}
 
 
-async def timed_decode(engine: PoolEngine, request: DecodeRequest) -> float:
-    """Seconds of one decode."""
+async def timed_decode(it: Subject, request: DecodeRequest) -> float:
+    """Seconds of one decode, its wait for a place included."""
     start = time.perf_counter()
-    await engine.decode(request)
+    async with it.places:
+        await it.engine.decode(request)
     return time.perf_counter() - start
-
-
-async def alone(both: Sequence[Subject], files: dict[int, bytes], rounds: int) -> Figures:
-    """One request at a time: the price of the machinery. Ratio below 1 means the engine is slower."""
-    seconds: list[list[float]] = [[], []]
-    for number in range(rounds):
-        for which in (0, 1) if number % 2 else (1, 0):
-            seconds[which].append(await timed_decode(both[which].engine, DecodeRequest(files[256], steps=17)))
-    medians = [statistics.median(s) for s in seconds]
-    pairs = [b / a for a, b in zip(*seconds, strict=True)]
-    return {"batching_s": medians[0], "one_at_a_time_s": medians[1], "ratio": statistics.median(pairs)}
 
 
 async def saturated(both: Sequence[Subject], files: dict[int, bytes], side: int, count: int, rounds: int) -> Figures:
@@ -96,7 +87,7 @@ async def saturated(both: Sequence[Subject], files: dict[int, bytes], side: int,
     for number in range(rounds):
         for which in (0, 1) if number % 2 else (1, 0):
             start = time.perf_counter()
-            await asyncio.gather(*(both[which].engine.decode(r) for r in requests))
+            await asyncio.gather(*(timed_decode(both[which], r) for r in requests))
             rates[which].append(count / (time.perf_counter() - start))
     pairs = [a / b for a, b in zip(*rates, strict=True)]
     return {
@@ -106,10 +97,24 @@ async def saturated(both: Sequence[Subject], files: dict[int, bytes], side: int,
     }
 
 
+async def together(it: Subject, files: dict[int, bytes], count: int) -> Figures:
+    """Decodes of 512x512 in 17 steps that arrive at the same time: when each is done."""
+    start = time.perf_counter()
+    ends: list[float] = []
+
+    async def one(seed: int) -> None:
+        await it.engine.decode(DecodeRequest(files[512], steps=17, seed=seed))
+        ends.append(time.perf_counter() - start)
+
+    await asyncio.gather(*(one(seed) for seed in range(count)))
+    mean, last = statistics.mean(ends), max(ends)
+    return {"count": count, "last_s": last, "mean_s": mean, "median_s": statistics.median(ends), "ratio": mean / last}
+
+
 async def behind_a_panorama(it: Subject, files: dict[int, bytes], steps: int) -> Figures:
     """A one-step 256x256 decode that arrives behind a long 2048x2048 one."""
     small = DecodeRequest(files[256], steps=1)
-    idle = statistics.median([await timed_decode(it.engine, small) for _ in range(5)])
+    idle = statistics.median([await timed_decode(it, small) for _ in range(5)])
     big = asyncio.create_task(it.engine.decode(DecodeRequest(files[2048], steps=steps)))
     before = len(it.ticks)
     while not any(t.shape == (1024, 1024) and t.kind == "denoise" for _, t in it.ticks[before:]):  # noqa: ASYNC110
@@ -117,7 +122,7 @@ async def behind_a_panorama(it: Subject, files: dict[int, bytes], steps: int) ->
     latencies, waits = [], []
     for _ in range(5):
         first = len(it.ticks)
-        latencies.append(await timed_decode(it.engine, small))
+        latencies.append(await timed_decode(it, small))
         kinds = [t.shape for _, t in it.ticks[first:]]
         waits.append(kinds.index((256, 256)))
     large = [t.seconds for _, t in it.ticks[before:] if t.shape == (1024, 1024)]
@@ -164,7 +169,7 @@ async def open_loop(it: Subject, files: dict[int, bytes], seconds: float, per_se
     tasks: list[asyncio.Task[None]] = []
 
     async def one(request: DecodeRequest) -> None:
-        latencies.append(await timed_decode(it.engine, request))
+        latencies.append(await timed_decode(it, request))
 
     start, at = time.perf_counter(), 0.0
     while (at := at + rng.expovariate(per_second)) < seconds:
@@ -187,22 +192,21 @@ async def run(options: RunnerOptions, *, quick: bool, say: Callable[[str], None]
     """Run everything; `quick` takes a few rounds only. `say` is told of each part."""
     rounds, seconds = (3, 8.0) if quick else (9, 60.0)
     figures: Figures = {}
-    async with subject(options) as batching, subject(replace(options, batching=False)) as single:
-        both = (batching, single)
+    async with subject(options) as batching:
+        both = (batching, replace(batching, places=asyncio.Semaphore(1)))
         files = await make_files(batching.engine, (*SIZES, 2048))
-        for part in both:  # first passes of a shape are slow
-            for side in SIZES:
-                await part.engine.decode(DecodeRequest(files[side], steps=2))
-        say("one request at a time")
-        figures["alone 256"] = await alone(both, files, rounds)
+        for side in SIZES:  # first passes of a shape are slow
+            await batching.engine.decode(DecodeRequest(files[side], steps=2))
         for side, count in ((64, 48), (128, 24), (256, 8)):
             say(f"saturation at {side}x{side}")
             figures[f"saturated {side}"] = await saturated(both, files, side, count, rounds)
+        say("arriving together")
+        figures["100 of 512 together"] = await together(batching, files, 20 if quick else 100)
         say("behind a panorama")
         figures["behind a panorama"] = await behind_a_panorama(batching, files, 65)
         say("cancel")
         figures["cancel"] = await cancelled(batching, files, rounds)
-        for name, part in (("open loop, batching", batching), ("open loop, one at a time", single)):
+        for name, part in (("open loop, batching", both[0]), ("open loop, one at a time", both[1])):
             say(name)
             figures[name] = await open_loop(part, files, seconds, per_second=6.0, seed=1)
     return figures

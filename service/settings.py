@@ -178,9 +178,6 @@ class Settings(BaseSettings):
         default=Path("~/.cache/cdc").expanduser(), description="Folder of measured speed profiles; may be unwritable."
     )
     tick_s: float = Field(default=0.5, gt=0, le=60, description="Longest time of one forward pass, in seconds.")
-    batching: bool = Field(
-        default=True, description="Share forward passes between requests; off: one request at a time."
-    )
 
     acceleration: Literal["none", "graphs", "compile"] = Field(
         default="graphs",

@@ -16,9 +16,16 @@ GUESSED_SECONDS_PER_COST = 1e-6  # until a worker has measured its device
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a request will take: `cost` in pixels of one denoising step, `bytes` in the worker's memory."""
+    """What a request will take.
+
+    Attributes:
+        cost: device work, in pixels of one denoising step.
+        area: that of one step, or of the encoder's single pass.
+        bytes: in the worker's memory.
+    """
 
     cost: float
+    area: float
     bytes: int
 
 
@@ -28,15 +35,17 @@ def estimate(request: Request, models: tuple[ModelInfo, ...]) -> Estimate:
         height, width = request.pixels.shape[:2]
         name = request.model
         info = next((m for m in models if m.name == name or (name is None and m.default)), models[0])
-        return Estimate(info.encode_cost(width, height), info.encode_bytes * encode_area(height, width))
+        cost = info.encode_cost(width, height)
+        return Estimate(cost, cost, info.encode_bytes * encode_area(height, width))
     header = read_header(request.data)[0]
     codec_id = header.codec_id.hex()
     fitting = [m for m in models if (m.name == request.model if request.model else m.codec_id == codec_id)] or models
     steps = request.steps if request.steps is not None else max(m.default_steps for m in fitting)
     canvas = decode_area(header.height, header.width)
     return Estimate(
-        max(m.decode_cost(header.width, header.height, steps) for m in fitting),
-        max(m.decode_bytes for m in fitting) * canvas,
+        cost=max(m.decode_cost(header.width, header.height, steps) for m in fitting),
+        area=max(m.step_cost for m in fitting) * canvas,
+        bytes=max(m.decode_bytes for m in fitting) * canvas,
     )
 
 

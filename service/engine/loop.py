@@ -1,8 +1,9 @@
 """The engine's loop in the worker process: schedule, run, advance, collect. No torch.
 
-A request goes through: prepare (CPU thread) -> tiles, step by step (this loop) -> finish (CPU thread). Everything that
-happens arrives in one inbox; between two ticks the loop empties it, so a request joins at the next tick and leaves the
-moment it is done, cancelled or failed. When nothing is ready the loop sleeps on the inbox: an idle engine never delays.
+A request goes through: waiting -> preparing (CPU thread) -> running: tiles, step by step (this loop) -> finishing (CPU
+thread). Everything that happens arrives in one inbox; between two ticks the loop empties it, so a request joins at the
+next tick and leaves the moment it is done, cancelled or failed. When nothing is ready the loop sleeps on the inbox: an
+idle engine never delays.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from typing import Protocol
 
 from model.errors import CodecError
@@ -33,9 +35,6 @@ class Work(Protocol):
 
     def prepare(self) -> None:
         """Everything before the first tile; runs in a CPU thread. Raises CodecError."""
-
-    def cost(self) -> float:
-        """Cost of all its tiles, in pixels of one denoising step."""
 
     def ready(self) -> list[Unit]:
         """Tiles that became ready since the last call."""
@@ -62,11 +61,21 @@ class Device(Protocol):
         """One forward pass over tiles of one key; if it raises, none has changed. MemoryError: too many rows."""
 
 
+class Stage(Enum):
+    """How far a request is."""
+
+    WAITING = auto()
+    PREPARING = auto()
+    RUNNING = auto()
+    FINISHING = auto()
+
+
 @dataclass
 class _Entry:
     work: Work
     arrival: float
     request_id: str | None
+    stage: Stage = Stage.WAITING
     started: float = 0.0
     ticking: float = 0.0  # when its first tile could run
     passes: dict[str, float] = field(default_factory=dict)  # seconds of the passes it took part in, by stage
@@ -93,15 +102,16 @@ class _Completed:
 class Loop:
     """Owns all requests of one device."""
 
-    def __init__(self, device: Device, send: Callable[[FromWorker], None], *, batching: bool = True) -> None:
-        """`send` passes messages to the API, from any thread. `batching=False` runs one request at a time."""
+    def __init__(self, device: Device, send: Callable[[FromWorker], None]) -> None:
+        """`send` passes messages to the API, from any thread."""
         self._device = device
         self._send = send
-        self._batching = batching
-        self._scheduler = Scheduler(device.profile.rows if batching else lambda _: 1, device.profile.costs_per_tick)
+        profile = device.profile
+        self._scheduler = Scheduler(
+            profile.rows, profile.costs_per_tick, profile.paying_cost, 1 / profile.seconds_per_cost
+        )
         self._inbox: queue.SimpleQueue[Submit | Cancel | _Prepared | _Completed | None] = queue.SimpleQueue()
         self._entries: dict[int, _Entry] = {}
-        self._line: list[int] = []  # waiting requests when not batching
         self._threads = ThreadPoolExecutor(CPU_THREADS, "cdc-cpu")
         self._open = True
 
@@ -117,14 +127,10 @@ class Loop:
 
     def step(self) -> None:
         """One tick."""
+        self._begin()
         self._collect(wait=self._scheduler.is_idle())
         if batch := self._scheduler.schedule():
-            start = time.perf_counter()
             failures = self._run(batch)
-            seconds = time.perf_counter() - start
-            if not failures:
-                self._report(batch, seconds)
-            self._account(batch, seconds)
             self._advance(batch, failures)
 
     # Collect ------------------------------------------------------------------------------------------------------
@@ -156,14 +162,18 @@ class Loop:
         except (CodecError, ServiceError) as error:
             self._send(Failed(message.job, error))
             return
-        self._entries[message.job] = _Entry(work, time.perf_counter(), message.request_id)
-        if self._batching or len(self._entries) == 1:
-            self._prepare(message.job)
-        else:
-            self._line.append(message.job)
+        now = time.perf_counter()
+        self._entries[message.job] = _Entry(work, now, message.request_id)
+        self._scheduler.wait(message.job, message.cost, message.area, now)
+
+    def _begin(self) -> None:
+        """Prepare the requests whose turn has come."""
+        for job in self._scheduler.begin(time.perf_counter()):
+            self._prepare(job)
 
     def _prepare(self, job: int) -> None:
         entry = self._entries[job]
+        entry.stage = Stage.PREPARING
 
         def prepare() -> None:
             error = None
@@ -183,9 +193,8 @@ class Loop:
         if message.error is not None or entry.cancelled:
             self._fail(message.job, message.error)
             return
-        entry.ticking = time.perf_counter()
+        entry.stage, entry.ticking = Stage.RUNNING, time.perf_counter()
         self._send(Started(message.job))
-        self._scheduler.add(message.job, entry.work.cost())
         self._scheduler.offer(message.job, entry.work.ready())
 
     def _cancel(self, job: int) -> None:
@@ -195,16 +204,22 @@ class Loop:
             return
         entry.cancelled = True
         self._scheduler.remove(job)
-        if entry.ticking and not entry.work.done():
-            self._leave(job)
-        elif job in self._line:
-            self._line.remove(job)
+        if entry.stage in (Stage.WAITING, Stage.RUNNING):
             del self._entries[job]
 
     # Run and advance ----------------------------------------------------------------------------------------------
 
     def _run(self, batch: list[Unit]) -> dict[int, Exception]:
         """Run a batch; when it fails, run its members one by one, so that only the bad ones fail."""
+        start = time.perf_counter()
+        failures = self._try(batch)
+        seconds = time.perf_counter() - start
+        if not failures:
+            self._report(batch, seconds)
+        self._account(batch, seconds)
+        return failures
+
+    def _try(self, batch: list[Unit]) -> dict[int, Exception]:
         members = [(self._entries[u.job].work, u) for u in batch]
         try:
             self._device.run(members)
@@ -249,7 +264,7 @@ class Loop:
 
     def _finish(self, job: int) -> None:
         entry = self._entries[job]
-        ended = time.perf_counter()
+        entry.stage, ended = Stage.FINISHING, time.perf_counter()
 
         def finish() -> None:
             request_id.set(entry.request_id)
@@ -268,7 +283,7 @@ class Loop:
         if message.error is not None:
             self._fail(message.job, message.error)
         else:
-            self._leave(message.job)
+            del self._entries[message.job]
 
     def _fail(self, job: int, error: Exception | None) -> None:
         """Answer a request with its error. A defect of ours is logged and answered too: its neighbours go on."""
@@ -281,12 +296,8 @@ class Loop:
                 request_id.set(None)
                 error = ServiceError("the engine failed on this request")
             self._send(Failed(job, error))
-        self._leave(job)
-
-    def _leave(self, job: int) -> None:
+        self._scheduler.remove(job)
         del self._entries[job]
-        if self._line:
-            self._prepare(self._line.pop(0))
 
     def _report(self, batch: list[Unit], seconds: float) -> None:
         key = batch[0].key

@@ -20,7 +20,6 @@ class RunnerOptions:
         device: "cpu", "cuda:N", or "auto" (the first GPU if there is one).
         cache_dir: folder of speed profiles; None measures at every start.
         tick_seconds: longest time of one forward pass.
-        batching: False runs one request at a time, for comparison.
         acceleration: what a GPU's worker prepares at its start: nothing, CUDA graphs, or graphs of compiled networks.
         models_memory_bytes: weights beyond it are unloaded, least recently used first; 0 keeps all.
         log_level: least level that the worker logs.
@@ -32,7 +31,6 @@ class RunnerOptions:
     device: str = "cpu"
     cache_dir: Path | None = None
     tick_seconds: float = 0.5
-    batching: bool = True
     acceleration: Literal["none", "graphs", "compile"] = "graphs"
     models_memory_bytes: int = 0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -40,10 +38,15 @@ class RunnerOptions:
 
 @dataclass(frozen=True)
 class Submit:
-    """To the worker: run this; `job` names it in every message that follows, `request_id` in the logs."""
+    """To the worker: run this; `job` names it in every message that follows, `request_id` in the logs.
+
+    `cost` and `area` are estimates, in pixels of one denoising step: of all its work, and of a step of all its tiles.
+    """
 
     job: int
     request: Request
+    cost: float
+    area: float
     request_id: str | None = None
 
 

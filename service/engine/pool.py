@@ -233,7 +233,8 @@ class PoolEngine:
                 continue
             suspected = suspected or job.deaths > 0
             job.handed_over = True
-            slot.worker.send(Submit(number, job.request, job.request_id))
+            estimate = job.estimate
+            slot.worker.send(Submit(number, job.request, estimate.cost, estimate.area, job.request_id))
 
     def _least_busy(self) -> _Slot:
         return min(self._slots, key=lambda s: (not s.ready, s.backlog_seconds, len(s.jobs)))
@@ -320,7 +321,6 @@ def pool_of(settings: Settings, on_tick: Callable[[Ticked], None]) -> PoolEngine
             device=device,
             cache_dir=settings.cache_dir,
             tick_seconds=settings.tick_s,
-            batching=settings.batching,
             acceleration=settings.acceleration,
             models_memory_bytes=settings.models_memory_bytes,
             log_level=settings.log_level,

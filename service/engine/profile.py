@@ -17,6 +17,7 @@ from service.engine.scheduler import Key
 log = logging.getLogger(__name__)
 MAX_ROWS = 64
 LEARNING_RATE = 0.1
+LEAST_PAYING = 1 << 18  # the loop's own work between two passes, which no probe shows, is spread over as much
 SLOWEST = 256 * 256  # pixels: every device measures at least up to here
 PROBES = (64 * 64, 128 * 128, 256 * 256, 512 * 512, 1024 * 1024)  # pixels of a pass that is measured
 
@@ -51,6 +52,12 @@ class Profile:
         """Seconds per pixel and step of large passes: what a backlog is estimated with."""
         x, y = max(self.seconds.items())
         return y / x
+
+    @property
+    def paying_cost(self) -> float:
+        """Cost of a pass beyond which more rows gain less than 5 % a pixel, in pixels of a denoising step."""
+        best = min(y / x for x, y in self.seconds.items())
+        return float(max(LEAST_PAYING, min(x for x, y in self.seconds.items() if y / x <= 1.05 * best)))
 
     @property
     def costs_per_tick(self) -> float:

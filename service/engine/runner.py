@@ -23,7 +23,7 @@ from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, Encod
 from service.engine.loop import Loop, Work
 from service.engine.messages import Cancel, Ready, RunnerOptions, Submit
 from service.engine.profile import Profile, cached, measure, store
-from service.engine.scheduler import WEIGHT, Key, Kind, Unit
+from service.engine.scheduler import Key, Kind, Unit
 
 log = logging.getLogger(__name__)
 WARM_UP_SIDE = 64
@@ -52,11 +52,6 @@ class EncodeWork:
         """Fetch the model and pad the picture."""
         self.codec = self._model()
         self.analysis = self.codec.begin(self._request.pixels)
-
-    def cost(self) -> float:
-        """Cost of the encoder's tiles."""
-        pixels = sum(t.shape[0] * t.shape[1] for t in self.analysis.tiles)
-        return self.codec.architecture.step_cost * WEIGHT["analyse"] * pixels
 
     def ready(self) -> list[Unit]:
         """All tiles at once: they do not depend on each other."""
@@ -138,12 +133,6 @@ class DecodeWork:
         )
         self._seed = unpacked.seed if request.seed is None else request.seed
         self._sections = unpacked.sections
-
-    def cost(self) -> float:
-        """Cost of the conditioner and all steps."""
-        pixels = sum(t.shape[0] * t.shape[1] for t in self.state.tiles)
-        steps = WEIGHT["condition"] + WEIGHT["denoise"] * self.state.steps
-        return self.codec.architecture.step_cost * pixels * steps
 
     def ready(self) -> list[Unit]:
         """The tiles of the present step, when they have not been handed out."""
@@ -314,7 +303,7 @@ def main(pipe: Connection, options: RunnerOptions) -> None:
         with sending:
             pipe.send(message)
 
-    loop = Loop(runner, send, batching=options.batching)
+    loop = Loop(runner, send)
     threading.Thread(target=_listen, args=(pipe, loop), daemon=True).start()
     send(Ready(runner.models, runner.device, runner.profile.seconds_per_cost))
     loop.run()

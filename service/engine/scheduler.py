@@ -1,19 +1,28 @@
-"""Which tiles run next. Pure Python over plain records; never touches a tensor.
+"""Which requests are begun, and which of their tiles run next. Pure Python over plain records; never touches a tensor.
 
-Start-time fair queueing (Goyal et al. 1996): each request is a flow with a start tag in units of cost; the flow with
-the smallest tag goes first and its tag grows by the cost it was given. A new flow starts at the virtual time, which
-grows by what each of n flows would get of the cost served: a one-step thumbnail behind a 65-step panorama runs in the
-next tick, and a stream of thumbnails does not starve the panorama. Flows within one tick's worth of the smallest tag
-count as equal, and of those the one with least left to do goes first: a short request is finished once it is begun. The
-rest of a tick is filled with tiles of the same key.
+Requests wait until they are begun. As many run as fill a pass to where more rows gain nothing, and a few more so that
+CPU threads are never without one to prepare; if all advanced together, all would finish last. The waiting one with
+least to do is begun first (shortest remaining cost), every second of its wait counting as a second less to do, so that
+none starves. One that has far less to do than any that runs is begun at once.
+
+Among those that run: start-time fair queueing (Goyal et al. 1996). Each request is a flow with a start tag in units of
+cost; the flow with the smallest tag goes first and its tag grows by the cost it was given. A new flow starts at the
+virtual time, which grows by what each of n flows would get of the cost served: a one-step thumbnail behind a 65-step
+panorama runs in the next tick, and a stream of thumbnails does not starve the panorama. Flows within one tick's worth
+of the smallest tag count as equal, and of those the one with least left to do goes first: a short request is finished
+once it is begun. The rest of a tick is filled with tiles of the same key.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+AHEAD = 3  # requests that are prepared or run at least, where there are as many
+FAR_LESS = 4.0  # times less to do than any that runs: begun at once
 
 Kind = Literal["analyse", "condition", "denoise"]
 
@@ -50,8 +59,16 @@ class Unit:
 
 
 @dataclass
+class _Waiting:
+    cost: float
+    area: float
+    since: float
+
+
+@dataclass
 class _Flow:
     job: int
+    area: float
     start_tag: float
     remaining: float
     arrival: int
@@ -59,25 +76,61 @@ class _Flow:
 
 
 class Scheduler:
-    """Ready tiles of all requests, and whose turn it is."""
+    """Waiting and running requests, the ready tiles of these, and whose turn it is."""
 
-    def __init__(self, cap: Callable[[Key], int], quantum: float) -> None:
-        """Start without flows.
+    def __init__(
+        self, cap: Callable[[Key], int], quantum: float, enough: float = math.inf, cost_per_second: float = 0.0
+    ) -> None:
+        """Start without requests.
 
         Args:
             cap: the most rows of a key that one tick may hold, >= 1.
             quantum: cost of one full tick.
+            enough: cost of a pass beyond which further rows gain nothing.
+            cost_per_second: what the device does in a second.
         """
         self._cap = cap
         self._quantum = quantum
+        self._enough = enough
+        self._cost_per_second = cost_per_second
+        self._waiting: dict[int, _Waiting] = {}
         self._flows: dict[int, _Flow] = {}
         self._now = 0.0  # virtual time
         self._arrivals = 0
 
-    def add(self, job: int, cost: float) -> None:
-        """Let a request in; `cost` is all it will need, in pixels of one denoising step."""
+    def wait(self, job: int, cost: float, area: float, now: float) -> None:
+        """Let a request in at `now`, in seconds.
+
+        Args:
+            cost: all it will need, in pixels of one denoising step.
+            area: cost of one denoising step of all its tiles.
+        """
+        self._waiting[job] = _Waiting(cost, area, now)
+
+    def begin(self, now: float) -> list[int]:
+        """Move the requests whose turn has come from waiting to running, and name them."""
+        begun = []
+        while (job := self._next(now)) is not None:
+            waiting = self._waiting.pop(job)
+            self.add(job, waiting.cost, waiting.area)
+            begun.append(job)
+        return begun
+
+    def _next(self, now: float) -> int | None:
+        if not self._waiting:
+            return None
+        running = self._flows.values()
+        if len(running) < AHEAD or sum(flow.area for flow in running) < self._enough:
+            aged = {job: w.cost - (now - w.since) * self._cost_per_second for job, w in self._waiting.items()}
+            return min(aged, key=lambda job: aged[job])
+        shortest = min(self._waiting, key=lambda job: self._waiting[job].cost)
+        least = min(flow.remaining for flow in running)
+        return shortest if self._waiting[shortest].cost * FAR_LESS < least else None
+
+    def add(self, job: int, cost: float, area: float = 0.0) -> None:
+        """Let a request run at once; see `wait`."""
         self._arrivals += 1
-        self._flows[job] = _Flow(job, self._now, cost, self._arrivals, deque())
+        self._flows[job] = _Flow(job, area, self._now, cost, self._arrivals, deque())
 
     def offer(self, job: int, units: Iterable[Unit]) -> None:
         """Make further tiles of a request ready."""
@@ -85,6 +138,7 @@ class Scheduler:
 
     def remove(self, job: int) -> None:
         """Forget a request: done, failed or cancelled. Unknown ones are ignored."""
+        self._waiting.pop(job, None)
         self._flows.pop(job, None)
 
     def is_idle(self) -> bool:

@@ -32,9 +32,6 @@ class FakeWork:
         if self.fault == "prepare":
             raise CorruptStream("words are left over")
 
-    def cost(self) -> float:
-        return self.left * KEY.cost
-
     def ready(self) -> list[Unit]:
         if self.offered == self.left:
             return []
@@ -77,12 +74,13 @@ class FakeDevice:
 
 
 class Harness:
-    def __init__(self, batching: bool = True) -> None:
+    def __init__(self) -> None:
         self.device, self.sent = FakeDevice(), list[FromWorker]()
-        self.loop = Loop(self.device, self.sent.append, batching=batching)
+        self.loop = Loop(self.device, self.sent.append)
 
     def submit(self, job: int, steps: int, fault: str | None = None) -> None:
-        self.loop.put(Submit(job, EncodeRequest(np.zeros((1, 1, 3), np.uint8), model=fault, quality=steps)))
+        request = EncodeRequest(np.zeros((1, 1, 3), np.uint8), model=fault, quality=steps)
+        self.loop.put(Submit(job, request, steps * KEY.cost, KEY.cost))
 
     def run(self, until: int, seconds: float = 10.0) -> None:
         """Step until that many requests are answered."""
@@ -190,23 +188,6 @@ def test_cancelling_while_a_cpu_thread_has_it(harness: Harness) -> None:
     assert list(harness.answers()) == [1]
 
 
-def test_without_batching_requests_run_one_after_the_other() -> None:
-    harness = Harness(batching=False)
-    for job in range(4):
-        harness.submit(job, 3)
-    harness.run(until=4)
-    assert harness.device.passes == [[job] for job in range(4) for _ in range(3)]
-
-
-def test_cancelling_one_in_line_without_batching() -> None:
-    harness = Harness(batching=False)
-    for job in range(3):
-        harness.submit(job, 2)
-    harness.loop.put(Cancel(1))
-    harness.run(until=2)
-    assert list(harness.answers()) == [0, 2]
-
-
 def test_the_loop_ends_when_told() -> None:
     harness = Harness()
     thread = threading.Thread(target=harness.loop.run)
@@ -242,7 +223,7 @@ def test_an_encoders_pass_is_called_analysis(harness: Harness, monkeypatch: pyte
 def test_lines_of_the_log_carry_the_id_of_the_request(harness: Harness, caplog: pytest.LogCaptureFixture) -> None:
     seen: list[str | None] = []
     caplog.handler.addFilter(lambda record: seen.append(request_id.get()) or True)
-    harness.loop.put(Submit(0, EncodeRequest(np.zeros((1, 1, 3), np.uint8), model="finish", quality=1), "abc"))
+    harness.loop.put(Submit(0, EncodeRequest(np.zeros((1, 1, 3), np.uint8), model="finish", quality=1), 1, 1, "abc"))
     harness.run(until=1)
     assert seen == ["abc"]
     assert request_id.get() is None

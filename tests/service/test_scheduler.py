@@ -110,6 +110,57 @@ def test_newcomers_do_not_starve_an_old_request() -> None:
     assert old >= 2
 
 
+STEP = 512 * 512  # cost of a step of one of the requests below
+
+
+def bounded(enough: float = STEP, cost_per_second: float = 0.0) -> Scheduler:
+    return Scheduler(lambda _: 1, STEP, enough, cost_per_second)
+
+
+def test_no_more_run_than_pay() -> None:
+    """Large ones three at a time, so that one is always prepared; small ones until a pass is full."""
+    s = bounded()
+    for job in range(10):
+        s.wait(job, 17 * STEP, STEP, 0.0)
+    assert s.begin(0.0) == [0, 1, 2]
+    assert s.begin(0.0) == []
+    s.remove(1)
+    assert s.begin(0.0) == [3]
+    small = bounded()
+    for job in range(100):
+        small.wait(job, 17 * 4096, 4096, 0.0)
+    assert len(small.begin(0.0)) == 64
+
+
+def test_the_shortest_is_begun_first_and_none_starves() -> None:
+    s = bounded(cost_per_second=STEP)
+    s.wait(0, 100 * STEP, STEP, 0.0)
+    for job in range(1, 6):
+        s.wait(job, (10 + job) * STEP, STEP, 0.0)
+    assert s.begin(0.0) == [1, 2, 3]
+    now = 0.0
+    for job in range(6, 500):  # short ones keep coming, one a second, as fast as they are done
+        now += 1.0
+        s.wait(job, 11 * STEP, STEP, now)
+        s.remove(next(iter(s._flows)))
+        if 0 in s.begin(now):
+            break
+    assert 60 < now < 200
+
+
+def test_far_less_to_do_is_begun_at_once() -> None:
+    s = bounded()
+    for job in range(3):
+        s.wait(job, 65 * 9 * STEP, 9 * STEP, 0.0)
+    assert len(s.begin(0.0)) == 3
+    s.wait(3, 65 * 9 * STEP / 2, 9 * STEP, 1.0)
+    s.wait(4, 1.5 * 4096, 4096, 1.0)
+    assert s.begin(1.0) == [4]
+    s.remove(3)
+    s.remove(99)
+    assert s.begin(1.0) == []
+
+
 def test_removed_requests_are_gone() -> None:
     s = scheduler()
     s.add(1, 1)
@@ -202,13 +253,13 @@ def test_a_thin_image_costs_what_its_tiles_do() -> None:
 
 def test_the_gate_counts_seconds_and_bytes() -> None:
     gate = Gate(max_backlog_seconds=10, max_bytes=1000)
-    gate.check(Estimate(1, 10**9), 0, 0)  # a single request always may
-    gate.check(Estimate(1, 400), 10, 600)
+    gate.check(Estimate(1, 1, 10**9), 0, 0)  # a single request always may
+    gate.check(Estimate(1, 1, 400), 10, 600)
     with pytest.raises(Busy) as refused:
-        gate.check(Estimate(1, 1), 25, 0)
+        gate.check(Estimate(1, 1, 1), 25, 0)
     assert refused.value.retry_after == 15
     with pytest.raises(Busy) as refused:
-        gate.check(Estimate(1, 401), 5, 600)
+        gate.check(Estimate(1, 1, 401), 5, 600)
     assert refused.value.retry_after == 5
 
 
@@ -219,9 +270,11 @@ def test_estimates_follow_the_model() -> None:
     models = (*MODELS, paper)
     sections = (Section(SectionType.HYPER, b""), Section(SectionType.LATENT, b""))
     data = pack(Header(b"\x11" * 8, 200, 100, 0), sections)
-    assert estimate(DecodeRequest(data), models) == Estimate(10 * 200.5 * 256 * 128, 2600 * 256 * 128)
+    assert estimate(DecodeRequest(data), models) == Estimate(10 * 200.5 * 256 * 128, 10 * 256 * 128, 2600 * 256 * 128)
     pixels = np.zeros((10, 20, 3), np.uint8)
-    assert estimate(EncodeRequest(pixels, "paper"), models) == Estimate(10 * 0.5 * 64 * 64, 300 * 64 * 64)
+    assert estimate(EncodeRequest(pixels, "paper"), models) == Estimate(
+        10 * 0.5 * 64 * 64, 10 * 0.5 * 64 * 64, 300 * 64 * 64
+    )
     assert estimate(EncodeRequest(pixels), models).cost == 0.5 * 64 * 64
 
 
