@@ -8,7 +8,7 @@ HOST ?= 127.0.0.1
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve cluster demo test test-slow lint type format openapi lock docker bench audit sbom clean
+.PHONY: help setup setup-dev serve cluster demo test test-slow lint type format openapi settings lock docker bench audit sbom clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,9 @@ format: setup-dev ## Rewrite the code in the project's style
 
 openapi: setup-dev ## Write openapi/openapi.json
 	$(BIN)/python -m service.api.openapi
+
+settings: setup-dev ## Write docs/settings.md
+	$(BIN)/python -m service.settings_page
 
 lock: ## Renew the lock files (needs uv)
 	requirements/compile

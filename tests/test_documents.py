@@ -19,7 +19,7 @@ from tests.bars.server import running_server
 from tests.service.conftest import image_file, photograph
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ )*(cdc|curl|make|python -m|python|pytest|docker|kubectl|redis-cli)\b")
 
 
@@ -110,7 +110,7 @@ def test_curl_commands_of_the_documents_and_all_examples(tmp_path: Path) -> None
         assert "2 pictures" in run([sys.executable, str(ROOT / "examples/archive.py"), "photos", "archive", url])
         if shutil.which("node"):
             assert "step 6 of 6" in run(["node", str(ROOT / "examples/follow.mjs"), "photo.cdc", "out.png", url])
-        for command in dict.fromkeys(commands_of(ROOT / "README.md")):
+        for command in dict.fromkeys([*commands_of(ROOT / "README.md"), *commands_of(ROOT / "docs/api.md")]):
             words = words_of(command)
             if "--models-dir" in words:
                 continue  # a published checkpoint, which is not here

@@ -94,6 +94,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service.cli": ("service", "model"),
     "service.transcode": ("service.images", "service.errors", "model"),
     "service.bench": ("service.engine",),
+    "service.settings_page": ("service.settings",),
     "service.worker": ("service", "model.errors"),
     "service": (),
     "model": ("model.errors", "model.container", "model.config", "model.tiling", "model.types"),

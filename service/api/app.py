@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
 from prometheus_client import start_http_server
-from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 
 from service.access.gate import Gate
@@ -70,11 +69,9 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     settings = settings or load_settings()
     metrics = Metrics()
     if settings.redis_url is not None and engine is None:
-        redis = connect(settings.redis_url.get_secret_value())
-        service, executor, backend = _queued(settings, metrics, redis)
+        service, executor, backend, close_queue = _queued(settings, metrics)
     else:
-        redis = None
-        service, executor, backend = _in_process(settings, metrics, engine)
+        service, executor, backend, close_queue = *_in_process(settings, metrics, engine), None
     metrics.watch(service.engine.status)
     metrics.watch_jobs(backend.counts)
     uploads = Budget(settings.max_concurrent_uploads, "uploads")
@@ -92,7 +89,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         lifespan=_lifespan,
     )
     links = Links([secret.get_secret_value() for secret in settings.link_secrets])
-    app.state.parts = State(settings, service, executor, backend, metrics, _gate(settings), links, uploads, redis)
+    app.state.parts = State(settings, service, executor, backend, metrics, _gate(settings), links, uploads, close_queue)
     problems.install(app)
     app.include_router(routes.router)
     app.include_router(jobs.router)
@@ -110,6 +107,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
 
 
 Parts = tuple[CodecService, RequestExecutor, JobBackend]
+Queued = tuple[CodecService, RequestExecutor, JobBackend, Callable[[], Awaitable[None]]]  # the last closes the queue
 
 
 def _in_process(settings: Settings, metrics: Metrics, engine: Engine | None) -> Parts:
@@ -119,7 +117,7 @@ def _in_process(settings: Settings, metrics: Metrics, engine: Engine | None) -> 
     return service, executor, MemoryBackend(executor, _job_limits(settings))
 
 
-def _queued(settings: Settings, metrics: Metrics, redis: Redis) -> Parts:
+def _queued(settings: Settings, metrics: Metrics) -> Queued:
     """All work through Redis, done by `cdc worker` processes."""
     from service.jobs.blobs import store_of
     from service.jobs.fleet import Fleet
@@ -129,12 +127,13 @@ def _queued(settings: Settings, metrics: Metrics, redis: Redis) -> Parts:
 
     assert settings.redis_url is not None
     url, limits = settings.redis_url.get_secret_value(), _job_limits(settings)
+    redis = connect(url)
     engine = RemoteEngine(Fleet(redis), JobStore(redis, limits))
     metrics.watch_fleet(engine.fleet)
     service = _service(settings, metrics, engine)
     local = CodecExecutor(service)
     backend = RedisBackend(redis, url, store_of(settings.blobs_url, redis), limits, local.seconds_of, local.generation)
-    return service, RemoteExecutor(local, backend, engine, settings.max_backlog_s), backend
+    return service, RemoteExecutor(local, backend, engine, settings.max_backlog_s), backend, redis.aclose
 
 
 def _gate(settings: Settings) -> Gate:
@@ -195,8 +194,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await state.jobs.stop(settings.grace_s)
         await state.service.engine.stop(settings.grace_s)
         await state.gate.close()
-        if state.redis is not None:
-            await state.redis.aclose()
+        if state.close_queue is not None:
+            await state.close_queue()
         if state.abandoned:
             await asyncio.wait(set(state.abandoned), timeout=settings.grace_s)
         if server is not None:

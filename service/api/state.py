@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
-from redis.asyncio import Redis
 
 from service.access.gate import Gate
 from service.access.links import Links
@@ -29,7 +29,7 @@ class State:
         gate: admits callers.
         links: makes and opens links to results.
         uploads: how many bodies are held in memory.
-        redis: connections of the job queue, where there is one.
+        close_queue: closes the connections of the job queue, where there is one.
         abandoned: cancelled work that has not ended yet.
     """
 
@@ -41,7 +41,7 @@ class State:
     gate: Gate
     links: Links
     uploads: Budget
-    redis: Redis | None = None
+    close_queue: Callable[[], Awaitable[None]] | None = None
     abandoned: set[asyncio.Task[Any]] = field(default_factory=set)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
@@ -300,7 +301,7 @@ def main(pipe: Connection, options: RunnerOptions) -> None:
     sending = threading.Lock()
 
     def send(message: object) -> None:
-        with sending:
+        with sending, contextlib.suppress(BrokenPipeError):  # nobody is there any more: the listener ends the loop
             pipe.send(message)
 
     loop = Loop(runner, send)

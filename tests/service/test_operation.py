@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from model.errors import CorruptStream
+from service import settings_page
 from service.api.app import create_app
 from service.engine.job import EngineStatus
 from service.logs import JsonFormatter, configure_logging, request_id
@@ -311,6 +312,15 @@ def test_variables_of_other_tools_are_let_be(monkeypatch: pytest.MonkeyPatch) ->
     for name in (named | read | links) - settings:
         monkeypatch.setenv(name, "x")
     load_settings()
+
+
+def test_the_page_of_settings_is_up_to_date(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    assert settings_page.main(["--check", str(root / "docs/settings.md")]) == 0
+    assert settings_page.main(["--check", str(tmp_path / "none.md")]) == 1
+    assert "out of date" in capsys.readouterr().err
+    settings_page.main([str(tmp_path / "none.md")])
+    assert "| `CDC_PORT` | `8000` | TCP port to listen on. (≥ 1, ≤ 65535) |" in (tmp_path / "none.md").read_text()
 
 
 def test_every_setting_is_described() -> None:
