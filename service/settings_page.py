@@ -16,8 +16,8 @@ from service.settings import PREFIX, Settings
 PATH = Path("docs/settings.md")
 HEAD = """# Settings
 
-Every setting is an environment variable, checked at the start; one that is out of range, or that names no setting, stops
-it with a sentence. `python -m service.settings_page` makes this page.
+Every setting is an environment variable, checked at the start; one out of range, or that names no setting, stops it
+with a sentence. `python -m service.settings_page` makes this page.
 
 | variable | default | what it is |
 |---|---|---|
