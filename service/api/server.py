@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import sys
 from typing import Any
@@ -31,6 +32,8 @@ def run(values: dict[str, Any]) -> None:
         asyncio.run(check_access(settings.redis_url.get_secret_value()))
     app = create_app(settings)
     server = Server(config_of(app, settings), app.state.parts)
+    gc.collect()
+    gc.freeze()  # a full collection over all that was imported would hold up the event loop for 0.1 s and more
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
     if not server.started:

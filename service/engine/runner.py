@@ -20,6 +20,7 @@ from model.container import Container, parse
 from model.rate_control import pack_to_target
 from model.registry import DEFAULT_MODEL, Registry
 from model.types import Analysis, DecodeState, Unpacked
+from service.engine import wire
 from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, EncodeResult, ModelInfo, Progress, Request
 from service.engine.loop import Loop, Work
 from service.engine.messages import Cancel, Ready, RunnerOptions, Submit
@@ -302,7 +303,7 @@ def main(pipe: Connection, options: RunnerOptions) -> None:
 
     def send(message: object) -> None:
         with sending, contextlib.suppress(BrokenPipeError):  # nobody is there any more: the listener ends the loop
-            pipe.send(message)
+            wire.send(pipe, message)
 
     loop = Loop(runner, send)
     threading.Thread(target=_listen, args=(pipe, loop), daemon=True).start()
@@ -315,7 +316,7 @@ def _listen(pipe: Connection, loop: Loop) -> None:
     """Pass messages on; when the other side is gone, nobody is left to work for."""
     while True:
         try:
-            message = pipe.recv()
+            message = wire.receive(pipe)
         except (EOFError, OSError):
             message = None
         if not isinstance(message, Submit | Cancel):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from service.engine import wire
 from service.engine.messages import FromWorker, RunnerOptions, ToWorker
 from service.engine.process import run_worker
 
@@ -66,7 +67,7 @@ class WorkerProcess:
 
     def _write(self, message: ToWorker) -> None:
         try:
-            self._pipe.send(message)
+            wire.send(self._pipe, message)
         except (OSError, ValueError):
             log.info("the worker's pipe is closed")
 
@@ -75,7 +76,7 @@ class WorkerProcess:
         message: Any
         while True:
             try:
-                message = self._pipe.recv()
+                message = wire.receive(self._pipe)
             except Exception:  # EOFError, OSError, or a message cut short by a kill: in every case the worker is lost
                 message = None
             try:
