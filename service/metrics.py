@@ -14,6 +14,7 @@ from service.engine.messages import Ticked
 from service.jobs.records import State
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120)
+_LAGS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 _BPP = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1, 1.5, 2, 3, 4)
 _PIXELS = (1e4, 1e5, 2.5e5, 5e5, 1e6, 2e6, 4e6, 8e6, 12e6, 24e6, 50e6, 100e6)
 _STEPS = (1, 2, 4, 8, 12, 17, 25, 33, 50, 65, 100, 200, 500)
@@ -37,6 +38,7 @@ class Metrics:
         pixels: pixels of encoded and decoded pictures.
         steps: denoising steps of decodes.
         step_seconds: of denoising passes; batch_rows, batch_fill: of all passes.
+        loop_lag: how late the API's event loop is; a second without a turn counts as twenty late ones.
         entropy_failures: files with a right checksum whose symbols make no sense.
     """
 
@@ -68,6 +70,12 @@ class Metrics:
         )
         self.batch_fill = Histogram(
             "cdc_batch_fill_ratio", "Rows of a forward pass / rows it may hold", buckets=_RATIOS, registry=self.registry
+        )
+        self.loop_lag = Histogram(
+            "cdc_event_loop_lag_seconds",
+            "How late the event loop is, asked twenty times a second",
+            buckets=_LAGS,
+            registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

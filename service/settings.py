@@ -80,6 +80,20 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(default=64 * 1024**2, ge=1024, description="Largest body of a request, in bytes.")
     body_timeout_s: float = Field(default=60.0, gt=0, le=3600, description="Seconds a caller has for sending a body.")
+    min_body_rate: float = Field(
+        default=1024.0, gt=0, description="Bytes a second at which a body must arrive; 10 s behind that, it is refused."
+    )
+    max_uploads_per_client: int = Field(
+        default=64,
+        ge=1,
+        le=100_000,
+        description="Unfinished uploads of one address; beyond it those that have stalled give way.",
+    )
+    max_upload_bytes: int = Field(
+        default=1024**3,
+        ge=1024,
+        description="Bytes of all the bodies held at the same time, unfinished ones too; one body is always let in.",
+    )
     max_pixels: int = Field(default=50_000_000, ge=1, le=65535**2, description="Largest picture, in pixels.")
     max_steps: int = Field(default=250, ge=1, le=20_000, description="Most denoising steps of one decode.")
     max_pixel_steps: int = Field(
@@ -88,7 +102,10 @@ class Settings(BaseSettings):
         description="Most work of one decode, pixels x steps. The default lets the largest picture take 17 steps.",
     )
     max_concurrent_uploads: int = Field(
-        default=128, ge=1, le=100_000, description="Requests whose bodies are held in memory at the same time."
+        default=128,
+        ge=1,
+        le=100_000,
+        description="Requests in work at the same time; one whose body has not arrived does not count.",
     )
     max_pixels_in_flight: int = Field(
         default=200_000_000,

@@ -19,6 +19,8 @@ from service.api.layers import Capacity, Head
 from service.api.middleware import Guard, Observe
 from service.api.schemas import ParameterFault, Problem
 from service.api.state import State
+from service.api.turns import TakeTurns, measure_lag
+from service.api.uploads import Uploads
 from service.codec.limits import Budget, Limits
 from service.codec.service import CodecService
 from service.engine.job import Engine
@@ -74,7 +76,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         service, executor, backend, close_queue = *_in_process(settings, metrics, engine), None
     metrics.watch(service.engine.status)
     metrics.watch_jobs(backend.counts)
-    uploads = Budget(settings.max_concurrent_uploads, "uploads")
+    uploads = Budget(settings.max_concurrent_uploads, "requests")
 
     app = _Application(
         title="CDC",
@@ -164,7 +166,11 @@ def _job_limits(settings: Settings) -> JobLimits:
 
 def _add_layers(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     """Put the layers around the routes; the last one added is the outermost."""
-    app.add_middleware(Guard, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s)
+    uploads = Uploads(settings.max_upload_bytes, settings.max_uploads_per_client, settings.min_body_rate)
+    app.add_middleware(
+        Guard, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s, uploads=uploads
+    )
+    app.add_middleware(TakeTurns)
     app.add_middleware(Capacity, max_requests=settings.max_connections)
     app.add_middleware(Head)
     if settings.cors_origins:
@@ -186,6 +192,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     server = None
     if settings.metrics_port is not None:
         server, _ = start_http_server(settings.metrics_port, settings.host, state.metrics.registry)
+    lag = asyncio.create_task(measure_lag(state.metrics.loop_lag.observe))
     try:
         await state.service.engine.start()
         await state.jobs.start()
@@ -194,6 +201,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await state.jobs.stop(settings.grace_s)
         await state.service.engine.stop(settings.grace_s)
         await state.gate.close()
+        lag.cancel()
         if state.close_queue is not None:
             await state.close_queue()
         if state.abandoned:

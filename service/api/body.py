@@ -57,7 +57,8 @@ async def read_upload(request: Request, accepted: tuple[str, ...]) -> Upload:
     family = media_type.split("/")[0] + "/*"
     if not {media_type, family} & {"", FORM, MULTIPART, *accepted}:
         raise UnsupportedMediaType(f"send {', '.join(accepted)} or {MULTIPART}, not {media_type!r}")
-    upload = Upload(await request.body())
+    parts = [part async for part in request.stream()]
+    upload = Upload(await anyio.to_thread.run_sync(b"".join, parts))  # 64 MiB would hold up the event loop for 0.1 s
     if media_type == MULTIPART:
         upload = await anyio.to_thread.run_sync(read_form, upload.data, header)
     if not upload.data:

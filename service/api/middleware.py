@@ -7,12 +7,14 @@ import logging
 import re
 import time
 import uuid
+from contextlib import ExitStack
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import problem_of
-from service.api.refusals import MalformedRequest, SlowBody
+from service.api.refusals import MalformedRequest
+from service.api.uploads import Upload, Uploads
 from service.errors import BodyTooLarge
 from service.logs import request_id
 from service.metrics import Metrics
@@ -101,12 +103,14 @@ class Guard:
     Args:
         max_body_bytes: largest body; refused by Content-Length before a byte is read, then by what really comes.
         body_timeout_s: seconds from the start of the request to the last byte of its body.
+        uploads: follows all bodies.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, body_timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, body_timeout_s: float, uploads: Uploads) -> None:
         self.app = app
         self._max_bytes = max_body_bytes
         self._timeout = body_timeout_s
+        self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -121,7 +125,8 @@ class Guard:
             await send(message)
 
         try:
-            await self.app(scope, self._limited(scope, receive), send_marked)
+            with ExitStack() as answered:
+                await self.app(scope, self._limited(scope, receive, answered), send_marked)
         except Exception as error:
             if started:
                 raise
@@ -136,23 +141,20 @@ class Guard:
         if int(length) > self._max_bytes:
             raise BodyTooLarge(f"the body has {length} bytes; the limit is {self._max_bytes}")
 
-    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+    def _limited(self, scope: Scope, receive: Receive, answered: ExitStack) -> Receive:
         state = scope["state"]
         until = state["started"] + self._timeout
-        begun = complete = False
+        upload: Upload | None = None
+        complete = False
 
         async def receive_limited() -> Message:
-            nonlocal begun, complete
+            nonlocal upload, complete
             if complete:
                 return await receive()  # only a disconnect can follow, however late
-            if not begun:
+            if upload is None:
                 self._check_length(Headers(scope=scope))
-                begun = True
-            try:
-                async with asyncio.timeout_at(until):
-                    message = await receive()
-            except TimeoutError:
-                raise SlowBody(f"the body did not arrive within {self._timeout:g} seconds") from None
+                upload = answered.enter_context(self._uploads.follow((scope.get("client") or ("", 0))[0]))
+            message = await self._uploads.receive(upload, receive, until)
             if message["type"] == "http.request":
                 state["received"] = state.get("received", 0) + len(message.get("body", b""))
                 complete = not message.get("more_body", False)

@@ -122,8 +122,9 @@ async def _serve(
     settings = state.settings
     async with deadline(request, settings.default_deadline_s, settings.max_deadline_s):
         state.service.check_open()
+        state.uploads.check(1)  # a full queue is told before the body is read
+        upload = await read_upload(request, accepted)
         with state.uploads.hold(1):
-            upload = await read_upload(request, accepted)
             parameters = with_fields(query, request.query_params, upload.fields)
             return await while_connected(request, work(upload.data, parameters), state.abandoned)
 

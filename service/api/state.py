@@ -28,7 +28,7 @@ class State:
         jobs: keeps the work that outlives its request.
         gate: admits callers.
         links: makes and opens links to results.
-        uploads: how many bodies are held in memory.
+        uploads: how many requests are in work; each has its whole body.
         close_queue: closes the connections of the job queue, where there is one.
         abandoned: cancelled work that has not ended yet.
     """
@@ -45,7 +45,7 @@ class State:
     abandoned: set[asyncio.Task[Any]] = field(default_factory=set)
 
 
-def get_state(request: Request) -> State:
+async def get_state(request: Request) -> State:
     """Return the state of the application that serves `request`."""
     state = request.app.state.parts
     assert isinstance(state, State)

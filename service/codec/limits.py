@@ -62,15 +62,15 @@ class Budget:
         self.held = 0
         self._what = what
 
-    @contextmanager
-    def hold(self, amount: int) -> Iterator[None]:
-        """Hold `amount` until the block ends.
-
-        Raises:
-            Busy: others hold too much at present.
-        """
+    def check(self, amount: int) -> None:
+        """Raise Busy when others hold too much at present for `amount` more."""
         if self.held and self.held + amount > self.total:
             raise Busy(f"too many {self._what} are being worked on; try again shortly", RETRY_SECONDS)
+
+    @contextmanager
+    def hold(self, amount: int) -> Iterator[None]:
+        """Hold `amount` until the block ends. Raises Busy as `check` does."""
+        self.check(amount)
         self.held += amount
         try:
             yield
