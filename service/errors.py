@@ -12,10 +12,10 @@ ServiceError
 |-- Busy                         too much work is waiting; `retry_after` says when to come back
 |   `-- RateLimited              this caller has asked too often
 |-- AccessError                  the caller may not do this
-|   |-- NotAuthenticated         it has no API key, or one that does not count
+|   |-- NotAuthenticated         it has no API key, or an invalid one
 |   |-- NotAllowed               its key lacks the scope
 |   |-- LinkInvalid              the link was not made here
-|   |-- LinkExpired              the link is over
+|   |-- LinkExpired              the link has expired
 |   `-- LinksOff                 the service gives no links
 |-- KeysUnavailable              the store of API keys cannot be reached
 |-- Draining                     the service is shutting down
@@ -27,7 +27,7 @@ ServiceError
 |-- QueueUnavailable             the queue or the store behind it cannot be reached, or is full
 `-- JobError                     a job cannot give what is asked of it
     |-- UnknownJob               there is none of that id for this caller
-    |-- JobExpired               it is over and its result is no longer kept
+    |-- JobExpired               it has ended and its result is no longer kept
     |-- JobNotFinished           it has no result yet
     |-- JobCancelled             it was cancelled
     `-- KeyReused                an idempotency key came with other work before
@@ -93,7 +93,7 @@ class AccessError(ServiceError):
 
 
 class NotAuthenticated(AccessError):
-    """No API key, or one that does not count."""
+    """No API key, or an invalid one."""
 
 
 class NotAllowed(AccessError):
@@ -105,7 +105,7 @@ class LinkInvalid(AccessError):
 
 
 class LinkExpired(AccessError):
-    """The link is over."""
+    """The link has expired."""
 
 
 class LinksOff(AccessError):
@@ -153,7 +153,7 @@ class UnknownJob(JobError):
 
 
 class JobExpired(JobError):
-    """The job is over and its result is no longer kept."""
+    """The job has ended and its result is no longer kept."""
 
 
 class JobNotFinished(JobError):

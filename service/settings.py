@@ -197,7 +197,7 @@ class Settings(BaseSettings):
     tick_s: float = Field(default=0.5, gt=0, le=60, description="Longest time of one forward pass, in seconds.")
 
     acceleration: Literal["none", "graphs", "compile"] = Field(
-        default="graphs",
+        default="none",
         description="What a GPU's worker prepares at its start for small tiles: nothing, CUDA graphs, or graphs of "
         "compiled networks (minutes longer).",
     )

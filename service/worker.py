@@ -20,7 +20,7 @@ from service.jobs.attempt import Attempts
 from service.jobs.blobs import store_of
 from service.jobs.connection import check_access, connect
 from service.jobs.fleet import REPORT_S, Fleet, WorkerReport
-from service.jobs.news import News
+from service.jobs.notifications import Notifications
 from service.jobs.port import JobLimits
 from service.jobs.queue import Consumer, Enqueuer
 from service.jobs.records import new_id
@@ -61,8 +61,8 @@ async def work(settings: Settings, engine: Engine | None = None) -> None:
     )
     async with connect(url) as redis:
         store = JobStore(redis, JobLimits(settings.job_result_ttl_s, settings.job_gone_ttl_s))
-        blobs, news = store_of(settings.blobs_url, redis), News(redis)
-        attempts = Attempts(store, blobs, news, CodecExecutor(service))
+        blobs, notifications = store_of(settings.blobs_url, redis), Notifications(redis)
+        attempts = Attempts(store, blobs, notifications, CodecExecutor(service))
         consumer = Consumer(url, attempts.execute, settings.max_running_jobs, settings.grace_s, settings.lease_s)
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
 
@@ -73,7 +73,7 @@ async def work(settings: Settings, engine: Engine | None = None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
         await engine.start()
-        news.start()
+        notifications.start()
         name = new_id()
         helpers = [
             asyncio.create_task(_report(Fleet(redis), name, engine, metrics.heartbeat())),
@@ -91,7 +91,7 @@ async def work(settings: Settings, engine: Engine | None = None) -> None:
             with contextlib.suppress(ServiceError):
                 await Fleet(redis).leave(name)
             await engine.stop(0.0)
-            await news.stop()
+            await notifications.stop()
             if server is not None:
                 server.shutdown()
                 server.server_close()

@@ -147,7 +147,7 @@ class Gate:
         key = await keys.get(parts[0]) if parts else None
         if parts is None or key is None or not key.matches(parts[1]):
             log.info("refused", extra={"key": parts[0] if parts else None, "reason": "not a key"})
-            raise NotAuthenticated("this API key does not count here")
+            raise NotAuthenticated("this API key is not valid")
         return key
 
     async def _count(self, key: ApiKey) -> None:

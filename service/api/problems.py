@@ -71,7 +71,7 @@ TABLE: Mapping[type[Exception], Kind] = {
     service_errors.NotAuthenticated: Kind(401, "not-authenticated", "A valid API key is needed"),
     service_errors.NotAllowed: Kind(403, "not-allowed", "The API key does not allow this"),
     service_errors.LinkInvalid: Kind(403, "link-invalid", "The link was not made by this service"),
-    service_errors.LinkExpired: Kind(410, "link-expired", "The link is over"),
+    service_errors.LinkExpired: Kind(410, "link-expired", "The link has expired"),
     service_errors.LinksOff: Kind(403, "links-off", "The service gives no links"),
     service_errors.KeysUnavailable: Kind(503, "keys-unavailable", "API keys cannot be checked", retry=True),
     service_errors.Draining: Kind(503, "draining", "The service is shutting down", retry=True),

@@ -110,9 +110,7 @@ class DecodeQuery(_Query):
     format: Literal["png", "webp", "jpeg"] | None = Field(
         default=None, description="Format of the answer; left out: by the Accept header, else png."
     )
-    preview: bool = Field(
-        default=False, description="For a job: send the present guess of the picture with every step, as an event."
-    )
+    preview: bool = Field(default=False, description="For a job: send the x0 estimate with every step, as an event.")
 
 
 class Problem(BaseModel):

@@ -4,10 +4,10 @@ CdcError
 |-- ConnectionFailed          no answer: the service cannot be reached, or the connection broke
 |-- ApiError                  the service answered with a problem (RFC 9457)
 |   |-- BadRequest            400, 405, 406, 408, 411: the request itself; a bug in the client or a proxy
-|   |-- NotAuthenticated      401: no API key, or one that does not count
-|   |-- NotAllowed            403: the key lacks the scope, or a link is over
+|   |-- NotAuthenticated      401: no API key, or an invalid one
+|   |-- NotAllowed            403: the key lacks the scope, or a link has expired
 |   |-- NotFound              404: no such job, or none of this key
-|   |-- Gone                  410: the job is over and its result no longer kept
+|   |-- Gone                  410: the job has ended and its result is no longer kept
 |   |-- Conflict              409: the job has no result (yet)
 |   |-- TooLarge              413: more bytes or work than the service takes
 |   |-- Unusable              415, 422: the picture, file or parameter cannot be used
@@ -82,7 +82,7 @@ class BadRequest(ApiError):
 
 
 class NotAuthenticated(ApiError):
-    """An API key is needed, or this one does not count."""
+    """An API key is needed, or this one is not valid."""
 
 
 class NotAllowed(ApiError):

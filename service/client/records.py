@@ -158,7 +158,7 @@ class JobEvent:
         type: "state", "progress" or "preview".
         status: of a state event.
         step, steps: of a progress or preview event.
-        image: of a preview: an image file of the present guess; None if it is no longer kept.
+        image: of a preview: an image file of the x0 estimate; None if it is no longer kept.
         media_type: of `image`.
     """
 

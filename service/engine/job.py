@@ -114,7 +114,7 @@ class DecodeRequest:
         seed: 0..2**63-1 for the start noise; None derives one from the file, so that the default is reproducible.
         max_pixels: refuse pictures with more pixels.
         deterministic: every tile has a forward pass of its own: bit-equal on one type of device, whatever the load.
-        previews: send the present guess of the picture with every step.
+        previews: send the x0 estimate with every step.
     """
 
     data: bytes
@@ -147,7 +147,7 @@ class DecodeResult:
 class Progress:
     """How far a request is: `step` of `steps` denoising steps are done.
 
-    `preview` is the present guess of the picture, uint8 [H, W, 3], where it was asked for.
+    `preview` is the x0 estimate, uint8 [H, W, 3], where it was asked for.
     """
 
     step: int

@@ -31,7 +31,7 @@ class RunnerOptions:
     device: str = "cpu"
     cache_dir: Path | None = None
     tick_seconds: float = 0.5
-    acceleration: Literal["none", "graphs", "compile"] = "graphs"
+    acceleration: Literal["none", "graphs", "compile"] = "none"
     models_memory_bytes: int = 0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

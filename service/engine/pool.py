@@ -262,9 +262,9 @@ class PoolEngine:
             slot.learn(message)
             self._on_tick(message)
         elif (job := slot.jobs.get(message.job)) is not None and not job.future.done():  # else: cancelled meanwhile
-            self._tell(job, message)
+            self._deliver(job, message)
 
-    def _tell(self, job: _Job, message: Started | Advanced | Finished | Failed) -> None:
+    def _deliver(self, job: _Job, message: Started | Advanced | Finished | Failed) -> None:
         if isinstance(message, Started):
             job.running = True
         elif isinstance(message, Advanced):

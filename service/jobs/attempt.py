@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from service.errors import Busy, Draining, JobExpired, NotReady, QueueUnavailable, WorkerFailed
 from service.jobs.blobs import BlobStore
-from service.jobs.news import News
+from service.jobs.notifications import Notifications
 from service.jobs.port import Executor
-from service.jobs.queue import HandBack
+from service.jobs.queue import Nack
 from service.jobs.records import Answer, Failure, State, Step, Work
 from service.jobs.store import JobStore
 from service.logs import request_id
@@ -20,7 +20,7 @@ from service.logs import request_id
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 RETRY_S = 0.5  # while Redis or the blob store cannot be reached
-WATCH_S = 1.0  # between signs of life, when no news comes
+WATCH_S = 1.0  # between signs of life, when no notification comes
 MAX_PENDING_STEPS = 64  # that wait to be told; older ones are then passed over
 MAX_BUSY_WAIT_S = 5.0
 
@@ -28,10 +28,10 @@ MAX_BUSY_WAIT_S = 5.0
 class Attempts:
     """Runs executions that the queue delivers. Nothing is acknowledged before its result lies in the blob store."""
 
-    def __init__(self, store: JobStore, blobs: BlobStore, news: News, executor: Executor) -> None:
+    def __init__(self, store: JobStore, blobs: BlobStore, notifications: Notifications, executor: Executor) -> None:
         self._store = store
         self._blobs = blobs
-        self._news = news
+        self._notifications = notifications
         self._executor = executor
         self._releasing: set[asyncio.Task[None]] = set()
 
@@ -43,9 +43,9 @@ class Attempts:
         """Make one attempt. Cancelled, it leaves the execution to another worker, and says so where it can.
 
         Raises:
-            HandBack: the engine of this worker takes no work now.
+            Nack: the engine of this worker takes no work now.
         """
-        started = await _insist(lambda: self._store.begin(execution))
+        started = await _retry(lambda: self._store.begin(execution))
         if started is None:
             return  # cancelled or done
         fence = started.fence
@@ -53,7 +53,7 @@ class Attempts:
             failure = Failure.of(WorkerFailed("too many workers died or stopped on this job"))
             await self._end(execution, fence, "failed", failure)
             return
-        body = await _insist(lambda: _blob(self._blobs, f"body/{execution}"))
+        body = await _retry(lambda: _blob(self._blobs, f"body/{execution}"))
         if body is None:
             await self._end(execution, fence, "failed", Failure.of(JobExpired("the upload is no longer kept")))
             return
@@ -64,7 +64,7 @@ class Attempts:
             answer = await self._run(execution, fence, work)
         except (Draining, NotReady) as error:
             await self._release(execution, fence)
-            raise HandBack(str(error)) from error
+            raise Nack(str(error)) from error
         except asyncio.CancelledError:
             releasing = asyncio.create_task(self._release(execution, fence))  # this task may wait for nothing more
             self._releasing.add(releasing)
@@ -90,9 +90,9 @@ class Attempts:
                 steps.get_nowait()
             steps.put_nowait(step)
 
-        running = asyncio.create_task(self._insist_on_engine(work, on_step))
+        running = asyncio.create_task(self._retry_while_busy(work, on_step))
         watching = asyncio.create_task(self._watch(execution, fence))
-        telling = asyncio.create_task(self._tell(execution, fence, steps))
+        telling = asyncio.create_task(self._publish(execution, fence, steps))
         try:
             await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
@@ -106,7 +106,7 @@ class Attempts:
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
 
-    async def _insist_on_engine(self, work: Work, on_step: Callable[[Step], None]) -> Answer:
+    async def _retry_while_busy(self, work: Work, on_step: Callable[[Step], None]) -> Answer:
         """Run the work, coming back when the engine is full: a job has been promised, a request has not."""
         while True:
             try:
@@ -116,14 +116,14 @@ class Attempts:
 
     async def _watch(self, execution: str, fence: int) -> None:
         """Give signs of life; return when the attempt no longer counts."""
-        with self._news.of(execution) as changed:
+        with self._notifications.of(execution) as changed:
             while True:
                 with contextlib.suppress(QueueUnavailable):
-                    if not await self._store.hold(execution, fence):
+                    if not await self._store.heartbeat(execution, fence):
                         return
                 await changed.wait(WATCH_S)
 
-    async def _tell(self, execution: str, fence: int, steps: asyncio.Queue[Step | None]) -> None:
+    async def _publish(self, execution: str, fence: int, steps: asyncio.Queue[Step | None]) -> None:
         """Write steps and previews as they come; what cannot be written is not worth waiting for."""
         while (step := await steps.get()) is not None:
             name = ""
@@ -140,8 +140,8 @@ class Attempts:
     async def _deliver(self, execution: str, fence: int, answer: Answer) -> None:
         """Result first, record second: a finished job always has its result."""
         name = f"result/{execution}/{fence}"
-        ttl = await _insist(lambda: self._store.ttl_of(execution))
-        await _insist(lambda: self._put(name, answer.data, ttl))
+        ttl = await _retry(lambda: self._store.ttl_of(execution))
+        await _retry(lambda: self._put(name, answer.data, ttl))
         if not await self._end(execution, fence, "succeeded", answer=answer):
             await self._blobs.delete(name)
 
@@ -154,14 +154,14 @@ class Attempts:
     async def _end(
         self, execution: str, fence: int, state: State, failure: Failure | None = None, answer: Answer | None = None
     ) -> bool:
-        ended = await _insist(lambda: self._store.finish(execution, fence, state, failure, answer))
+        ended = await _retry(lambda: self._store.finish(execution, fence, state, failure, answer))
         if ended:
             with contextlib.suppress(Exception):  # it expires by itself
                 await self._blobs.delete(f"body/{execution}")
         return ended
 
 
-async def _insist(call: Callable[[], Awaitable[T]]) -> T:
+async def _retry(call: Callable[[], Awaitable[T]]) -> T:
     """Try until the queue or the store can be reached; meanwhile the lease may pass to another worker."""
     while True:
         try:

@@ -103,11 +103,11 @@ class MemoryBackend:
         self._charge(RECORD_BYTES)
         if key is not None:
             self._keys[owner, key] = job.id, fingerprint
-        self._tell(record, "queued")
+        self._publish(record, "queued")
         if execution.answer is not None:
             self._finish(record, "succeeded", answer=execution.answer)
         elif execution.task is not None:
-            self._tell(record, "running")
+            self._publish(record, "running")
         self._fill()
         return self._seen(record)
 
@@ -165,7 +165,7 @@ class MemoryBackend:
             execution.task = asyncio.create_task(self._execute(execution))
             execution.task.add_done_callback(partial(self._ended, execution))
             for record in execution.records:
-                self._tell(record, "running")
+                self._publish(record, "running")
 
     async def _execute(self, execution: _Execution) -> Answer:
         """Run the work, coming back when the engine is full: a job has been promised, a request has not."""
@@ -233,7 +233,7 @@ class MemoryBackend:
 
     # Records ------------------------------------------------------------------------------------------------------
 
-    def _tell(self, record: _Record, state: State) -> None:
+    def _publish(self, record: _Record, state: State) -> None:
         job = record.job
         started = self._clock() if state == "running" else job.started_at
         record.job = replace(job, state=state, started_at=started)
@@ -263,7 +263,7 @@ class MemoryBackend:
         if record.job.expires_at is not None and record.job.expires_at <= self._clock():
             self._expire(record)
         if record.job.state == "expired":
-            raise JobExpired("the job is over and its result is no longer kept")
+            raise JobExpired("the job has ended and its result is no longer kept")
         return record
 
     def _seen(self, record: _Record) -> Job:

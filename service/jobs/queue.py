@@ -28,7 +28,7 @@ RETRY_S = 1.0
 CALL_S = 5.0
 
 
-class HandBack(Exception):
+class Nack(Exception):
     """This worker cannot do it now: the execution goes back into the queue."""
 
 
@@ -160,7 +160,7 @@ class Consumer:
         async def execute(execution: str) -> None:
             try:
                 await self._execute(execution)
-            except HandBack as error:
+            except Nack as error:
                 raise StreaqRetry(str(error), delay=timedelta(seconds=RETRY_S)) from error
 
         worker.task(name=TASK, max_tries=None, ttl=0, silent=True)(execute)

@@ -28,7 +28,7 @@ class Work:
         operation: "encode" or "decode".
         body: the uploaded file.
         options: of the operation, as JSON values; the fields of `EncodeOptions` or `DecodeOptions`.
-        previews: send the present guess of the picture with every step.
+        previews: send the x0 estimate with every step.
         cost: estimated device work, in pixels of one denoising step of the default model.
         request_id: of the request that brought it, for the logs.
     """

@@ -22,14 +22,14 @@ from service.errors import (
     ServiceError,
 )
 from service.jobs.blobs import BlobStore
-from service.jobs.news import News
+from service.jobs.notifications import Notifications
 from service.jobs.port import JobLimits
 from service.jobs.queue import Enqueuer
 from service.jobs.records import Answer, Event, Job, Step, Work, new_id
 from service.jobs.store import KEEP_S, JobStore, View
 
 log = logging.getLogger(__name__)
-POLL_S = 1.0  # between looks at a job when no news comes: a message lost with a connection delays, no more
+POLL_S = 1.0  # between looks at a job when no notification comes: a message lost with a connection delays, no more
 COUNT_S = 2.0  # between counts of jobs for the metrics
 
 
@@ -55,7 +55,7 @@ class RedisBackend:
         self._blobs = blobs
         self._seconds_of = seconds_of
         self._generation = generation
-        self._news = News(redis)
+        self._notifications = Notifications(redis)
         self._queue = Enqueuer(url)
         self._counts: dict[str, int] = {}
         self._counting: asyncio.Task[None] | None = None
@@ -63,7 +63,7 @@ class RedisBackend:
 
     async def start(self) -> None:
         """See `JobBackend.start`; does not wait for Redis."""
-        self._news.start()
+        self._notifications.start()
         self._counting = asyncio.create_task(self._count_for_ever())
 
     async def stop(self, grace: float) -> None:
@@ -71,7 +71,7 @@ class RedisBackend:
         self._draining = True
         if self._counting is not None:
             self._counting.cancel()
-        await self._news.stop()
+        await self._notifications.stop()
         await self._queue.close()
 
     async def submit(self, work: Work, owner: str, key: str | None = None, ttl_s: float | None = None) -> Job:
@@ -118,7 +118,7 @@ class RedisBackend:
         """See `JobBackend.wait`."""
         until = asyncio.get_running_loop().time() + seconds
         view = await self._store.view(id, owner)
-        with self._news.of(view.execution) as changed:
+        with self._notifications.of(view.execution) as changed:
             while not view.job.ended:
                 view = await self._store.view(id, owner)
                 left = until - asyncio.get_running_loop().time()
@@ -160,7 +160,7 @@ class RedisBackend:
         """See `JobBackend.events`."""
         view = await self._store.view(id, owner)
         last = max(0, after)
-        with self._news.of(view.execution) as changed:
+        with self._notifications.of(view.execution) as changed:
             while True:
                 view = await self._store.view(id, owner)  # before the events: none it implies is missing from them
                 events, over = await self._events_of(view, last)

@@ -9,7 +9,7 @@ Keys, all below one prefix:
     idem:SHA     string job id and fingerprint       queue, running, done:STATE  sorted sets of executions and jobs
     queued       hash   milliseconds of device time of each execution in the queue; queued_ms: their sum, changed by the
                         same scripts in whole numbers, so that it cannot drift
-    news         channel: "execution" whenever something happened to it
+    notifications  channel: "execution" whenever something happened to it
 
 An attempt at an execution holds a fence, the number of the attempt; whatever a stale attempt sends is refused. Every
 script may be sent twice, when the answer to the first was lost with a connection, and then changes nothing more.
@@ -127,7 +127,7 @@ if begun ~= call then
     redis.call('RPUSH', key..':events', cjson.encode({s='running', at=now}))
     redis.call('EXPIRE', key..':events', redis.call('TTL', key))
   end
-  redis.call('PUBLISH', p..'news', e)
+  redis.call('PUBLISH', p..'notifications', e)
 end
 local died = tonumber(redis.call('HGET', key, 'deaths') or '0')
 local over = tonumber(fence) > tonumber(most) or died >= tonumber(deaths)
@@ -143,7 +143,7 @@ if state == 'running' and own == fence then redis.call('HSET', p..'exec:'..e, 'r
 """
 
 # prefix, execution, fence, now -> 1, or 0 where the attempt is over; the score in `running` is the last sign of life
-HOLD = (
+HEARTBEAT = (
     _TIME
     + """
 local p, e, fence, now = unpack(ARGV)
@@ -167,7 +167,7 @@ if tonumber(step) > tonumber(before or '0') then
   if preview ~= '' then
     redis.call('RPUSH', key..':events', cjson.encode({n=tonumber(step), of=tonumber(steps), blob=preview}))
   end
-  redis.call('PUBLISH', p..'news', e)
+  redis.call('PUBLISH', p..'notifications', e)
 end
 return 1
 """
@@ -193,7 +193,7 @@ if redis.call('GET', p..'share:'..share) == e then
 end
 for _, j in ipairs(redis.call('SMEMBERS', key..':jobs')) do redis.call('ZADD', p..'done:'..state, expires, j) end
 forget(p, e, tonumber(ttl) + tonumber(gone))
-redis.call('PUBLISH', p..'news', e)
+redis.call('PUBLISH', p..'notifications', e)
 return 1
 """
 )
@@ -223,6 +223,6 @@ if redis.call('SCARD', key..':jobs') == 0 then
   if redis.call('GET', p..'share:'..share) == e then redis.call('DEL', p..'share:'..share) end
   forget(p, e, tonumber(ttl) + tonumber(gone))
 end
-redis.call('PUBLISH', p..'news', e)
+redis.call('PUBLISH', p..'notifications', e)
 """
 )

@@ -20,7 +20,7 @@ from service.jobs.port import JobLimits
 from service.jobs.records import Answer, Failure, Job, State, Work, share_key
 
 PREFIX = "cdc:"
-NEWS = PREFIX + "news"
+CHANNEL = PREFIX + "notifications"
 CALL_S = 5.0  # longest time of a call; more means that Redis cannot be reached
 KEEP_S = 7 * 86_400  # how long an unfinished job is kept
 MAX_ATTEMPTS = 20  # starts of an execution, released ones too, before it fails
@@ -63,7 +63,7 @@ class JobStore:
         self._submit = redis.register_script(scripts.SUBMIT)
         self._begin = redis.register_script(scripts.BEGIN)
         self._release = redis.register_script(scripts.RELEASE)
-        self._hold = redis.register_script(scripts.HOLD)
+        self._heartbeat = redis.register_script(scripts.HEARTBEAT)
         self._progress = redis.register_script(scripts.PROGRESS)
         self._finish = redis.register_script(scripts.FINISH)
         self._cancel = redis.register_script(scripts.CANCEL)
@@ -136,7 +136,7 @@ class JobStore:
         ahead = 0.0 if rank is None else (rank + running) * int(ms or 0) / 1000 / max(1, waiting)
         job = self._job(id, record, fields, rank, ahead)
         if job.expires_at is not None and job.expires_at <= self._now(time):
-            raise JobExpired("the job is over and its result is no longer kept")
+            raise JobExpired("the job has ended and its result is no longer kept")
         cancel_at = int(record["cancel_at"]) if "cancel_at" in record else None
         return View(job, execution, int(record["join"]), int(record["base"]), cancel_at, fields)
 
@@ -185,10 +185,10 @@ class JobStore:
         async with reachable():
             await self._release(args=[PREFIX, execution, fence])
 
-    async def hold(self, execution: str, fence: int) -> bool:
+    async def heartbeat(self, execution: str, fence: int) -> bool:
         """Give a sign of life of an attempt; False where it is over: cancelled, or overtaken by another."""
         async with reachable():
-            return bool(await self._hold(args=[PREFIX, execution, fence, self._given_time()]))
+            return bool(await self._heartbeat(args=[PREFIX, execution, fence, self._given_time()]))
 
     async def progress(self, execution: str, fence: int, step: int, steps: int, preview: str = "") -> bool:
         """Tell of a step; False where the attempt is over: cancelled, or overtaken by another."""

@@ -94,7 +94,7 @@ def kill(worker: subprocess.Popen[bytes]) -> None:
     worker.wait()
 
 
-async def insist(client: httpx.AsyncClient, method: str, path: str, **arguments: Any) -> httpx.Response:
+async def retry(client: httpx.AsyncClient, method: str, path: str, **arguments: Any) -> httpx.Response:
     """Call as documented: again after a connection error, a 429 or a 503, when Retry-After says, at most 60 times."""
     for _ in range(60):
         try:
@@ -112,12 +112,12 @@ async def one_job(client: httpx.AsyncClient, file: bytes, seed: int, steps: int)
     """Submit a job, follow it, fetch its result; returns how many results were delivered, and the hash."""
     params = {"seed": seed, "steps": steps, "deterministic": "true"}
     headers = {**ASYNC, "Idempotency-Key": f"job-{seed}"}
-    location = (await insist(client, "POST", "/decode", content=file, params=params, headers=headers)).headers[
+    location = (await retry(client, "POST", "/decode", content=file, params=params, headers=headers)).headers[
         "location"
     ]
     ends = 0
     while True:
-        seen = await insist(client, "GET", location)
+        seen = await retry(client, "GET", location)
         assert seen.status_code == 200, seen.text
         job = seen.json()
         if job["state"] not in ("queued", "running"):
@@ -125,7 +125,7 @@ async def one_job(client: httpx.AsyncClient, file: bytes, seed: int, steps: int)
             break
         await asyncio.sleep(1)
     assert job["state"] == "succeeded", job
-    result = await insist(client, "GET", f"{location}/result")
+    result = await retry(client, "GET", f"{location}/result")
     return ends, hashlib.sha256(result.content).hexdigest()
 
 
@@ -153,7 +153,7 @@ async def kills(quick: bool) -> Figures:
             for seed in range(jobs):
                 params = {"seed": seed, "steps": steps, "deterministic": "true"}
                 if seed % max(1, jobs // 20) == 0:  # checked against a direct answer of a worker that nobody kills
-                    answer = await insist(client, "POST", "/decode", content=c.file, params={**params, "format": "png"})
+                    answer = await retry(client, "POST", "/decode", content=c.file, params={**params, "format": "png"})
                     expected[seed] = hashlib.sha256(answer.content).hexdigest()
         client_ends = sum(ends for ends, _ in found)
         await asyncio.sleep(130)
@@ -248,7 +248,7 @@ async def clients(quick: bool) -> Figures:
             served = 0
             for number in range(rounds):
                 calls = [
-                    insist(client, "POST", "/decode", content=c.file, params={"steps": 1, "seed": 1000 * number + n})
+                    retry(client, "POST", "/decode", content=c.file, params={"steps": 1, "seed": 1000 * number + n})
                     for n in range(200)
                 ]
                 answers = await asyncio.gather(*calls)
@@ -293,7 +293,7 @@ async def drain(quick: bool) -> Figures:
             async def caller(number: int) -> None:
                 for n in range(3 if quick else 20):
                     params = {"steps": 3, "seed": 100 * number + n}
-                    answers.append((await insist(client, "POST", "/decode", content=c.file, params=params)).status_code)
+                    answers.append((await retry(client, "POST", "/decode", content=c.file, params=params)).status_code)
 
             tasks = [asyncio.create_task(caller(n)) for n in range(8)]
             for _ in range(rounds):

@@ -15,7 +15,7 @@ from service.jobs.attempt import Attempts
 from service.jobs.blobs import RedisBlobs
 from service.jobs.connection import connect
 from service.jobs.memory import MemoryBackend
-from service.jobs.news import News
+from service.jobs.notifications import Notifications
 from service.jobs.port import JobBackend, JobLimits, OnStep
 from service.jobs.queue import Consumer
 from service.jobs.records import Answer, Step, Work
@@ -105,9 +105,9 @@ async def redis_backend(
         await client.flushdb()
         blobs = RedisBlobs(client)
         backend = RedisBackend(client, url, blobs, limits, executor.seconds_of, executor.generation, clock)
-        news = News(client)
-        news.start()
-        attempts = Attempts(JobStore(client, limits, clock), blobs, news, executor)
+        notifications = Notifications(client)
+        notifications.start()
+        attempts = Attempts(JobStore(client, limits, clock), blobs, notifications, executor)
         consumer = Consumer(url, attempts.execute, limits.max_running, grace_s=0, lease_s=2)
         consuming = asyncio.create_task(consumer.run())
         await backend.start()
@@ -117,7 +117,7 @@ async def redis_backend(
             consumer.stop()
             await consuming
             await backend.stop(0)
-            await news.stop()
+            await notifications.stop()
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])

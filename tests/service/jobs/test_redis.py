@@ -9,7 +9,7 @@ import pytest
 from service.jobs.attempt import Attempts
 from service.jobs.blobs import RedisBlobs
 from service.jobs.connection import connect
-from service.jobs.news import News
+from service.jobs.notifications import Notifications
 from service.jobs.port import JobLimits
 from service.jobs.records import Answer, Failure, Step, Work
 from service.jobs.store import KEEP_S, MAX_ATTEMPTS, MAX_DEATHS, JobStore
@@ -45,11 +45,11 @@ async def test_a_stale_attempt_changes_nothing(redis_url: str) -> None:
         assert first is not None
         assert second is not None
         assert second.fence == first.fence + 1
-        assert not await store.hold("execution", first.fence)
+        assert not await store.heartbeat("execution", first.fence)
         assert not await store.progress("execution", first.fence, 1, 3)
         assert not await store.finish("execution", first.fence, "succeeded", answer=ANSWER)
         assert (await store.view("job", "ann")).job.state == "running"
-        assert await store.hold("execution", second.fence)
+        assert await store.heartbeat("execution", second.fence)
         assert await store.finish("execution", second.fence, "succeeded", answer=ANSWER)
         assert not await store.finish("execution", second.fence, "failed", Failure("Busy", "late"))
         assert await store.begin("execution") is None
@@ -204,7 +204,7 @@ async def test_a_job_that_kills_its_workers_fails_in_the_end(redis_url: str, exe
         await store.submit("job", "execution", WORK, "ann", None, 1.0, 60)
         for _ in range(MAX_DEATHS):
             assert await store.begin("execution") is not None  # and the worker dies
-        await Attempts(store, blobs, News(redis), executor).execute("execution")
+        await Attempts(store, blobs, Notifications(redis), executor).execute("execution")
         job = (await store.view("job", "ann")).job
         assert job.state == "failed"
         assert job.failure is not None
@@ -222,7 +222,7 @@ async def test_what_stands_still_is_found(redis_url: str, clock: Clock) -> None:
         assert started is not None
         clock.now += 5
         assert await store.overdue(6) == []
-        await store.hold("running", started.fence)
+        await store.heartbeat("running", started.fence)
         clock.now += 2
         assert await store.overdue(6) == ["waiting"]
         clock.now += 5

@@ -12,33 +12,33 @@ from contextlib import contextmanager
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from service.jobs.store import NEWS
+from service.jobs.store import CHANNEL
 
 log = logging.getLogger(__name__)
 RETRY_S = 0.5
 
 
 class Signal:
-    """Set by every piece of news since the last wait, so that none is missed between looking and waiting."""
+    """Set by every notification since the last wait, so that none is missed between looking and waiting."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def set(self) -> None:
-        """There is news."""
+        """Something happened."""
         self._event.set()
 
     async def wait(self, seconds: float) -> bool:
-        """Return when there has been news since the last call, or after `seconds`; True for news."""
+        """Return at a notification since the last call, or after `seconds`; True for a notification."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
-        news = self._event.is_set()
+        notified = self._event.is_set()
         self._event.clear()
-        return news
+        return notified
 
 
-class News:
+class Notifications:
     """Listens to the channel of executions and wakes those who wait for one. Comes back by itself after a cut."""
 
     def __init__(self, redis: Redis) -> None:
@@ -73,13 +73,13 @@ class News:
         while True:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
-                    await channel.subscribe(NEWS)
+                    await channel.subscribe(CHANNEL)
                     self._wake_all()  # what came while nobody listened
                     async for message in channel.listen():
                         for signal in self._signals.get(message["data"].decode(), ()):
                             signal.set()
             except (RedisError, OSError) as error:
-                log.warning("the news channel is cut, trying again", extra={"error": type(error).__name__})
+                log.warning("the channel of notifications is cut, trying again", extra={"error": type(error).__name__})
             await asyncio.sleep(RETRY_S)
 
     def _wake_all(self) -> None:
