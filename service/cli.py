@@ -64,7 +64,7 @@ def serve(
         str | None, typer.Option(help="Path prefix that a proxy takes away, such as /codec; CDC_ROOT_PATH, else none.")
     ] = None,
 ) -> None:
-    """Serve the HTTP API. Everything else is set by CDC_ variables, see the README."""
+    """Serve the HTTP API. Everything else is set by CDC_ variables, see docs/settings.md."""
     from service.api.server import run
     from service.settings import SettingsError
 
