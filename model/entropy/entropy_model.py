@@ -17,7 +17,7 @@ from model.entropy.coder import SYMBOL_LIMIT, SymbolCoder, Symbols
 from model.entropy.context_head import LAYERS as CONTEXT_LAYERS
 from model.entropy.context_head import ContextHead, Part, Take, checkerboard, predict
 from model.entropy.export_layers import ContextLayers, export_context, export_head, float_context, float_head
-from model.entropy.likelihood import LITE_LEVELS, PAPER_LEVELS, FactorizedPrior
+from model.entropy.likelihood import LITE_LEVELS, FactorizedPrior, ScaleLevels
 from model.entropy.passes import LATENT_BITS
 from model.entropy.scale_head import (
     ACTIVATION_LIMIT,
@@ -296,18 +296,18 @@ def export_entropy_model(
     hyper_decoder: nn.Sequential,
     log_gain: Tensor | None,
     context: Sequence[ContextLayers] | None = None,
+    levels: ScaleLevels = LITE_LEVELS,
 ) -> EntropyModel:
     """Make the integer half from float weights. Needs no calibration set.
 
     `log_gain` is g [256, M] at each rate byte; None for the paper's networks, which have one rate and emit sigma.
-    `context` are the layers of the context model's networks, None for a model without.
+    `context` are the layers of the context model's networks, None for a model without; `levels` is what sigma may be.
 
     Raises:
         WeightsError: a bound of the exact range does not hold.
     """
     medians = torch.round(prior.medians.double() * (1 << Z_BITS))
     tables = prior_tables(prior, medians / (1 << Z_BITS))
-    head = export_head(hyper_decoder, log_gain, with_context=bool(context))
-    levels = PAPER_LEVELS if log_gain is None else LITE_LEVELS
+    head = export_head(hyper_decoder, log_gain, levels, with_context=bool(context))
     corrections = export_context(context) if context else None
     return EntropyModel(tables, gaussian_tables(levels), medians.to(torch.int32).numpy(), head, corrections)

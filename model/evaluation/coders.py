@@ -136,6 +136,7 @@ def models(
     Raises:
         UnknownModel: a name that is not installed.
     """
+    from model.architecture import architecture_of
     from model.registry import Registry
 
     registry = Registry(folder)
@@ -145,7 +146,7 @@ def models(
     for name in chosen:
         digest = hashlib.sha256(registry.path(name).read_bytes()).hexdigest()[:12]
         info = infos[name]
-        one_rate = info.architecture != "cdc-lite"
+        one_rate = architecture_of(info.architecture).one_rate
         points: list[Parameters] = []
         for mode in modes:
             common: dict[str, Value] = {"steps": mode.steps, "gamma": mode.gamma}

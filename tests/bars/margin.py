@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib import get_data_path
 from PIL import Image
 
-from model.codec import Tiling
 from model.config import rate_of_quality
 from model.registry import Registry
+from model.tiling import Tiling
 
 
 def main() -> None:
