@@ -112,10 +112,11 @@ class Codec:
     def quantise(self, latents: Latents, rate: int) -> Quantised:
         """Finish the analysis at the rate byte, run the hyper-encoder and round. The last floats of an encode."""
         q = torch.tensor([rate / 255], device=self.device)
-        y = self.networks.latent(latents.features[None].to(self.device), q)
+        features = latents.features[None].to(self.device, memory_format=torch.channels_last)
+        y = self.networks.latent(features, q)
         hyper = self.entropy.quantise_hyper(self.networks.hyper(y)[0])
         chosen = self.architecture.rate_distortion
-        latent, means, indices = self.entropy.choose_latent(y[0].cpu(), hyper, rate, rate_distortion=chosen)
+        latent, means, indices = self.entropy.choose_latent(y[0].cpu().contiguous(), hyper, rate, rate_distortion=chosen)
         return Quantised(hyper, latent, means, indices, rate)
 
     def pack(self, latents: Latents, rate: int, sections: Sequence[Section] = ()) -> bytes:
