@@ -116,7 +116,9 @@ class Codec:
         y = self.networks.latent(features, q)
         hyper = self.entropy.quantise_hyper(self.networks.hyper(y)[0])
         chosen = self.architecture.rate_distortion
-        latent, means, indices = self.entropy.choose_latent(y[0].cpu().contiguous(), hyper, rate, rate_distortion=chosen)
+        latent, means, indices = self.entropy.choose_latent(
+            y[0].cpu().contiguous(), hyper, rate, rate_distortion=chosen
+        )
         return Quantised(hyper, latent, means, indices, rate)
 
     def pack(self, latents: Latents, rate: int, sections: Sequence[Section] = ()) -> bytes:

@@ -106,8 +106,12 @@ class IntegerLayer:
 
     def multiply(self, columns: Tensor) -> Tensor:
         """columns float64 [in * 9 or in, n] -> float64 [out * upsample**2, n], rescaled and clamped."""
+        return self.rescale(self.weight @ columns)
+
+    def rescale(self, sums: Tensor) -> Tensor:
+        """What `multiply` makes of the products' sums, float64 [out * upsample**2, n], which are used up."""
         low = 0 if self.relu else -self.limit
-        out = torch.floor((self.weight @ columns + self.offset) * self.scale).clamp(low, self.limit)
+        out = sums.add_(self.offset).mul_(self.scale).floor_().clamp_(low, self.limit)
         return torch.where(out < 0, torch.floor(out * (LEAK * 2.0**-LEAK_BITS)), out) if self.leaky else out
 
     def check(self, input_limit: int, *, inputs: int | None = None, matrix: bool = False) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from model.architecture import architecture_of
 from model.checkpoint import export_weights, load_weights, read_info, with_floats
 from model.codec import Codec
+from model.entropy.entropy_model import EntropyModel
 from model.entropy.likelihood import WIDE_LEVELS, FactorizedPrior, gaussian_bits
 from model.entropy.passes import Pass
 from model.entropy.scale_head import ACTIVATION_LIMIT, WEIGHT_LIMIT, IntegerLayer
@@ -54,7 +55,7 @@ def small_tensors(config: SecondConfig = SMALL) -> dict[str, Tensor]:
         networks.log_gain.copy_((networks.log_gain * 64).round() / 64)
         last = networks.hyper_decoder[-1].bias
         assert isinstance(last, Tensor)
-        last[config.latents :] += 24
+        last[config.latents :] += torch.arange(config.latents) * 2 - 6
         for bias in prior.biases:
             bias.copy_((bias * 64).round() / 64)
     return {**networks.state_dict(), **{f"hyper_prior.{k}": v for k, v in prior.state_dict().items()}}
@@ -207,10 +208,15 @@ def stream_digest(codec: Codec) -> str:
     hyper, latent = symbols((SMALL.hyper, 3, 5), 20), symbols((SMALL.latents, 12, 20), 9, seed=2)
     latent[:2] *= 60  # block means are large
     for rate in (0, 127, 255):
-        means, indices = entropy.parameters(hyper, rate, latent)
-        stream = entropy.encode_latent(latent, indices)
+        sent, means, indices = entropy.choose_latent(
+            torch.from_numpy(latent).float(), hyper, rate, rate_distortion=False
+        )
+        silent = indices.numpy() < entropy.silent
+        assert silent.any() or rate
+        assert not sent[silent].any()
+        stream = entropy.encode_latent(sent, indices)
         decoded = entropy.decode_latent(stream, hyper, rate)
-        np.testing.assert_array_equal(decoded[0], latent)
+        np.testing.assert_array_equal(decoded[0], sent)
         assert torch.equal(decoded[1], means)
         assert torch.equal(decoded[2], indices)
         digest.update(entropy.encode_hyper(hyper) + stream)
@@ -218,7 +224,7 @@ def stream_digest(codec: Codec) -> str:
     return digest.hexdigest()
 
 
-GOLDEN_STREAM = "0c33879a9c1e95be2d71722cf789815fb6a22e539afd777632ce668dc96b22b7"
+GOLDEN_STREAM = "53b4d63b73af2912333e61ebf8f0bd77bf9914c68a745c7c5108631846b33677"
 
 
 def test_golden_streams(small: Codec, threads: int) -> None:
@@ -232,6 +238,27 @@ def test_golden_streams_in_a_fresh_process(small_file: Path) -> None:
     )
     argv = [sys.executable, "-c", script, str(Path(__file__).parent), str(small_file)]
     assert subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip() == GOLDEN_STREAM
+
+
+def test_symbols_that_are_not_coded_must_be_zero(small: Codec) -> None:
+    entropy = small.entropy
+    hyper = symbols((SMALL.hyper, 1, 1), 20)
+    latent, _, indices = entropy.choose_latent(torch.zeros(SMALL.latents, 4, 4), hyper, 0, rate_distortion=True)
+    silent = np.argwhere(indices.numpy() < entropy.silent)
+    assert len(silent)
+    latent[tuple(silent[0])] = 1
+    with pytest.raises(ValueError, match="not zero"):
+        entropy.encode_latent(latent, indices)
+
+
+@pytest.mark.parametrize("silent", [[64], [-1], [1, 1]])
+def test_silent_indices_are_checked(small: Codec, silent: list[int]) -> None:
+    tensors = small.entropy.to_tensors()
+    assert tensors["silent"].tolist() == [1]
+    without = EntropyModel.from_tensors({k: v for k, v in tensors.items() if k != "silent"})
+    assert without.codec_id != small.codec_id
+    with pytest.raises(WeightsError, match="silent"):
+        EntropyModel.from_tensors({**tensors, "silent": np.array(silent, np.int32)})
 
 
 # The codec ----------------------------------------------------------------------------------------------------------
