@@ -66,6 +66,10 @@ class Architecture:
     decode_bytes: int = 3000
     encode_bytes: int = 900
 
+    def takes(self, steps: int, gamma: float) -> bool:
+        """True where models of this family have been trained to decode so."""
+        return (self.max_steps is None or steps <= self.max_steps) and (self.samples or not gamma)
+
 
 def _next_share(indices: tuple[int, ...], length: int) -> list[float]:
     return [(index + 1) / length for index in indices]

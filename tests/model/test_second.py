@@ -20,7 +20,8 @@ from model.entropy.entropy_model import EntropyModel
 from model.entropy.likelihood import WIDE_LEVELS, FactorizedPrior, gaussian_bits
 from model.entropy.passes import Pass
 from model.entropy.scale_head import ACTIVATION_LIMIT, WEIGHT_LIMIT, IntegerLayer
-from model.errors import InvalidParameter, WeightsError
+from model.errors import CorruptStream, InvalidParameter, WeightsError
+from model.evaluation.coders import Mode, models
 from model.networks.depthwise import image_of_means, split_means
 from model.networks.second import CDCSecond, SecondConfig
 from model.rate_control import pack_to_target
@@ -343,6 +344,25 @@ def test_tiled_equals_whole(small: Codec, photograph: np.ndarray) -> None:
         small.denoise_step(state)
     assert len(several.tiles) == 3
     torch.testing.assert_close(several.x, one.x, atol=1e-5, rtol=0)
+
+
+def test_hostile_streams_are_refused_or_give_symbols(small: Codec) -> None:
+    hyper, rng, refused = symbols((SMALL.hyper, 1, 1), 40), np.random.default_rng(3), 0
+    for _ in range(100):
+        try:
+            latent, _, indices = small.entropy.decode_latent(rng.bytes(int(rng.integers(0, 200))), hyper, 100)
+        except CorruptStream:
+            refused += 1
+            continue
+        assert np.abs(latent).max() <= 1 << 15
+        assert not latent[indices.numpy() < small.entropy.silent].any()
+    assert refused > 50
+
+
+def test_evaluation_leaves_out_what_the_model_cannot_do(small_file: Path) -> None:
+    modes = (Mode(1, 0.0), Mode(17, 0.0), Mode(1, 0.8))
+    (model,) = models([NAME], [50], modes, small_file.parent)
+    assert model.points == [{"quality": 50, "steps": 1, "gamma": 0.0}]
 
 
 # Agreement with the trainer -----------------------------------------------------------------------------------------
