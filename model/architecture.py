@@ -136,8 +136,8 @@ ARCHITECTURES = {
             max_pixels=None,
             rate_distortion=True,
             step_cost=1.0,
-            decode_bytes=115,
-            encode_bytes=80,
+            decode_bytes=100,
+            encode_bytes=105,
         ),
         Architecture(
             "cdc-x",
