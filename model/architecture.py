@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
+from model.config import DEFAULT_GAMMA
 from model.diffusion.schedule import Schedule, cosine_schedule, linear_schedule
-from model.entropy.likelihood import LITE_LEVELS, PAPER_LEVELS, ScaleLevels
+from model.entropy.likelihood import LITE_LEVELS, WIDE_LEVELS, ScaleLevels
 from model.errors import WeightsError
-from model.networks.lite import CDCLite
-from model.networks.paper import CDCPaper
+from model.networks.family import Family
+from model.networks.lite import CDCLite, LiteConfig
+from model.networks.paper import CDCPaper, PaperConfig
+from model.networks.second import CDCSecond, SecondConfig
+from model.tiling import Tiling
 
 WHOLE_CANVAS_PIXELS = 1 << 22  # 2048x2048: what a denoiser with global attention takes (docs/benchmarks.md: memory)
-
-
-# What the codec asks of a family: encoder, hyper_encoder, hyper_decoder, log_gain and log_inverse_gain [levels, M], and
-#   settle    give the decoder's parts the type they run in
-#   modulate  times float64 [K] and a rate byte -> what time and rate alone decide, float64 [K, S]
-#   inject    y_hat [B, M, h, w] -> the maps that are the same at every step
-#   denoise   x_n [B, 3, H, W], modulation [B, S], the maps of inject -> x0_hat or eps_hat [B, 3, H, W]
-Networks = CDCLite | CDCPaper
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,17 @@ class Architecture:
 
     Attributes:
         name: as in a weights file.
+        networks: makes its networks of the sizes that float tensors have; raises WeightsError.
         schedule: makes its training schedule.
         times: indices of a decode, noisiest first, and the schedule's length -> the denoiser's time inputs.
         default_steps: steps of a decode that asks for none.
         levels: what sigma may be.
+        silent: scale indices below it are not coded: their symbols are zero.
+        filters: of the prior of z.
+        default_gamma: strength of the start noise of a decode that asks for none.
+        max_steps: most steps of a decode, None for the length of the schedule.
+        samples: False where no denoiser has been trained to start from noise: gamma is 0.
+        tiling: tiles of encoder and decoder.
         one_rate: True where a checkpoint has a single rate: the rate byte is 0.
         whole_canvas: True where the denoiser must see the whole canvas at once, padded to multiples of 64 exactly.
         max_pixels: largest canvas, None for no limit.
@@ -41,10 +47,17 @@ class Architecture:
     """
 
     name: str
+    networks: Callable[[Mapping[str, Tensor]], Family]
     schedule: Callable[[], Schedule]
     times: Callable[[tuple[int, ...], int], list[float]]
     default_steps: int
     levels: ScaleLevels
+    silent: int = 0
+    filters: tuple[int, ...] = (3, 3, 3, 3)
+    default_gamma: float = DEFAULT_GAMMA
+    max_steps: int | None = None
+    samples: bool = True
+    tiling: Tiling = field(default_factory=Tiling)
     one_rate: bool = True
     whole_canvas: bool = True
     max_pixels: int | None = WHOLE_CANVAS_PIXELS
@@ -52,6 +65,10 @@ class Architecture:
     step_cost: float = 10.0
     decode_bytes: int = 3000
     encode_bytes: int = 900
+
+    def takes(self, steps: int, gamma: float) -> bool:
+        """True where models of this family have been trained to decode so."""
+        return (self.max_steps is None or steps <= self.max_steps) and (self.samples or not gamma)
 
 
 def _next_share(indices: tuple[int, ...], length: int) -> list[float]:
@@ -67,11 +84,29 @@ def _position(indices: tuple[int, ...], length: int) -> list[float]:
     return [k / len(indices) for k in range(len(indices) - 1, -1, -1)]
 
 
+def _lite(tensors: Mapping[str, Tensor]) -> CDCLite:
+    return CDCLite(LiteConfig.of_tensors(tensors))
+
+
+def _paper(tensors: Mapping[str, Tensor]) -> CDCPaper:
+    with torch.device("meta"):  # 54 million weights need no initial values
+        return CDCPaper(PaperConfig.of_tensors(tensors))
+
+
+def _second(tensors: Mapping[str, Tensor]) -> CDCSecond:
+    return CDCSecond(SecondConfig.of_tensors(tensors))
+
+
+# Receptive radii: 32 (analysis before the rate's factor; the rest sees whole canvases) and 136 (synthesis). What is
+# left out at 64 is below 1e-5 of the range of 2 (docs/benchmarks.md), a thousandth of a level.
+SECOND_TILING = Tiling(margin=64, encoder_margin=32)
+PAPER_FILTERS = (3, 3, 3)  # of the paper's prior of z
 ARCHITECTURES = {
     a.name: a
     for a in (
         Architecture(
             "cdc-lite",
+            _lite,
             cosine_schedule,
             _next_share,
             17,
@@ -84,8 +119,36 @@ ARCHITECTURES = {
             decode_bytes=115,
             encode_bytes=80,
         ),
-        Architecture("cdc-x", lambda: cosine_schedule(floor=None, beta_limit=0.999), _share, 17, PAPER_LEVELS),
-        Architecture("cdc-eps", linear_schedule, _position, 200, PAPER_LEVELS),
+        Architecture(
+            "cdc-lite-2",
+            _second,
+            cosine_schedule,
+            _next_share,
+            1,
+            WIDE_LEVELS,
+            default_gamma=0.0,
+            max_steps=1,
+            samples=False,
+            silent=1,  # sigma 0.1: a symbol in two million is not zero
+            tiling=SECOND_TILING,
+            one_rate=False,
+            whole_canvas=False,
+            max_pixels=None,
+            rate_distortion=True,
+            step_cost=1.0,
+            decode_bytes=100,
+            encode_bytes=105,
+        ),
+        Architecture(
+            "cdc-x",
+            _paper,
+            lambda: cosine_schedule(floor=None, beta_limit=0.999),
+            _share,
+            17,
+            WIDE_LEVELS,
+            filters=PAPER_FILTERS,
+        ),
+        Architecture("cdc-eps", _paper, linear_schedule, _position, 200, WIDE_LEVELS, filters=PAPER_FILTERS),
     )
 }
 

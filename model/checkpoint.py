@@ -14,17 +14,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.architecture import Networks, architecture_of
+from model.architecture import architecture_of
 from model.entropy.entropy_model import EntropyModel, export_entropy_model
 from model.entropy.likelihood import FactorizedPrior
 from model.errors import WeightsError
-from model.networks.lite import CDCLite, LiteConfig, interpolate_levels
-from model.networks.paper import CDCPaper, PaperConfig
+from model.networks.family import Family, interpolate_levels
 
 INTEGER_PREFIX = "entropy."
 PRIOR_PREFIX = "hyper_prior."
 FORMAT = "cdc-weights/1"
-PAPER_FILTERS = (3, 3, 3)  # of the paper's prior of z
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class WeightsInfo:
     Attributes:
         name: name of the model, as in `model=`.
         version: of these weights; among models with one codec id the highest decodes.
-        architecture: "cdc-lite", "cdc-x" or "cdc-eps".
+        architecture: a name that `model.architecture` knows.
         codec_id: 16 hexadecimal digits.
         provenance: how the weights were made, one sentence.
     """
@@ -51,7 +49,7 @@ class Weights:
     """A loaded weights file."""
 
     info: WeightsInfo
-    networks: Networks
+    networks: Family
     prior: FactorizedPrior
     entropy: EntropyModel
 
@@ -102,7 +100,7 @@ def integers_of(tensors: Mapping[str, Tensor]) -> EntropyModel:
 
 
 def with_floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The float tensors of cdc-lite: those given, and from a weights file's integers those that it keeps as such alone.
+    """The float tensors of a model of many rates: those given, and those that a weights file keeps as integers alone.
 
     Raises:
         WeightsError: the integers are incomplete.
@@ -113,46 +111,42 @@ def with_floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def build_networks(
     tensors: Mapping[str, Tensor], origin: str, architecture: str = "cdc-lite"
-) -> tuple[Networks, FactorizedPrior]:
+) -> tuple[Family, FactorizedPrior]:
     """Fill the networks of a family and their prior from float tensors.
 
-    Weights files hold cdc-lite's hyper-decoder and context as integers alone: where their float tensors lack, the
-    integers give them.
+    Weights files of models of many rates hold hyper-decoder and context as integers alone: where their float tensors
+    lack, the integers give them.
 
     Raises:
         WeightsError: a tensor is missing, unknown or of the wrong shape.
     """
-    floats = {k: t.float() for k, t in tensors.items() if not k.startswith(INTEGER_PREFIX)}
-    networks: Networks
-    if architecture == "cdc-lite":
-        floats = {k: t.float() for k, t in with_floats(tensors).items()}
-        networks, prior = CDCLite(LiteConfig.of_tensors(floats)), FactorizedPrior(128)
-    else:
-        with torch.device("meta"):  # 54 million weights need no initial values
-            networks = CDCPaper(PaperConfig.of_tensors(floats))
-        prior = FactorizedPrior(networks.config.latents, PAPER_FILTERS)
+    kind = architecture_of(architecture)
+    given = tensors if kind.one_rate else with_floats(tensors)
+    floats = {k: t.float() for k, t in given.items() if not k.startswith(INTEGER_PREFIX)}
+    networks = kind.networks(floats)
+    prior = FactorizedPrior(int(networks.hyper_encoder[-1].out_channels), kind.filters)  # type: ignore[arg-type]
     own = {k: t for k, t in floats.items() if not k.startswith(PRIOR_PREFIX)}
     prior_own = {k.removeprefix(PRIOR_PREFIX): t for k, t in floats.items() if k.startswith(PRIOR_PREFIX)}
     try:
-        networks.load_state_dict(own, assign=architecture != "cdc-lite")
+        networks.load_state_dict(own, assign=any(t.is_meta for t in networks.parameters()))
         prior.load_state_dict(prior_own)
     except RuntimeError as error:
         raise WeightsError(f"{origin}: {str(error).splitlines()[-1].strip()}") from error
     return networks.eval().requires_grad_(False), prior.eval().requires_grad_(False)
 
 
-def log_gain_by_rate(networks: Networks) -> Tensor:
+def log_gain_by_rate(networks: Family) -> Tensor:
     """g(q) at each rate byte, float64 [256, M]."""
     q = torch.arange(256, dtype=torch.float64) / 255
     return interpolate_levels(networks.log_gain.detach().double(), q)
 
 
-def entropy_model_of(networks: Networks, prior: FactorizedPrior) -> EntropyModel:
+def entropy_model_of(networks: Family, prior: FactorizedPrior, architecture: str = "cdc-lite") -> EntropyModel:
     """Make the integer half of networks and prior. Raises WeightsError."""
-    if isinstance(networks, CDCLite):
-        context = networks.context.layers() if networks.context is not None else None
-        return export_entropy_model(prior, networks.hyper_decoder, log_gain_by_rate(networks), context)
-    return export_entropy_model(prior, networks.hyper_decoder, None)
+    kind = architecture_of(architecture)
+    log_gain = None if kind.one_rate else log_gain_by_rate(networks)
+    context = networks.context.layers() if networks.context is not None else None
+    return export_entropy_model(prior, networks.hyper_decoder, log_gain, context, kind.levels, kind.silent)
 
 
 def export_weights(
@@ -164,7 +158,7 @@ def export_weights(
     provenance: str,
     architecture: str = "cdc-lite",
 ) -> WeightsInfo:
-    """Write a weights file from float tensors: cdc-lite's convolutions in fp16, the rest in fp32, integers from both.
+    """Write a weights file from float tensors: convolutions in fp16, all else in fp32, integers made from both.
 
     The integers are made from the values that are stored, so `load_weights` and a later export agree. The paper's
     networks are kept in fp32: they are to give the published numbers.
@@ -178,7 +172,7 @@ def export_weights(
     if not all(bool(t.isfinite().all()) for t in floats.values()):
         raise WeightsError(f"{out.name}: some weights are infinite or not a number")
     networks, prior = build_networks(floats, out.name, architecture)
-    entropy = entropy_model_of(networks, prior)
+    entropy = entropy_model_of(networks, prior, architecture)
     if not one_rate:
         kept_as_integers = entropy.float_layers().keys()
         floats = {k: t for k, t in floats.items() if k not in kept_as_integers}
@@ -189,7 +183,7 @@ def export_weights(
 
 
 def _stored(name: str, tensor: Tensor, *, exact: bool) -> Tensor:
-    exact = exact or name.startswith((PRIOR_PREFIX, "log_", "lambdas"))
+    exact = exact or name.startswith((PRIOR_PREFIX, "lambdas")) or name.rpartition(".")[2].startswith("log_")
     return tensor.detach().cpu().to(torch.float32 if exact else torch.float16).contiguous()
 
 

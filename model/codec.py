@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -19,37 +18,17 @@ from torch import Tensor
 from model.acceleration import Graphs, Inputs, PreparedDenoiser
 from model.architecture import architecture_of
 from model.checkpoint import Weights
-from model.config import (
-    DEFAULT_GAMMA,
-    ENCODER_MARGIN,
-    HYPER_STRIDE,
-    LATENT_STRIDE,
-    MARGIN,
-    MAX_GAMMA,
-    TILE,
-    canvas_side,
-    padded,
-)
+from model.config import HYPER_STRIDE, LATENT_STRIDE, MAX_GAMMA, canvas_side, padded
 from model.container import Container, Header, Section, SectionType, pack, parse
 from model.diffusion.noise import MAX_SEED, normal_noise
 from model.diffusion.sampler import ddim_step
 from model.errors import InvalidParameter, LimitExceeded, MalformedFile, UnknownCodec
-from model.networks.lite import CDCLite, interpolate_levels
 from model.precision import faster_dtype
 from model.tiling import tiles
 from model.types import Analysis, DecodeState, Injected, Latents, Pixels, Quantised, Unpacked
 
 Precision = Literal["auto", "float32", "bfloat16"]
 FINISH_ROWS = 512  # rows converted to 8 bits at a time
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Tile side and margin in pixels. Part of the result, so a constant of the model; tests use smaller ones."""
-
-    tile: int = TILE
-    margin: int = MARGIN
-    encoder_margin: int = ENCODER_MARGIN
 
 
 def seed_of(container: Container) -> int:
@@ -70,7 +49,9 @@ class Codec:
         self.dtype = faster_dtype(self.device) if precision == "auto" else getattr(torch, precision)
         self.architecture = architecture_of(weights.info.architecture)
         self.default_steps = self.architecture.default_steps
+        self.default_gamma = self.architecture.default_gamma
         self.schedule = self.architecture.schedule()
+        self.max_steps = self.architecture.max_steps or self.schedule.length
         module = weights.networks.to(self.device).to(memory_format=torch.channels_last)
         self.parameters = sum(p.numel() for p in module.parameters())
         self.networks = module
@@ -78,7 +59,7 @@ class Codec:
         self.bytes = sum(t.nbytes for t in (*module.parameters(), *module.buffers()))
         self.bytes += sum(a.nbytes for a in self.entropy.to_tensors().values())
         self.denoiser = PreparedDenoiser(module.denoise)
-        self.tiling = Tiling()
+        self.tiling = self.architecture.tiling
 
     @property
     def codec_id(self) -> bytes:
@@ -104,19 +85,20 @@ class Codec:
         self._check_canvas(height, width)
         rows, columns = padded(height), padded(width)
         canvas = np.pad(pixels, ((0, rows - height), (0, columns - width), (0, 0)), mode="edge")
-        y = torch.empty((self.networks.config.latents, rows // LATENT_STRIDE, columns // LATENT_STRIDE))
+        features = torch.empty((self.networks.features, rows // LATENT_STRIDE, columns // LATENT_STRIDE))
         cover = tiles(rows, columns, self.tiling.tile, self.tiling.encoder_margin)
-        return Analysis(canvas, Latents(y, width, height), cover, set(range(len(cover))))
+        return Analysis(canvas, Latents(features, width, height), cover, set(range(len(cover))))
 
     @torch.inference_mode()
     def analyse_tiles(self, rows: Sequence[tuple[Analysis, int]]) -> None:
         """Run the encoder once on tiles of equal shape, of any pictures: (picture, number of the tile)."""
         windows = np.stack([a.canvas[a.tiles[i].window()] for a, i in rows])
         image = torch.from_numpy(windows).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        y = self.networks.encoder(image.contiguous(memory_format=torch.channels_last)).cpu()
+        features = self.networks.analyse(image.contiguous(memory_format=torch.channels_last)).cpu()
         for row, (analysis, i) in enumerate(rows):
             tile = analysis.tiles[i]
-            analysis.latents.y[:, *tile.centre(LATENT_STRIDE)] = y[row, :, *tile.inner(LATENT_STRIDE)]
+            own = features[row, :, *tile.inner(LATENT_STRIDE)]
+            analysis.latents.features[:, *tile.centre(LATENT_STRIDE)] = own
             analysis.pending.discard(i)
 
     def analyse(self, pixels: Pixels) -> Latents:
@@ -128,13 +110,15 @@ class Codec:
 
     @torch.inference_mode()
     def quantise(self, latents: Latents, rate: int) -> Quantised:
-        """Apply the gain of the rate byte, run the hyper-encoder and round. The last floats of an encode."""
-        gain = torch.exp(self._level(self.networks.log_gain, rate))
-        y = latents.y * gain[:, None, None].cpu()
-        z = self.networks.hyper_encoder(y[None].to(self.device))[0]
-        hyper = self.entropy.quantise_hyper(z)
+        """Finish the analysis at the rate byte, run the hyper-encoder and round. The last floats of an encode."""
+        q = torch.tensor([rate / 255], device=self.device)
+        features = latents.features[None].to(self.device, memory_format=torch.channels_last)
+        y = self.networks.latent(features, q)
+        hyper = self.entropy.quantise_hyper(self.networks.hyper(y)[0])
         chosen = self.architecture.rate_distortion
-        latent, means, indices = self.entropy.choose_latent(y, hyper, rate, rate_distortion=chosen)
+        latent, means, indices = self.entropy.choose_latent(
+            y[0].cpu().contiguous(), hyper, rate, rate_distortion=chosen
+        )
         return Quantised(hyper, latent, means, indices, rate)
 
     def pack(self, latents: Latents, rate: int, sections: Sequence[Section] = ()) -> bytes:
@@ -184,7 +168,7 @@ class Codec:
         self,
         unpacked: Unpacked,
         steps: int | None = None,
-        gamma: float = DEFAULT_GAMMA,
+        gamma: float | None = None,
         seed: int | None = None,
         *,
         keep_x0: bool = False,
@@ -197,8 +181,8 @@ class Codec:
 
         Args:
             unpacked: what `unpack` gave.
-            steps: 1..length of the schedule, None for the model's default.
-            gamma: standard deviation of the start noise, 0..2; 0 starts from zeros.
+            steps: 1..`max_steps`, None for the model's default.
+            gamma: standard deviation of the start noise, 0..2; 0 starts from zeros; None for the model's default.
             seed: of the noise, None for the file's own.
             keep_x0: keep the present guess of the picture for `preview`.
             noise: what `noise` gave for this file, gamma and seed, where it was drawn before; it is used up.
@@ -206,16 +190,14 @@ class Codec:
         Raises:
             InvalidParameter: a parameter out of range.
         """
-        if not 0 <= gamma <= MAX_GAMMA:  # also refuses NaN
-            raise InvalidParameter(f"gamma must be 0..{MAX_GAMMA:g}, not {gamma}")
-        indices = self.schedule.indices(self.default_steps if steps is None else steps)
+        gamma = self.default_gamma if gamma is None else gamma
+        indices = self._sampling(self.default_steps if steps is None else steps, gamma)
         header = unpacked.header
         x = self.noise(header, gamma, unpacked.seed if seed is None else seed) if noise is None else noise
         rows, columns = x.shape[1:]
-        inverse_gain = torch.exp(self._level(self.networks.log_inverse_gain, header.rate)).cpu()
-        y_hat = unpacked.quantised.y_hat * inverse_gain[:, None, None]
-        beyond = (0, columns // LATENT_STRIDE - y_hat.shape[2], 0, rows // LATENT_STRIDE - y_hat.shape[1])
-        y_hat = F.pad(y_hat[None], beyond, mode="replicate")[0].to(self.dtype)
+        latents = self._dequantise(unpacked.quantised)
+        beyond = (0, columns // LATENT_STRIDE - latents.shape[2], 0, rows // LATENT_STRIDE - latents.shape[1])
+        latents = F.pad(latents[None], beyond, mode="replicate")[0]
         tile = max(rows, columns) if self.architecture.whole_canvas else self.tiling.tile
         cover = tiles(rows, columns, tile, self.tiling.margin)
         return DecodeState(
@@ -226,23 +208,35 @@ class Codec:
             x=x.to(self.device),
             after=torch.empty_like(x, device=self.device) if len(cover) > 1 else None,
             x0=torch.zeros_like(x, device=self.device) if keep_x0 else None,
-            y_hat=y_hat,
+            q=header.rate / 255,
+            latents=latents,
             injected=[None] * len(cover),
             tiles=cover,
             pending=set(range(len(cover))),
+            direct=self.networks.has_base and len(indices) == 1 and not gamma,
         )
 
     @torch.inference_mode()
     def condition_tiles(self, rows: Sequence[tuple[DecodeState, int]]) -> None:
-        """Run the conditioner once on tiles of equal shape, of any pictures: (decode, number of the tile)."""
-        windows = [s.y_hat[:, *s.tiles[i].window(LATENT_STRIDE)] for s, i in rows if s.y_hat is not None]
-        y_hat = torch.stack(windows).to(self.device).contiguous(memory_format=torch.channels_last)
-        maps = self.networks.inject(y_hat)
+        """Run the conditioner once on tiles of equal shape, of any pictures: (decode, number of the tile).
+
+        Of a direct decode it gives the image itself.
+        """
+        windows = [s.latents[:, *s.tiles[i].window(LATENT_STRIDE)] for s, i in rows if s.latents is not None]
+        latents = torch.stack(windows).to(self.device).contiguous(memory_format=torch.channels_last)
+        maps = self.networks.inject(latents, torch.tensor([s.q for s, _ in rows], device=self.device))
         for row, (state, i) in enumerate(rows):
-            state.injected[i] = tuple(m[row : row + 1].clone(memory_format=torch.preserve_format) for m in maps)
+            if state.direct:
+                tile = state.tiles[i]
+                state.x[:, *tile.centre()] = maps[0][row, :, *tile.inner()]
+            else:
+                state.injected[i] = tuple(m[row : row + 1].clone(memory_format=torch.preserve_format) for m in maps)
             state.pending.discard(i)
             if not state.pending:
-                state.y_hat, state.pending = None, set(range(len(state.tiles)))
+                state.latents, state.pending = None, set(range(len(state.tiles)))
+                if state.direct:
+                    state.position = state.steps
+                    state.x0 = state.x if state.x0 is not None else None
 
     @torch.inference_mode()
     def denoise_tiles(self, rows: Sequence[tuple[DecodeState, int]]) -> None:
@@ -281,17 +275,21 @@ class Codec:
         if not state.conditioned:
             for i in range(len(state.tiles)):
                 self.condition_tiles([(state, i)])
-        for i in range(len(state.tiles)):
-            self.denoise_tiles([(state, i)])
+        if not state.done:
+            for i in range(len(state.tiles)):
+                self.denoise_tiles([(state, i)])
 
     def prepare(self, rows: int, height: int, width: int) -> None:
-        """Capture denoising passes of up to that many rows of tiles of that shape; for cdc-lite on a CUDA device.
+        """Capture denoising passes of up to that many rows of tiles of that shape, on a CUDA device.
+
+        Families without a denoiser to prepare are left as they are.
 
         Raises:
             torch.OutOfMemoryError: not prepared; such passes run as before.
         """
-        if isinstance(self.networks, CDCLite):
-            self.denoiser.prepare(Inputs(*self.networks.denoiser.blank(rows, height, width)))
+        blank = self.networks.blank(rows, height, width)
+        if blank is not None:
+            self.denoiser.prepare(Inputs(*blank))
 
     def compile(self) -> None:
         """Compile the denoiser; pays on a GPU. What is compiled are the shapes prepared afterwards, and no others."""
@@ -307,7 +305,7 @@ class Codec:
         return _to_pixels(state.x, state.header)
 
     def decode(
-        self, file: bytes, steps: int | None = None, gamma: float = DEFAULT_GAMMA, seed: int | None = None
+        self, file: bytes, steps: int | None = None, gamma: float | None = None, seed: int | None = None
     ) -> Pixels:
         """Decode a whole file at once: `unpack`, `start`, every `denoise_step`, `finish`."""
         state = self.start(self.unpack(file), steps, gamma, seed)
@@ -317,8 +315,22 @@ class Codec:
 
     # Parts --------------------------------------------------------------------------------------------------------
 
-    def _level(self, table: Tensor, rate: int) -> Tensor:
-        return interpolate_levels(table, torch.tensor([rate / 255], device=table.device))[0]
+    def _sampling(self, steps: int, gamma: float) -> tuple[int, ...]:
+        """Check steps and gamma against what the model has been trained for; return the steps' indices."""
+        if not 0 <= gamma <= MAX_GAMMA:  # also refuses NaN
+            raise InvalidParameter(f"gamma must be 0..{MAX_GAMMA:g}, not {gamma}")
+        if not 1 <= steps <= self.max_steps:
+            raise InvalidParameter(f"model {self.info.name!r} takes 1..{self.max_steps} steps, not {steps}")
+        if gamma and not self.architecture.samples:
+            raise InvalidParameter(f"model {self.info.name!r} decodes without noise: gamma must be 0, not {gamma:g}")
+        return self.schedule.indices(steps)
+
+    def _dequantise(self, quantised: Quantised) -> Tensor:
+        """What the conditioner reads, float32 [C, H/16, W/16]."""
+        parts = (quantised.y_hat, quantised.means / 16, quantised.indices.float())
+        y_hat, mean, index = (part[None].to(self.device) for part in parts)
+        q = torch.tensor([quantised.rate / 255], device=self.device)
+        return self.networks.dequantise(y_hat, mean, index, q)[0].cpu()
 
     def _modulate(self, indices: tuple[int, ...], rate: int) -> Tensor:
         """What time and rate alone decide in the denoiser at each step, [K, S]."""

@@ -9,6 +9,18 @@ from model.config import ENCODER_MARGIN, MARGIN, TILE, canvas_side, padded
 
 
 @dataclass(frozen=True)
+class Tiling:
+    """Tile side, and margins around a tile's centre in the decoder and in the encoder, in pixels.
+
+    Part of the result, so a constant of each family; tests use smaller ones.
+    """
+
+    tile: int = TILE
+    margin: int = MARGIN
+    encoder_margin: int = ENCODER_MARGIN
+
+
+@dataclass(frozen=True)
 class Span:
     """One tile along one axis, in pixels: it reads origin .. origin + size and owns start .. stop."""
 
@@ -71,16 +83,16 @@ def tiles(height: int, width: int, tile: int = TILE, margin: int = MARGIN) -> li
     return [Tile(y, x) for y, x in product(spans(height, tile, margin), spans(width, tile, margin))]
 
 
-def encode_area(height: int, width: int) -> int:
+def encode_area(height: int, width: int, margin: int = ENCODER_MARGIN) -> int:
     """Pixels that the encoder computes for an image of that size, padding and margins of tiles included."""
-    return _covered(padded(height), ENCODER_MARGIN) * _covered(padded(width), ENCODER_MARGIN)
+    return _covered(padded(height), margin) * _covered(padded(width), margin)
 
 
-def decode_area(height: int, width: int, *, whole_canvas: bool = False) -> int:
+def decode_area(height: int, width: int, margin: int = MARGIN, *, whole_canvas: bool = False) -> int:
     """Pixels that a pass of the decoder computes: as `encode_area`, on its own canvas, for some models in one piece."""
     if whole_canvas:
         return padded(height) * padded(width)
-    return _covered(canvas_side(height), MARGIN) * _covered(canvas_side(width), MARGIN)
+    return _covered(canvas_side(height), margin) * _covered(canvas_side(width), margin)
 
 
 def _covered(length: int, margin: int) -> int:

@@ -21,11 +21,12 @@ class Latents:
     """An analysed picture, before any rate is chosen.
 
     Attributes:
-        y: float32 [M, H/16, W/16] of the padded canvas, before the gain.
+        features: what `Family.analyse` gives, float32 [F, H/16, W/16] of the padded canvas; y before the gain where
+            the rate takes no part in the analysis transform.
         width, height: of the picture, in pixels.
     """
 
-    y: Tensor
+    features: Tensor
     width: int
     height: int
 
@@ -93,8 +94,10 @@ class DecodeState:
         x: x_n, float32 [3, H, W] of the canvas.
         after: x of the next step, filled in tile by tile; margins must still read x_n, hence a second canvas.
         x0: the present guess of the picture, float32 [3, H, W]; kept only where previews are asked for.
-        y_hat: after the inverse gain, [M, H/16, W/16]; dropped when every tile is conditioned.
+        q: rate in [0, 1].
+        latents: what `Family.dequantise` gives, float32 [C, H/16, W/16]; dropped when every tile is conditioned.
         injected: step-invariant maps of the denoiser for each tile, None before the conditioner has run on it.
+        direct: the decode is the synthesis transform's own image: no denoising pass runs.
         tiles: what covers the canvas.
         pending: numbers of the tiles that this step, or the conditioner, still has to compute.
     """
@@ -106,10 +109,12 @@ class DecodeState:
     x: Tensor
     after: Tensor | None
     x0: Tensor | None
-    y_hat: Tensor | None
+    q: float
+    latents: Tensor | None
     injected: list[Injected | None]
     tiles: list[Tile]
     pending: set[int]
+    direct: bool = False
 
     @property
     def steps(self) -> int:
@@ -119,7 +124,7 @@ class DecodeState:
     @property
     def conditioned(self) -> bool:
         """True when the conditioner has run on every tile, so that denoising may begin."""
-        return self.y_hat is None
+        return self.latents is None
 
     @property
     def done(self) -> bool:

@@ -31,7 +31,10 @@ MAX_STEPS = 250  # as the default of CDC_MAX_STEPS: more do not pay
 Steps = Annotated[
     int | None, typer.Option(min=1, max=MAX_STEPS, help="Denoising steps; the model's own default if unset.")
 ]
-Gamma = Annotated[float, typer.Option(min=0, max=2, help="Standard deviation of the start noise; 0: deterministic.")]
+Gamma = Annotated[
+    float | None,
+    typer.Option(min=0, max=2, help="Standard deviation of the start noise; 0: deterministic; unset: the model's own."),
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the start noise; the file's own if unset.")]
 PIXEL_LIMIT = 1 << 32  # the caller's own machine: the format's limit is enough
 FORMATS: dict[str, Literal["png", "webp", "jpeg"]] = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
@@ -95,7 +98,7 @@ def decode(
     source: Annotated[str, typer.Argument(metavar="FILE", help="A .cdc file; - for standard input.")],
     out: Output,
     steps: Steps = None,
-    gamma: Gamma = 0.8,
+    gamma: Gamma = None,
     seed: Seed = None,
     model: ModelOption = None,
     format: Annotated[Literal["png", "webp", "jpeg"] | None, typer.Option(help="By OUT's ending if unset.")] = None,
@@ -126,7 +129,7 @@ def decode(
     write_output(out, write_image(pixels, alpha, sections.get(SectionType.EXIF), chosen))
     values: dict[str, Any] = {
         "steps": codec.default_steps if steps is None else steps,
-        "gamma": gamma,
+        "gamma": codec.default_gamma if gamma is None else gamma,
         "seed": unpacked.seed if seed is None else seed,
         "model": codec.info.name,
         "seconds": round(time.perf_counter() - start, 2),
@@ -140,7 +143,7 @@ def demo(
     ] = None,
     quality: Annotated[int, typer.Option(min=1, max=100)] = 50,
     steps: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Denoising steps.")] = 17,
-    gamma: Gamma = 0.8,
+    gamma: Gamma = None,
     folder: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("out"),
     as_json: JsonFlag = False,
 ) -> None:
@@ -197,7 +200,7 @@ def _analyse(codec: Codec, pixels: Pixels) -> Latents:
     return analysis.latents
 
 
-def _decode(codec: Codec, unpacked: Unpacked, steps: int | None, gamma: float, seed: int | None) -> Pixels:
+def _decode(codec: Codec, unpacked: Unpacked, steps: int | None, gamma: float | None, seed: int | None) -> Pixels:
     """Run all denoising steps tile by tile, with a progress bar: a step of a large picture takes minutes."""
     state = codec.start(unpacked, steps, gamma, seed)
     with progress("decoding", (1 + state.steps) * len(state.tiles)) as advance:

@@ -1,4 +1,4 @@
-"""The context model in integers: the symbols decoded so far correct means and scale numbers, the same everywhere.
+"""The context model in integers: the symbols decoded so far correct means and scale parameters, the same everywhere.
 
 Exact as the scale head is, and for the same reason: integer matrices, sums below 2**53, float64 products. Of a
 checkerboard only the positions of the pass are computed.
@@ -13,7 +13,6 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from model.entropy.coder import Symbols
@@ -33,21 +32,23 @@ from model.errors import WeightsError
 STRIP_POSITIONS = 1 << 13  # of a pass, evaluated at a time: bounds the memory of im2col
 LATENT_SHIFT = CONTEXT_BITS - LATENT_BITS - MEAN_BITS  # from y_hat in 1/16 to a quarter of it in 1/256
 LAYERS = 3
+WINDOW = 9  # positions of a 3x3 window, in raster order
+EDGES = slice(1, None, 2)  # those whose parity is not that of its centre
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a pass predicts, for the positions of `mask` in raster order.
+    """What a pass predicts.
 
     Attributes:
         channels: of the latents.
-        mask: bool [h, w].
+        positions: int64 [n], ascending numbers of its positions in raster order.
         means: in 1/16, int32 [m, n].
         indices: scale indices 0..63, uint8 [m, n].
     """
 
     channels: slice
-    mask: Tensor
+    positions: Tensor
     means: Tensor
     indices: Tensor
 
@@ -63,7 +64,7 @@ class ContextHead:
         groups: int32 [G], channels of each group.
         features: channels F of the head's last hidden layer.
         nets: for every pass but the first, three matrices: the first takes 3x3 windows of the known latents, then the
-            features and the rate; the last gives corrections of means and of scale numbers, both in 1/256.
+            features and the rate; the last gives corrections of means and of scale parameters, both in 1/256.
     """
 
     groups: npt.NDArray[np.int32]
@@ -91,29 +92,42 @@ class ContextHead:
     def correct(self, number: int, y: Tensor, seen: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Corrections of pass `number` >= 1 at the positions of `mask`.
 
+        What is known to be zero is left out of the sums, which stay exact: channels without a symbol or mean in a
+        strip, and in an odd pass the odd neighbours in the pass's own group, which are not known yet.
+
         Args:
             number: of the pass.
-            y: the latents known so far, float32 [M, h, w] in 1/4 of 1/256, zero where they are not.
-            seen: features and rate, float32 [F + 1, h, w] in 1/256.
+            y: the latents known so far, float32 [M, h + 2, w + 2] in 1/4 of 1/256, zero where they are not and around.
+            seen: features and rate at the positions of `mask`, float32 [F + 1, n] in 1/256.
             mask: bool [h, w].
 
         Returns:
-            Corrections of means and of scale numbers, int32 [m, n].
+            Corrections of means and of scale parameters, int32 [m, n].
         """
         part, net = self.passes[number], self.nets[number - 1]
         width = mask.shape[1]
         rows = max(1, 2 * STRIP_POSITIONS // width)
-        padded = F.pad(y[: part.known], (1, 1, 1, 1))
+        taps = (torch.arange(3)[:, None] * (width + 2) + torch.arange(3)).flatten()
+        near, point = net[0].weight.tensor_split([WINDOW * part.known], dim=1)
+        near = near.view(-1, part.known, WINDOW)
         found = []
+        done = 0
         for top in range(0, mask.shape[0], rows):
             chosen = mask[top : top + rows]
             i, j = torch.nonzero(chosen, as_tuple=True)
             corner = i * (width + 2) + j  # of each position's window
-            taps = (torch.arange(3)[:, None] * (width + 2) + torch.arange(3)).flatten()
-            strip = padded[:, top : top + chosen.shape[0] + 2].flatten(1)
-            windows = strip.index_select(1, (taps[:, None] + corner).flatten()).view(9 * part.known, len(i))
-            x = torch.cat([windows, seen[:, top : top + rows][:, chosen]]).double()
-            for layer in net:
+            strip = y[: part.known, top : top + chosen.shape[0] + 2].flatten(1)
+            live = torch.nonzero(strip.any(dim=1))[:, 0]
+            earlier, own = live[live < part.start], live[live >= part.start]
+            sums = point @ seen[:, done : done + len(i)].double()
+            done += len(i)
+            for channels, window in ((earlier, slice(None)), (own, EDGES)):
+                if len(channels):
+                    at = (taps[window][:, None] + corner).flatten()
+                    columns = strip[channels].double().index_select(1, at).view(-1, len(i))
+                    sums += near[:, channels, window].flatten(1) @ columns
+            x = net[0].rescale(sums)
+            for layer in net[1:]:
                 x = layer.multiply(x)
             found.append(x.to(torch.int32))
         means, scales = torch.cat(found, dim=1).chunk(2)
@@ -126,7 +140,7 @@ def predict(
     """Predict the latents pass by pass; `take` gives the symbols of each, read from a stream or made from a picture.
 
     Args:
-        head: z_hat -> means and scale numbers.
+        head: z_hat -> means and scale parameters.
         context: corrects them; None for a single pass of everything.
         z256: 256 z_hat, integer values [C, h, w].
         rate: rate byte 0..255.
@@ -137,37 +151,41 @@ def predict(
     """
     features = head.features(z256)
     means, scales = head.parameters(features)
+    shape, (height, width) = means.shape, means.shape[1:]
+    means, scales = means.flatten(1), scales.flatten(1)
     if context is None:
-        part = Part(
-            slice(None), torch.ones(means.shape[1:], dtype=torch.bool), means, head.indices(scales, rate, slice(None))
-        )
-        flat = Part(part.channels, part.mask, part.means.flatten(1), part.indices.flatten(1))
-        return take(flat).reshape(means.shape), means, part.indices
+        whole = slice(None)
+        part = Part(whole, torch.arange(height * width), means, head.indices(scales, rate, whole))
+        return take(part).reshape(shape), means.view(shape), part.indices.view(shape)
     seen = torch.cat(
         [torch.floor(features * 2.0 ** (CONTEXT_BITS - ACTIVATION_BITS) + 0.5), _rate_plane(rate, features)]
     )
     del features
-    height, width = means.shape[1:]
     masks = checkerboard(height, width)
-    y = torch.zeros(means.shape)
-    latent = np.zeros(means.shape, dtype=np.int32)
+    halves = [torch.nonzero(mask.flatten())[:, 0] for mask in masks]
+    seen_halves = [seen.flatten(1).index_select(1, positions) for positions in halves]
+    del seen
+    y = torch.zeros((shape[0], height + 2, width + 2))
+    latent = torch.zeros(means.shape, dtype=torch.int32)
     indices = torch.zeros(means.shape, dtype=torch.uint8)
     for number, step in enumerate(context.passes):
-        channels = slice(step.start, step.stop)
-        mask = masks[step.parity or 0]
-        mean, scale = means[channels][:, mask], scales[channels][:, mask]
+        channels, parity = slice(step.start, step.stop), step.parity or 0
+        positions = halves[parity]
+        mean, scale = means[channels].index_select(1, positions), scales[channels].index_select(1, positions)
         if number:
-            delta_mean, delta_scale = context.correct(number, y, seen, mask)
+            delta_mean, delta_scale = context.correct(number, y, seen_halves[parity], masks[parity])
             mean, scale = mean + delta_mean, scale + delta_scale
         mean = (mean + (1 << FINE_BITS - MEAN_BITS - 1)) >> FINE_BITS - MEAN_BITS  # an arithmetic shift is a floor
         mean = mean.clamp(-OUTPUT_LIMIT, OUTPUT_LIMIT)
         index = head.indices(scale, rate, channels)
-        symbols = torch.from_numpy(take(Part(channels, mask, mean, index)))
-        means[channels, mask], indices[channels, mask] = mean, index
-        torch.from_numpy(latent)[channels, mask] = symbols
+        symbols = torch.from_numpy(take(Part(channels, positions, mean, index)))
+        for whole_map, values in ((means, mean), (indices, index), (latent, symbols)):
+            whole_map[channels].index_copy_(1, positions, values)
         known = (symbols << MEAN_BITS) + mean << LATENT_SHIFT
-        y[channels, mask] = known.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT).float()
-    return latent, means, indices
+        known = known.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT).float()
+        inside = (positions // width + 1) * (width + 2) + positions % width + 1
+        y.view(shape[0], -1)[channels].index_copy_(1, inside, known)
+    return latent.view(shape).numpy(), means.view(shape), indices.view(shape)
 
 
 def checkerboard(height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from model.entropy.coder import SYMBOL_LIMIT, SymbolCoder, Symbols
 from model.entropy.context_head import LAYERS as CONTEXT_LAYERS
 from model.entropy.context_head import ContextHead, Part, Take, checkerboard, predict
 from model.entropy.export_layers import ContextLayers, export_context, export_head, float_context, float_head
-from model.entropy.likelihood import LITE_LEVELS, PAPER_LEVELS, FactorizedPrior
+from model.entropy.likelihood import LITE_LEVELS, SIGMA_LEVELS, FactorizedPrior, ScaleLevels
 from model.entropy.passes import LATENT_BITS
 from model.entropy.scale_head import (
     ACTIVATION_LIMIT,
@@ -51,6 +51,7 @@ CONTEXT_LAYOUT = (
     f"2^-{FINE_BITS} and of scales; limits {ACTIVATION_LIMIT} inside, {FINE_LIMIT} of sums, {OUTPUT_LIMIT} of means; "
     "rate / 255 to the nearest"
 )
+SILENT_LAYOUT = "; symbols of scale indices below silent are zero and not coded"
 LAYERS = 3
 RDO = 0.04  # squared error in quantisation steps that a saved bit is worth; chosen on validation images
 
@@ -65,6 +66,7 @@ class EntropyModel:
         medians: int32 [C], medians of z in 1/256.
         head: z_hat -> means and scale numbers.
         context: corrects them by what is decoded already; None for models without.
+        silent: symbols of scale indices below it are zero and not coded; needs a context.
     """
 
     hyper_tables: Tables
@@ -72,6 +74,7 @@ class EntropyModel:
     medians: npt.NDArray[np.int32]
     head: ScaleHead
     context: ContextHead | None = None
+    silent: int = 0
 
     def __post_init__(self) -> None:
         """Raises WeightsError where the parts do not fit together."""
@@ -80,12 +83,15 @@ class EntropyModel:
             raise WeightsError("the tables, medians and head differ in the channels of z")
         if self.context is not None and int(self.context.groups.sum()) != self.head.latents:
             raise WeightsError("context model: its groups are not the latents")
+        if not 0 <= self.silent < SIGMA_LEVELS or (self.silent and self.context is None):
+            raise WeightsError("silent scale indices: not a number of them, or no context model")
 
     @cached_property
     def codec_id(self) -> bytes:
         """First 8 bytes of the SHA-256 over all tensors here, in a fixed order, and the layout."""
         layout = LAYOUT if self.head.thresholds is None else LAYOUT + LEAKY_LAYOUT
         layout += CONTEXT_LAYOUT if self.context is not None else ""
+        layout += SILENT_LAYOUT if self.silent else ""
         digest = hashlib.sha256(layout.encode())
         for name, array in sorted(self.to_tensors().items()):
             little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"))
@@ -133,8 +139,10 @@ class EntropyModel:
         choose = self.quantise_latent if rate_distortion else lambda residual, _: self.round_latent(residual)
 
         def quantise(part: Part) -> Symbols:
-            residual = y[part.channels, part.mask] - part.means.float() / (1 << MEAN_BITS)
-            return choose(residual, part.indices)
+            given = y[part.channels].flatten(1).index_select(1, part.positions)
+            symbols = choose(given - part.means.float() / (1 << MEAN_BITS), part.indices)
+            symbols[part.indices.numpy() < self.silent] = 0
+            return symbols
 
         return self._predict(hyper, rate, quantise)
 
@@ -174,9 +182,14 @@ class EntropyModel:
             return self._latent_coder.encode(latent.ravel(), indices.numpy().ravel())
         writer = self._latent_coder.writer()
         masks = checkerboard(*latent.shape[1:])
+        flat, flat_indices = latent.reshape(len(latent), -1), indices.flatten(1).numpy()
         for step in self.context.passes:
-            channels, mask = slice(step.start, step.stop), masks[step.parity or 0].numpy()
-            writer.put(latent[channels, mask].ravel(), indices.numpy()[channels, mask].ravel())
+            channels, positions = slice(step.start, step.stop), np.flatnonzero(masks[step.parity or 0].numpy())
+            symbols, groups = (v[channels].take(positions, axis=1).ravel() for v in (flat, flat_indices))
+            coded = groups >= self.silent
+            if np.any(symbols[~coded]):
+                raise ValueError("a symbol that is not coded is not zero")
+            writer.put(symbols[coded], groups[coded])
         return writer.finish()
 
     def decode_latent(self, stream: bytes, hyper: Symbols, rate: int) -> tuple[Symbols, Tensor, Tensor]:
@@ -184,7 +197,12 @@ class EntropyModel:
         reader = self._latent_coder.reader(stream)
 
         def read(part: Part) -> Symbols:
-            return reader.take(part.indices.numpy().ravel()).reshape(part.indices.shape)
+            indices = part.indices.numpy()
+            if not self.silent:
+                return reader.take(indices.ravel()).reshape(indices.shape)
+            symbols, coded = np.zeros(indices.shape, dtype=np.int32), indices >= self.silent
+            symbols[coded] = reader.take(indices[coded])
+            return symbols
 
         decoded = self._predict(hyper, rate, read)
         reader.finish()
@@ -200,6 +218,8 @@ class EntropyModel:
         }
         if self.head.gain_to_index is not None:
             tensors["gain_to_index"] = self.head.gain_to_index
+        if self.silent:
+            tensors["silent"] = np.array([self.silent], dtype=np.int32)
         if self.head.thresholds is not None:
             tensors["thresholds"] = self.head.thresholds
         for name, tables in (("hyper", self.hyper_tables), ("latent", self.latent_tables)):
@@ -253,13 +273,16 @@ class EntropyModel:
             rule = "thresholds" if leaky else "gain_to_index"
             head = ScaleHead(layers, **{rule: tensors[rule]})
             context = _context(tensors, layers[-1].inputs) if "context.groups" in tensors else None
-            return cls(hyper, latent, tensors["medians"], head, context)
+            silent = tensors.get("silent", np.zeros(1, dtype=np.int32))
+            if silent.shape != (1,):
+                raise WeightsError("silent scale indices: one number is needed")
+            return cls(hyper, latent, tensors["medians"], head, context, int(silent[0]))
         except KeyError as error:
             raise WeightsError(f"the weights file lacks the integer tensor {error}") from error
 
 
 def _of_part(latent: Symbols, part: Part) -> Symbols:
-    chosen: Symbols = latent[part.channels, part.mask.numpy()]
+    chosen: Symbols = latent[part.channels].reshape(-1, latent[0].size).take(part.positions.numpy(), axis=1)
     return chosen
 
 
@@ -296,18 +319,20 @@ def export_entropy_model(
     hyper_decoder: nn.Sequential,
     log_gain: Tensor | None,
     context: Sequence[ContextLayers] | None = None,
+    levels: ScaleLevels = LITE_LEVELS,
+    silent: int = 0,
 ) -> EntropyModel:
     """Make the integer half from float weights. Needs no calibration set.
 
     `log_gain` is g [256, M] at each rate byte; None for the paper's networks, which have one rate and emit sigma.
-    `context` are the layers of the context model's networks, None for a model without.
+    `context` are the layers of the context model's networks, None for a model without; `levels` is what sigma may be,
+    `silent` how many of the lowest are not coded.
 
     Raises:
         WeightsError: a bound of the exact range does not hold.
     """
     medians = torch.round(prior.medians.double() * (1 << Z_BITS))
     tables = prior_tables(prior, medians / (1 << Z_BITS))
-    head = export_head(hyper_decoder, log_gain, with_context=bool(context))
-    levels = PAPER_LEVELS if log_gain is None else LITE_LEVELS
+    head = export_head(hyper_decoder, log_gain, levels, with_context=bool(context))
     corrections = export_context(context) if context else None
-    return EntropyModel(tables, gaussian_tables(levels), medians.to(torch.int32).numpy(), head, corrections)
+    return EntropyModel(tables, gaussian_tables(levels), medians.to(torch.int32).numpy(), head, corrections, silent)

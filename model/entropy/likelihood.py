@@ -32,7 +32,9 @@ class ScaleLevels:
 
 
 LITE_LEVELS = ScaleLevels()
-PAPER_LEVELS = ScaleLevels(0.1, 256.0)  # cdc-x and cdc-eps clamp sigma to at least 0.1
+WIDE_LEVELS = ScaleLevels(
+    0.1, 256.0
+)  # of the paper's networks and of cdc-lite-2, whose block means are hundreds of steps
 
 
 def sigma_of_index(index: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ weights and activations are integers and every sum stays below 2**53, so float64
 order of summation. A transposed convolution of stride 2 is written as a 3x3 convolution to four times the channels and
 a pixel shuffle, so that one kind of layer is all there is. No library convolution: Winograd and FFT are not exact.
 
-The last layer's scale half becomes an index in one of two ways. cdc-lite emits the index itself, to which a table adds
-what the rate byte's gain shifts it by (`gain_to_index`). cdc-x and cdc-eps emit sigma: the index is the number of
-stored thresholds that it reaches.
+The last layer's scale half becomes an index in one of two ways. That of a model of many rates is the index itself, to
+which a table adds what the rate byte's gain shifts it by (`gain_to_index`). cdc-x and cdc-eps emit sigma: the index is
+the number of stored thresholds that it reaches.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class IntegerLayer:
     """One layer: convolution with zero padding, rescale by 2**-shift, clamp.
 
     Attributes:
-        kernel: int16, as stored: [out, in, 3, 3] of a convolution, [in, out, 5, 5] of a transposed one of stride 2, or
-            [out, in] of a matrix that the caller gives its columns.
+        kernel: int16, as stored: [out, in, 3, 3] or [out, in, 1, 1] of a convolution, [in, out, 5, 5] of a transposed
+            one of stride 2, or [out, in] of a matrix that the caller gives its columns.
         bias: int64 [out], at the scale of the products.
         shift: int64 [out], result = floor((v + 2**(shift - 1)) * 2**-shift).
         relu: negative results become 0.
@@ -72,6 +72,11 @@ class IntegerLayer:
         return 2 if self.kernel.ndim == 4 and self.kernel.shape[-1] == 5 else 1
 
     @property
+    def reach(self) -> int:
+        """Neighbours on each side that an output sees: 1, or 0 for a convolution of 1x1."""
+        return 0 if self.kernel.ndim == 4 and self.kernel.shape[-1] == 1 else 1
+
+    @property
     def outputs(self) -> int:
         """Number of output channels."""
         return len(self.bias)
@@ -83,7 +88,7 @@ class IntegerLayer:
 
     @cached_property
     def weight(self) -> Tensor:
-        """float64 [out * upsample**2, in * 9] with integer values: the 3x3 convolution that im2col multiplies with."""
+        """float64 [out * upsample**2, in * 9 or in] with integer values: what im2col multiplies with."""
         kernel = torch.from_numpy(self.kernel.astype(np.float64))
         return (_phases(kernel) if self.upsample == 2 else kernel).flatten(1)
 
@@ -101,8 +106,12 @@ class IntegerLayer:
 
     def multiply(self, columns: Tensor) -> Tensor:
         """columns float64 [in * 9 or in, n] -> float64 [out * upsample**2, n], rescaled and clamped."""
+        return self.rescale(self.weight @ columns)
+
+    def rescale(self, sums: Tensor) -> Tensor:
+        """What `multiply` makes of the products' sums, float64 [out * upsample**2, n], which are used up."""
         low = 0 if self.relu else -self.limit
-        out = torch.floor((self.weight @ columns + self.offset) * self.scale).clamp(low, self.limit)
+        out = sums.add_(self.offset).mul_(self.scale).floor_().clamp_(low, self.limit)
         return torch.where(out < 0, torch.floor(out * (LEAK * 2.0**-LEAK_BITS)), out) if self.leaky else out
 
     def check(self, input_limit: int, *, inputs: int | None = None, matrix: bool = False) -> None:
@@ -117,10 +126,10 @@ class IntegerLayer:
             WeightsError: sum|w| * max|x| + |b| + 2**(shift - 1) reaches 2**53 for some output, or the shape is wrong.
         """
         shape = self.kernel.shape
-        known = len(shape) == 2 if matrix else len(shape) == 4 and shape[2:] in ((3, 3), (5, 5))
+        known = len(shape) == 2 if matrix else len(shape) == 4 and shape[2:] in ((1, 1), (3, 3), (5, 5))
         per_output = (self.bias.shape, self.shift.shape) == ((self.outputs,),) * 2
         if not known or not per_output or not self.outputs or int(self.shift.min()) < 0 or int(self.shift.max()) > 52:
-            raise WeightsError("integer head: a layer is neither a matrix nor a 3x3 or transposed 5x5 convolution")
+            raise WeightsError("integer head: a layer is neither a matrix nor a 1x1, 3x3 or transposed 5x5 convolution")
         if shape[1 if self.upsample == 2 else 0] != self.outputs or self.inputs != (inputs or self.inputs):
             raise WeightsError("integer head: a layer does not fit the one before it, or its own biases")
         sums = self.weight.abs().sum(dim=1, keepdim=True)
@@ -212,9 +221,10 @@ def _run(layer: IntegerLayer, x: Tensor) -> Tensor:
 
 def _for_each_strip(layer: IntegerLayer, x: Tensor, write: Callable[[int, Tensor], None]) -> None:
     """Evaluate the layer on x [in, h, w] in strips; hand each, float64 [out * u**2, rows, w], to `write`."""
-    padded = F.pad(x, (1, 1, 1, 1))
+    reach = layer.reach
+    padded = F.pad(x, (reach,) * 4)
     for top in range(0, x.shape[1], STRIP_ROWS):
-        columns = F.unfold(padded[None, :, top : top + STRIP_ROWS + 2].double(), 3)[0]
+        columns = F.unfold(padded[None, :, top : top + STRIP_ROWS + 2 * reach].double(), 2 * reach + 1)[0]
         out = layer.multiply(columns)
         write(top, out.view(out.shape[0], -1, x.shape[2]))
 

@@ -11,7 +11,7 @@ from model.codec import Codec
 from model.entropy.likelihood import SIGMA_LEVELS, gaussian_bits
 from model.entropy.passes import Pass
 from model.entropy.tables import COUNT_BITS, Tables
-from model.networks.lite import CDCLite
+from model.networks.family import interpolate_levels
 from model.types import Latents, Quantised
 
 
@@ -40,8 +40,8 @@ class CodeLength:
 def code_length(codec: Codec, latents: Latents, rate: int) -> CodeLength:
     """Measure an analysed picture at a rate byte."""
     q = codec.quantise(latents, rate)
-    gain = torch.exp(codec._level(codec.networks.log_gain, rate)).cpu()
-    y = latents.y * gain[:, None, None]
+    q_of = torch.tensor([rate / 255])
+    y = codec.networks.latent(latents.features[None], q_of)[0]
     medians = torch.from_numpy(codec.entropy.medians / 256.0).float()[:, None, None]
     z_hat = torch.from_numpy(q.hyper).float() + medians
     z_bits = float(codec.prior.bits(z_hat[None]).sum())
@@ -50,7 +50,7 @@ def code_length(codec: Codec, latents: Latents, rate: int) -> CodeLength:
     if codec.architecture.one_rate:  # the head emits sigma
         index = torch.log(scale.clamp(min=levels.low) / levels.low) * levels.per_nat
     else:
-        index = scale + torch.log(gain)[:, None, None] * levels.per_nat
+        index = scale + interpolate_levels(codec.networks.log_gain, q_of)[0, :, None, None] * levels.per_nat
     index = index.clamp(0, SIGMA_LEVELS - 1)
     float_y = _latent_bits(y - mean, levels.sigma(index))
     rounded_y = _latent_bits(y - torch.round(16 * mean) / 16, levels.sigma(torch.round(index)))
@@ -73,16 +73,12 @@ def code_length(codec: Codec, latents: Latents, rate: int) -> CodeLength:
 
 def _float_prior(codec: Codec, z_hat: torch.Tensor, q: Quantised) -> tuple[torch.Tensor, torch.Tensor]:
     """Means and scale numbers [M, h, w] of the float networks, where the context is what a decoder of the file sees."""
-    networks = codec.networks
-    if not isinstance(networks, CDCLite):
-        mean, scale = networks.hyper_decoder(z_hat[None])[0].chunk(2)
-        return mean, scale
     y_hat = q.y_hat[None]
 
     def sent(part: Pass, mask: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         return y_hat[:, part.start : part.stop]
 
-    means, scales = networks.prior(z_hat[None], torch.tensor([q.rate / 255]), sent)
+    means, scales = codec.networks.prior(z_hat[None], torch.tensor([q.rate / 255]), sent)
     return means[0], scales[0]
 
 

@@ -136,6 +136,7 @@ def models(
     Raises:
         UnknownModel: a name that is not installed.
     """
+    from model.architecture import architecture_of
     from model.registry import Registry
 
     registry = Registry(folder)
@@ -145,13 +146,13 @@ def models(
     for name in chosen:
         digest = hashlib.sha256(registry.path(name).read_bytes()).hexdigest()[:12]
         info = infos[name]
-        one_rate = info.architecture != "cdc-lite"
+        kind = architecture_of(info.architecture)
         points: list[Parameters] = []
-        for mode in modes:
+        for mode in (m for m in modes if kind.takes(m.steps, m.gamma)):
             common: dict[str, Value] = {"steps": mode.steps, "gamma": mode.gamma}
             if mode.seed is not None:
                 common["seed"] = mode.seed
-            points += [common] if one_rate else [{"quality": q, **common} for q in qualities]
+            points += [common] if kind.one_rate else [{"quality": q, **common} for q in qualities]
         # A retrained decoder is another codec even where its version is the same.
         found.append(Model(name, f"{info.version}-{digest}-{device}", points, folder, device, label=name))
     return found

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.entropy.passes import INDEX_STEP, LATENT_BITS, RATE_BITS, Pass, passes_of
+from model.errors import WeightsError
+
+MAX_HIDDEN = 1024  # hidden channels that a weights file may ask for
 
 # Pass, mask of its positions [h, w] in 0 and 1, its means and scale numbers [B, stop - start, h, w] -> its y_hat, same
 # shape. What lies outside the mask is ignored.
@@ -92,3 +95,21 @@ class ContextModel(nn.Module):
         """near, point, mix and head of each network, in order."""
         nets = [net for net in self.nets if isinstance(net, ContextPass)]
         return [(net.near, net.point, net.mix, net.head) for net in nets]
+
+
+def context_sizes(tensors: Mapping[str, Tensor]) -> tuple[tuple[int, ...], int] | None:
+    """Channels of each group and the hidden width of the context model in a state dict; None if it has none.
+
+    Raises:
+        WeightsError: its last layers are no convolutions, or too wide.
+    """
+    heads: list[Tensor] = []
+    while (head := tensors.get(f"context.nets.{len(heads)}.head.weight")) is not None:
+        if head.ndim != 4:
+            raise WeightsError("the context model does not end in convolutions")
+        heads.append(head)
+    if not heads:
+        return None
+    if heads[0].shape[1] > MAX_HIDDEN:
+        raise WeightsError("the context model is too wide")
+    return tuple(head.shape[0] // 2 for head in heads[::2]), heads[0].shape[1]

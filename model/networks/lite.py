@@ -17,14 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.entropy.passes import passes_of
 from model.errors import WeightsError
 from model.networks.blocks import ResBlocks
-from model.networks.context import ContextModel, Take
+from model.networks.context import ContextModel, context_sizes
+from model.networks.family import Family, scale_by_level
 
 PATCH = 4  # side of the pixel block that becomes channels
 PATCH_CHANNELS = 3 * PATCH * PATCH
-MAX_CONTEXT = 1024  # hidden channels of a context model that a file may ask for
 FREQUENCIES = 32  # of the time embedding, log-spaced 1..1000
 
 
@@ -47,17 +46,12 @@ class LiteConfig:
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, Tensor]) -> LiteConfig:
         """The default sizes, with the context model that a state dict holds. Raises WeightsError."""
-        heads: list[Tensor] = []
-        while (head := tensors.get(f"context.nets.{len(heads)}.head.weight")) is not None:
-            if head.ndim != 4:
-                raise WeightsError("the context model does not end in convolutions")
-            heads.append(head)
-        if not heads:
+        sizes = context_sizes(tensors)
+        if sizes is None:
             return cls(groups=())
-        groups = tuple(head.shape[0] // 2 for head in heads[::2])
-        if sum(groups) != cls.latents or heads[0].shape[1] > MAX_CONTEXT:
+        if sum(sizes[0]) != cls.latents:
             raise WeightsError("the context model does not fit the latents")
-        return cls(groups=groups, context=heads[0].shape[1])
+        return cls(groups=sizes[0], context=sizes[1])
 
 
 class Encoder(nn.Module):
@@ -175,7 +169,7 @@ class Denoiser(nn.Module):
         return F.pixel_shuffle(self.head(h), PATCH)
 
 
-class CDCLite(nn.Module):
+class CDCLite(Family):
     """All networks of cdc-lite and its variable-rate tables. The prior of z and its tables live in `model.entropy`.
 
     `log_gain` and `log_inverse_gain` [levels, latents] are natural logarithms, interpolated linearly over q in [0, 1];
@@ -187,6 +181,7 @@ class CDCLite(nn.Module):
         config = config or LiteConfig()
         self.config = config
         m, n = config.latents, config.hyper
+        self.latents = self.features = m
         self.encoder = Encoder(config)
         self.conditioner = Conditioner(config)
         self.denoiser = Denoiser(config)
@@ -211,20 +206,14 @@ class CDCLite(nn.Module):
         self.lambdas: Tensor
         self.register_buffer("lambdas", torch.logspace(math.log10(0.08), math.log10(0.0012), config.levels))
 
-    def prior(self, z_hat: Tensor, q: Tensor, take: Take) -> tuple[Tensor, Tensor]:
-        """z_hat [B, N, h, w], q [B] -> means and scale numbers of y [B, M, 4h, 4w]; without the gain's share.
+    def analyse(self, image: Tensor) -> Tensor:
+        """Image [B, 3, H, W] in [-1, 1] -> y before the gain, [B, M, h, w]."""
+        y: Tensor = self.encoder(image)
+        return y
 
-        `take` decides y_hat pass by pass; it is called once, for everything, where there is no context model.
-        """
-        features = self.hyper_decoder[:-1](z_hat)
-        base = self.hyper_decoder[-1](features)
-        if self.context is not None:
-            means, scales = self.context(features, base, q, take)
-            return means, scales
-        mean, scale = base.chunk(2, dim=1)
-        whole = passes_of((), self.config.latents)[0]
-        take(whole, torch.ones_like(mean[0, 0]), mean, scale)
-        return mean, scale
+    def dequantise(self, y_hat: Tensor, mean: Tensor, index: Tensor, q: Tensor) -> Tensor:
+        """y_hat after the inverse gain, [B, M, h, w]; the prior is not used."""
+        return scale_by_level(y_hat, self.log_inverse_gain, q)
 
     def settle(self, dtype: torch.dtype) -> None:
         """Give the decoder's parts the type they run in.
@@ -242,19 +231,15 @@ class CDCLite(nn.Module):
         """Times float64 [K] and a rate byte -> the FiLM coefficients at each of them, float64 [K, S]."""
         return self.denoiser.modulate(self.denoiser.embed_time(times, torch.full_like(times, rate / 255)))
 
-    def inject(self, y_hat: Tensor) -> tuple[Tensor, ...]:
-        """y_hat [B, M, h, w] -> the conditioner's share of the denoiser, at 1/4, 1/8 and 1/16."""
-        return self.denoiser.inject_context(self.conditioner(y_hat))
+    def inject(self, latents: Tensor, q: Tensor | None = None) -> tuple[Tensor, ...]:
+        """y_hat after the inverse gain [B, M, h, w] -> the conditioner's share of the denoiser, at 1/4, 1/8, 1/16."""
+        return self.denoiser.inject_context(self.conditioner(latents.to(self.conditioner.stem.weight.dtype)))
 
     def denoise(self, x: Tensor, modulation: Tensor, injected: tuple[Tensor, ...]) -> Tensor:
         """x [B, 3, H, W] -> x0_hat [B, 3, H, W]."""
         out: Tensor = self.denoiser(x, modulation, injected)
         return out
 
-
-def interpolate_levels(table: Tensor, q: Tensor) -> Tensor:
-    """table [levels, C], q [B] in [0, 1] -> [B, C], linear between the levels (codec rate control)."""
-    position = q * (table.shape[0] - 1)
-    low = position.floor().long().clamp(0, table.shape[0] - 2)
-    fraction = (position - low)[:, None]
-    return table[low] * (1 - fraction) + table[low + 1] * fraction
+    def blank(self, rows: int, height: int, width: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Arguments of `denoise` of that shape, all zero."""
+        return self.denoiser.blank(rows, height, width)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.errors import WeightsError
+from model.networks.family import Family, scale_by_level
 from model.networks.paper_blocks import ChannelNorm, LinearAttention, ResnetBlock
 
 LEVELS = 6  # of the U-Net, widths D .. 6 D
@@ -178,7 +179,7 @@ class Denoiser(nn.Module):
         return out
 
 
-class CDCPaper(nn.Module):
+class CDCPaper(Family):
     """All networks of cdc-x or cdc-eps. The prior of z and its tables live in `model.entropy`.
 
     There is one rate: the gain is 1 whatever the rate byte.
@@ -189,6 +190,8 @@ class CDCPaper(nn.Module):
         config = config or PaperConfig()
         self.config = config
         m = config.latents
+        self.latents = self.features = m
+        self.context = None
         self.encoder = Encoder(config)
         self.conditioner = Conditioner(config)
         self.denoiser = Denoiser(config)
@@ -211,6 +214,15 @@ class CDCPaper(nn.Module):
         self.register_buffer("log_gain", torch.zeros(2, m, device="cpu"), persistent=False)
         self.register_buffer("log_inverse_gain", torch.zeros(2, m, device="cpu"), persistent=False)
 
+    def analyse(self, image: Tensor) -> Tensor:
+        """Image [B, 3, H, W] in [-1, 1] -> y [B, 4D, h, w]."""
+        y: Tensor = self.encoder(image)
+        return y
+
+    def dequantise(self, y_hat: Tensor, mean: Tensor, index: Tensor, q: Tensor) -> Tensor:
+        """y_hat after the inverse gain, [B, M, h, w]; the prior is not used."""
+        return scale_by_level(y_hat, self.log_inverse_gain, q)
+
     def settle(self, dtype: torch.dtype) -> None:
         """Give the decoder's parts the type they run in; what depends on time alone stays in float64."""
         self.conditioner.to(dtype)
@@ -222,9 +234,9 @@ class CDCPaper(nn.Module):
         """Times float64 [K] -> float64 [K, S]; the rate is not used."""
         return self.denoiser.modulate(times)
 
-    def inject(self, y_hat: Tensor) -> tuple[Tensor, ...]:
-        """y_hat [B, 4D, h, w] -> the eight step-invariant maps of the denoiser."""
-        return self.denoiser.inject(self.conditioner(y_hat))
+    def inject(self, latents: Tensor, q: Tensor | None = None) -> tuple[Tensor, ...]:
+        """y_hat [B, 4D, h, w] -> the eight step-invariant maps of the denoiser; there is one rate, q is not used."""
+        return self.denoiser.inject(self.conditioner(latents.to(self.denoiser.head.weight.dtype)))
 
     def denoise(self, x: Tensor, modulation: Tensor, injected: tuple[Tensor, ...]) -> Tensor:
         """x [B, 3, H, W] -> prediction [B, 3, H, W]."""

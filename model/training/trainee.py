@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from model.architecture import Networks
 from model.checkpoint import PRIOR_PREFIX, build_networks
 from model.diffusion.sampler import ddim_step
 from model.entropy.entropy_model import RDO
@@ -22,7 +21,8 @@ from model.entropy.likelihood import (
 )
 from model.entropy.passes import Pass
 from model.errors import WeightsError
-from model.networks.lite import CDCLite, interpolate_levels
+from model.networks.family import interpolate_levels
+from model.networks.lite import CDCLite
 from model.networks.paper import CDCPaper, PaperConfig
 from model.training.config import DECODER_PARTS, Learning
 from model.training.types import Coded, Prediction, Prior, Rule, Walk
@@ -48,9 +48,9 @@ class Trainee(nn.Module):
     "entropy" the hyper networks, the context and the prior of z learn alone.
     """
 
-    networks: Networks
+    networks: CDCLite | CDCPaper
 
-    def __init__(self, networks: Networks, filters: tuple[int, ...], part: Learning) -> None:
+    def __init__(self, networks: CDCLite | CDCPaper, filters: tuple[int, ...], part: Learning) -> None:
         super().__init__()
         self.networks = networks
         channels = networks.hyper_encoder[-1].out_channels

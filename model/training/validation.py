@@ -48,7 +48,7 @@ def codec_of(tensors: Mapping[str, Tensor], architecture: str = "cdc-lite", devi
     """Return a codec of float tensors, with integer tables as an export would make them. Raises WeightsError."""
     copies = {k: t.detach().cpu().clone() for k, t in tensors.items()}
     networks, prior = build_networks(copies, "averaged weights", architecture)
-    entropy = entropy_model_of(networks, prior)
+    entropy = entropy_model_of(networks, prior, architecture)
     info = WeightsInfo("in-training", 0, architecture, entropy.codec_id.hex(), "in training")
     return Codec(Weights(info, networks, prior, entropy), device=device)
 

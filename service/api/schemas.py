@@ -88,12 +88,16 @@ class DecodeQuery(_Query):
         ),
         examples=[17],
     )
-    gamma: float = Field(
-        default=0.8,
+    gamma: float | None = Field(
+        default=None,
         ge=0,
         le=2,
         allow_inf_nan=False,
-        description="Standard deviation of the start noise: 0 gives one picture for every seed, more adds texture.",
+        description=(
+            "Standard deviation of the start noise: 0 gives one picture for every seed, more adds texture; left out: "
+            "the model's own default."
+        ),
+        examples=[0.8],
     )
     seed: int | None = Field(
         default=None,

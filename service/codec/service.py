@@ -52,7 +52,7 @@ class DecodeOptions:
     """
 
     steps: int | Literal["auto"] | None = None
-    gamma: float = 0.8
+    gamma: float | None = None
     seed: int | None = None
     model: str | None = None
     format: Format = "png"

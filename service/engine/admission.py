@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model.container import read_header
-from model.tiling import decode_area, encode_area
 from service.engine.job import EncodeRequest, ModelInfo, Request
 from service.errors import Busy
 from service.machine import memory_limit
@@ -36,16 +35,15 @@ def estimate(request: Request, models: tuple[ModelInfo, ...]) -> Estimate:
         name = request.model
         info = next((m for m in models if m.name == name or (name is None and m.default)), models[0])
         cost = info.encode_cost(width, height)
-        return Estimate(cost, cost, info.encode_bytes * encode_area(height, width))
+        return Estimate(cost, cost, info.encode_bytes * info.encode_pixels(width, height))
     header = read_header(request.data)[0]
     codec_id = header.codec_id.hex()
     fitting = [m for m in models if (m.name == request.model if request.model else m.codec_id == codec_id)] or models
     steps = request.steps if request.steps is not None else max(m.default_steps for m in fitting)
-    canvas = decode_area(header.height, header.width)
     return Estimate(
         cost=max(m.decode_cost(header.width, header.height, steps) for m in fitting),
-        area=max(m.step_cost for m in fitting) * canvas,
-        bytes=max(m.decode_bytes for m in fitting) * canvas,
+        area=max(m.step_cost * m.decode_pixels(header.width, header.height) for m in fitting),
+        bytes=max(m.decode_bytes * m.decode_pixels(header.width, header.height) for m in fitting),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.container import Section
-from model.tiling import decode_area, encode_area
+from model.tiling import Tiling, decode_area, encode_area
 from service.engine.scheduler import WEIGHT
 
 Pixels = npt.NDArray[np.uint8]
@@ -24,7 +24,7 @@ class ModelInfo:
         name: what `model=` takes.
         codec_id: 16 hexadecimal digits; files with this id decode with this model.
         default_steps: steps of a decode that asks for none.
-        max_steps: length of the training schedule.
+        max_steps: most steps of a decode.
         parameters: number of weights.
         default: True for the model that encodes when none is asked for.
         one_rate: True for a model without qualities.
@@ -33,6 +33,8 @@ class ModelInfo:
         decode_bytes, encode_bytes: memory per pixel in the worker while a picture is decoded or encoded.
         version: of the weights; of those with one codec id the highest decodes.
         whole_canvas: True where a pass takes the whole picture at once, and not tiles of it.
+        margin, encoder_margin: pixels around a tile's centre in decoder and encoder.
+        direct: True where a decode of one step without noise runs no denoising pass.
     """
 
     name: str
@@ -48,19 +50,35 @@ class ModelInfo:
     encode_bytes: int = 80
     version: int = 0
     whole_canvas: bool = False
+    margin: int = Tiling.margin
+    encoder_margin: int = Tiling.encoder_margin
+    direct: bool = False
 
     def encode_cost(self, width: int, height: int) -> float:
         """Device work of an encode, in pixels of one denoising step of the default model, padding included."""
-        return WEIGHT["analyse"] * self.step_cost * encode_area(height, width)
+        return WEIGHT["analyse"] * self.step_cost * self.encode_pixels(width, height)
 
     def decode_cost(self, width: int, height: int, steps: int) -> float:
-        """Device work of a decode in `steps` denoising steps, in the same unit."""
-        passes = WEIGHT["condition"] + WEIGHT["denoise"] * steps
-        return passes * self.step_cost * decode_area(height, width, whole_canvas=self.whole_canvas)
+        """Device work of a decode in `steps` denoising steps, in the same unit; a single step is taken as noiseless."""
+        passes = decode_passes(steps, direct=self.direct and steps == 1)
+        return passes * self.step_cost * self.decode_pixels(width, height)
+
+    def encode_pixels(self, width: int, height: int) -> int:
+        """Pixels that the encoder computes, padding and margins of tiles included."""
+        return encode_area(height, width, self.encoder_margin)
+
+    def decode_pixels(self, width: int, height: int) -> int:
+        """Pixels that a pass of the decoder computes, likewise."""
+        return decode_area(height, width, self.margin, whole_canvas=self.whole_canvas)
 
     def takes(self, width: int, height: int) -> bool:
         """True when a picture of that size, sides rounded up to multiples of 64, is within the model's own limit."""
         return self.max_pixels is None or -(-width // 64) * -(-height // 64) * 64**2 <= self.max_pixels
+
+
+def decode_passes(steps: int, *, direct: bool) -> float:
+    """Passes of a decode, in denoising steps; a direct one is the conditioner's alone."""
+    return WEIGHT["condition"] + (0 if direct else WEIGHT["denoise"] * steps)
 
 
 @dataclass(frozen=True)
@@ -110,7 +128,7 @@ class DecodeRequest:
         data: a whole `.cdc` file.
         model: name of the model, None for the newest one with the file's codec id.
         steps: denoising steps, 1..max_steps of the model; None for the model's own default.
-        gamma: standard deviation of the start noise, 0..2; 0 is deterministic.
+        gamma: standard deviation of the start noise, 0..2; 0 is deterministic; None for the model's own default.
         seed: 0..2**63-1 for the start noise; None derives one from the file, so that the default is reproducible.
         max_pixels: refuse pictures with more pixels.
         deterministic: every tile has a forward pass of its own: bit-equal on one type of device, whatever the load.
@@ -120,7 +138,7 @@ class DecodeRequest:
     data: bytes
     model: str | None = None
     steps: int | None = None
-    gamma: float = 0.8
+    gamma: float | None = None
     seed: int | None = None
     max_pixels: int | None = None
     deterministic: bool = False

@@ -25,7 +25,7 @@ from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, Encod
 from service.engine.loop import Loop, Work
 from service.engine.messages import Cancel, Ready, RunnerOptions, Submit
 from service.engine.profile import Profile, cached, measure, store
-from service.engine.scheduler import Key, Kind, Unit
+from service.engine.scheduler import WEIGHT, Key, Kind, Unit
 
 log = logging.getLogger(__name__)
 WARM_UP_SIDE = 64
@@ -120,15 +120,16 @@ class DecodeWork:
         start = time.perf_counter()
         request, header = self._request, self._container.header
         seed = seed_of(self._container) if request.seed is None else request.seed
+        self._gamma = self.codec.default_gamma if request.gamma is None else request.gamma
         with ThreadPoolExecutor(1) as beside:
             small = header.pixels <= NOISE_BESIDE_PIXELS
-            noise = beside.submit(self.codec.noise, header, request.gamma, seed) if small else None
+            noise = beside.submit(self.codec.noise, header, self._gamma, seed) if small else None
             unpacked = self.codec.unpack(self._container)
             self._entropy_seconds = time.perf_counter() - start
         self.state = self.codec.start(
             unpacked,
             request.steps,
-            request.gamma,
+            self._gamma,
             request.seed,
             keep_x0=request.previews,
             noise=None if noise is None else noise.result(),
@@ -167,7 +168,7 @@ class DecodeWork:
             rate=header.rate,
             bpp=8 * len(request.data) / header.pixels,
             steps=self.state.steps,
-            gamma=request.gamma,
+            gamma=self._gamma,
             seed=self._seed,
             sections=self._sections,
             seconds={"entropy": self._entropy_seconds},
@@ -254,13 +255,12 @@ class Runner:
     def _describe(self, name: str) -> ModelInfo:
         codec = self.registry.get(name)
         is_default = name == DEFAULT_MODEL
-        steps, length = codec.default_steps, codec.schedule.length
         kind = codec.architecture
         return ModelInfo(
             name,
             codec.codec_id.hex(),
-            steps,
-            length,
+            codec.default_steps,
+            codec.max_steps,
             codec.parameters,
             is_default,
             one_rate=kind.one_rate,
@@ -270,23 +270,31 @@ class Runner:
             encode_bytes=kind.encode_bytes,
             version=codec.info.version,
             whole_canvas=kind.whole_canvas,
+            margin=kind.tiling.margin,
+            encoder_margin=kind.tiling.encoder_margin,
+            direct=codec.networks.has_base,
         )
 
     def _probe(self, pixels: int) -> float:
-        """Seconds of one denoising pass of that many pixels, a square: the least of five rounds."""
+        """Seconds of one denoising pass of that many pixels, a square: the least of five rounds.
+
+        A model without a denoiser is timed by its conditioner, whose share of such a pass is known.
+        """
         codec = self.registry.get()
         side = round(pixels**0.5)
         black = codec.unpack(codec.pack(codec.analyse(np.zeros((side, side, 3), np.uint8)), 0))
-        state = codec.start(black, steps=PROBE_ROUNDS + 1)
+        denoises = codec.max_steps > PROBE_ROUNDS
+        state = codec.start(black, steps=PROBE_ROUNDS + 1 if denoises else 1)
         codec.denoise_step(state)
         seconds = []
         for _ in range(PROBE_ROUNDS):
+            state = state if denoises else codec.start(black)
             start = time.perf_counter()
             codec.denoise_step(state)
             if self.device != "cpu":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
-        return min(seconds)
+        return min(seconds) / (1 if denoises else WEIGHT["condition"])
 
     def _fingerprint(self) -> str:
         """Names all that decides speed: device, threads, arithmetic, torch, default model."""

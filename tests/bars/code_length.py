@@ -1,6 +1,6 @@
 """Coded size against ideal code length, and what the integer path costs, on every Kodak image and some rates.
 
-    CDC_SHARED=FOLDER python -m tests.bars.code_length [--images N]
+    CDC_SHARED=FOLDER python -m tests.bars.code_length [--images N] [--models-dir FOLDER --model NAME]
 
 Exits with 1 when a file exceeds 1.01 times its ideal code length plus 40 bytes.
 """
@@ -26,9 +26,11 @@ QUALITIES = (1, 10, 30, 50, 70, 90, 100)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--models-dir", type=Path)
+    parser.add_argument("--model")
     options = parser.parse_args()
     folder = Path(os.environ["CDC_SHARED"]) / "data" / "kodak"
-    codec = Registry().get()
+    codec = Registry(options.models_dir).get(options.model)
     rows = []
     for path in sorted(folder.glob("kodim*.png"))[: options.images]:
         latents = codec.analyse(np.asarray(Image.open(path).convert("RGB")))

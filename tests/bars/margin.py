@@ -1,47 +1,69 @@
 """What tiles change in a picture, by their margin: the model's tiles against the whole canvas in one pass, in float32.
 
-python -m tests.bars.margin [--quality 10] [--quality 80]
+    python -m tests.bars.margin [--quality 10] [--quality 80] [--models-dir FOLDER --model NAME]
+
+A model without a sampler is measured in one step. Encoder margins are compared by the features of the analysis.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib import get_data_path
 from PIL import Image
 
-from model.codec import Tiling
 from model.config import rate_of_quality
 from model.registry import Registry
+from model.tiling import Tiling
+
+MARGINS = (32, 48, 64, 80, 96, 128, 144)
+ENCODER_MARGINS = (16, 32, 48, 96, 144)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quality", type=int, action="append")
+    parser.add_argument("--models-dir", type=Path)
+    parser.add_argument("--model")
     options = parser.parse_args()
     portrait = Image.open(get_data_path() + "/sample_data/grace_hopper.jpg").convert("RGB")
     rows = np.asarray(portrait)[100:356]
     wide = np.ascontiguousarray(np.concatenate([rows, rows[:, ::-1], rows], axis=1)[:, :1280])
-    codec = Registry(precision="float32").get()
-    print("| quality | steps | gamma | margin | largest change, range 2 | values changed | largest, levels |")
+    codec = Registry(options.models_dir, precision="float32").get(options.model)
+    whole = Tiling(tile=2048)
+    codec.tiling = whole
+    latents = codec.analyse(wide)
+    print("| encoder margin | largest change of the features, share of their deviation |\n|---|---|")
+    for margin in ENCODER_MARGINS:
+        codec.tiling = Tiling(512, encoder_margin=margin)
+        change = (codec.analyse(wide).features - latents.features).abs().max()
+        print(f"| {margin} | {float(change / latents.features.std()):.1e} |")
+    print("\n| quality | steps | gamma | margin | largest change, range 2 | values changed | largest, levels |")
     print("|---" * 7 + "|")
     for quality in options.quality or (10, 80):
-        codec.tiling = Tiling(tile=2048)
-        unpacked = codec.unpack(codec.pack(codec.analyse(wide), rate_of_quality(quality)))
+        codec.tiling = whole
+        unpacked = codec.unpack(codec.pack(latents, rate_of_quality(quality)))
         for steps, gamma in ((1, 0.0), (5, 0.8)):
-            results = {}
-            for margin in (0, 32, 64, 96, 128):
-                codec.tiling = Tiling(tile=512, margin=margin) if margin else Tiling(tile=2048)
-                state = codec.start(unpacked, steps, gamma)
+            if steps > codec.max_steps:
+                continue
+
+            def decode(tiling: Tiling, steps: int = steps, gamma: float = gamma) -> tuple[torch.Tensor, np.ndarray]:
+                codec.tiling = tiling
+                state = codec.start(unpacked, steps, gamma)  # noqa: B023 - called before the next turn
                 while not state.done:
                     codec.denoise_step(state)
-                results[margin] = (state.x, codec.finish(state).astype(int))
-            for margin in (32, 64, 96, 128):
-                change = float((results[margin][0] - results[0][0]).abs().max())
-                levels = np.abs(results[margin][1] - results[0][1])
+                return state.x, codec.finish(state).astype(int)
+
+            image, pixels = decode(whole)
+            for margin in MARGINS:
+                tiled, tiled_pixels = decode(replace(whole, tile=512, margin=margin))
+                change, levels = float((tiled - image).abs().max()), np.abs(tiled_pixels - pixels)
                 cells = (quality, steps, gamma, margin, f"{change:.1e}", f"{(levels > 0).mean():.5f}", levels.max())
-                print("| " + " | ".join(map(str, cells)) + " |")
+                print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
 if __name__ == "__main__":

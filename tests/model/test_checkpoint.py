@@ -126,6 +126,8 @@ def test_higher_version_of_a_name_wins(shipped: dict[str, torch.Tensor], tmp_pat
 
 def test_agreement_with_the_expected_tensors(shared_data: Path, tmp_path: Path) -> None:
     """A trainer's own float tensors of one crop, at two rates, from the encoder to the decoded picture."""
+    if not (shared_data / "weights" / "cdc-lite-v0.safetensors").exists():
+        pytest.skip("the first version's tensors are not shared any more")
     expected = load_file(shared_data / "weights" / "cdc-lite-v0_expected.safetensors")
     source = load_file(shared_data / "weights" / "cdc-lite-v0.safetensors")
     path = tmp_path / "v0.safetensors"
@@ -138,8 +140,9 @@ def test_agreement_with_the_expected_tensors(shared_data: Path, tmp_path: Path) 
     noise = expected["noise_seed5"][0]
     for rate in (40, 200):
         e = {k.split(".", 1)[1]: v[0] for k, v in expected.items() if k.startswith(f"rate{rate}.") and v.ndim > 1}
-        gain = torch.exp(codec._level(codec.networks.log_gain, rate))
-        torch.testing.assert_close(latents.y * gain[:, None, None], e["y"], atol=2e-4, rtol=1e-4)
+        with torch.no_grad():
+            y = codec.networks.latent(latents.features[None], torch.tensor([rate / 255]))[0]
+        torch.testing.assert_close(y, e["y"], atol=2e-4, rtol=1e-4)
         quantised = codec.quantise(latents, rate)
         assert float((quantised.means / 16 != e["mean"]).float().mean()) < 0.005  # the integer path rounds on its own
         assert float((quantised.indices != e["scale_index"]).float().mean()) < 0.01
@@ -147,9 +150,9 @@ def test_agreement_with_the_expected_tensors(shared_data: Path, tmp_path: Path) 
         for steps, gamma in ((1, 0.0), (4, 0.0), (17, 0.0), (17, 0.8)):
             state = codec.start(unpacked, steps, 0.0)
             expected_y = e["y_hat_after_inverse_gain"]
-            assert state.y_hat is not None
-            assert state.y_hat.shape == expected_y.shape  # the crop is as large as its tile
-            state.y_hat, state.x = expected_y, gamma * noise
+            assert state.latents is not None
+            assert state.latents.shape == expected_y.shape  # the crop is as large as its tile
+            state.latents, state.x = expected_y, gamma * noise
             while not state.done:
                 codec.denoise_step(state)
             torch.testing.assert_close(state.x, e[f"decoded_steps{steps}_gamma{gamma}"], atol=2e-4, rtol=1e-4)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.codec import Codec, Tiling
+from model.codec import Codec
 from model.container import Section, SectionType, parse
 from model.errors import CorruptStream, FileError, InvalidParameter, LimitExceeded, TargetUnreachable, UnknownCodec
 from model.rate_control import pack_to_target
-from model.tiling import spans, tiles
+from model.tiling import Tiling, spans, tiles
 
 GOLDEN = Path(__file__).parent.parent / "data" / "golden.cdc"
 GOLDEN_SYMBOLS = "1b61f023778194c859e3c365855862e58984d7c74c85139a1a43f41dee4c749e"
@@ -62,8 +62,9 @@ def test_the_file_carries_what_the_encoder_saw(codec: Codec, crop: np.ndarray) -
 def test_optimised_symbols_save_rate_for_little_distortion(codec: Codec, crop: np.ndarray) -> None:
     latents = codec.analyse(crop)
     chosen = codec.quantise(latents, 60)
-    gain = torch.exp(codec._level(codec.networks.log_gain, 60))
-    residual = (latents.y * gain[:, None, None] - chosen.means / 16).numpy()
+    with torch.no_grad():
+        y = codec.networks.latent(latents.features[None], torch.tensor([60 / 255]))[0]
+    residual = (y - chosen.means / 16).numpy()
     nearest = np.round(residual).astype(np.int32)
     assert np.all(np.abs(chosen.latent) <= np.abs(nearest))
     assert np.all(np.abs(chosen.latent - nearest) <= 1)
@@ -186,7 +187,7 @@ def test_tiled_equals_whole(codec: Codec, photograph: np.ndarray, tiling: Tiling
     finally:
         codec.tiling = Tiling()
     assert len(tiled.tiles) == count
-    torch.testing.assert_close(tiled_latents.y, whole_latents.y, atol=1e-4, rtol=0)
+    torch.testing.assert_close(tiled_latents.features, whole_latents.features, atol=1e-4, rtol=0)
     while not whole.done:
         codec.denoise_step(whole)
         codec.denoise_step(tiled)

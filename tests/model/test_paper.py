@@ -19,7 +19,7 @@ from model.codec import Codec
 from model.container import parse
 from model.diffusion.sampler import ddim_step
 from model.entropy.export_layers import thresholds_of
-from model.entropy.likelihood import PAPER_LEVELS, FactorizedPrior, gaussian_bits
+from model.entropy.likelihood import WIDE_LEVELS, FactorizedPrior, gaussian_bits
 from model.entropy.scale_head import LEAK, _run
 from model.errors import InvalidParameter, LimitExceeded, MalformedFile, TargetUnreachable, WeightsError
 from model.evaluation.code_length import code_length
@@ -157,7 +157,7 @@ def test_integer_head_follows_the_float_one(small: tuple[Oracle, Codec]) -> None
     z_hat = torch.from_numpy(z + codec.entropy.medians[:, None, None] / 256).float()
     mean, scale = oracle.context_fn.parameters_of(z_hat[None])
     assert float((means / 16 - mean[0]).abs().max()) < 1 / 32 + 1e-2
-    exact = (torch.log(scale[0] / 0.1) * PAPER_LEVELS.per_nat).clamp(0, 63)
+    exact = (torch.log(scale[0] / 0.1) * WIDE_LEVELS.per_nat).clamp(0, 63)
     assert float((indices - exact).abs().max()) < 0.52
 
 
@@ -186,8 +186,8 @@ def test_leaky_layers_match_python_integers(small: tuple[Oracle, Codec]) -> None
 
 
 def test_thresholds_lie_between_the_levels() -> None:
-    thresholds = thresholds_of(PAPER_LEVELS) / 4096
-    sigmas = PAPER_LEVELS.sigma(torch.arange(64, dtype=torch.float64)).numpy()
+    thresholds = thresholds_of(WIDE_LEVELS) / 4096
+    sigmas = WIDE_LEVELS.sigma(torch.arange(64, dtype=torch.float64)).numpy()
     assert sigmas[0] == pytest.approx(0.1)
     assert sigmas[-1] == pytest.approx(256)
     assert np.all((sigmas[:-1] < thresholds) & (thresholds < sigmas[1:]))
@@ -251,11 +251,11 @@ def test_encoder_tiles_are_exact(small: tuple[Oracle, Codec], photograph: np.nda
     from dataclasses import replace
 
     codec = small[1]
-    whole = codec.analyse(photograph).y
+    whole = codec.analyse(photograph).features
     before, codec.tiling = codec.tiling, replace(codec.tiling, tile=256, encoder_margin=64)
     try:
         assert len(codec.begin(photograph).tiles) > 4
-        torch.testing.assert_close(codec.analyse(photograph).y, whole, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(codec.analyse(photograph).features, whole, atol=1e-4, rtol=1e-4)
     finally:
         codec.tiling = before
 

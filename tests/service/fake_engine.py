@@ -99,7 +99,7 @@ class FakeEngine:
             header.rate,
             8 * len(request.data) / header.pixels,
             steps,
-            request.gamma,
+            0.8 if request.gamma is None else request.gamma,
             request.seed if request.seed is not None else 7,
             tuple(s for s in container.sections if s.type not in (SectionType.HYPER, SectionType.LATENT)),
             {"queue": 0.001, "entropy": 0.002, "denoise": 0.003},
