@@ -14,7 +14,7 @@ from service.jobs.notifications import Notifications
 from service.jobs.port import Executor
 from service.jobs.queue import Nack
 from service.jobs.records import Answer, Failure, State, Step, Work
-from service.jobs.store import JobStore
+from service.jobs.store import MAX_DEATHS, JobStore
 from service.logs import request_id
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class Attempts:
             return  # cancelled or done
         fence = started.fence
         if started.exhausted:
-            failure = Failure.of(WorkerFailed("too many workers died or stopped on this job"))
+            failure = Failure.of(WorkerFailed(f"{MAX_DEATHS} workers died on this job"))
             await self._end(execution, fence, "failed", failure)
             return
         body = await _retry(lambda: _blob(self._blobs, f"body/{execution}"))

@@ -105,13 +105,13 @@ return {'ok', e, tostring(fresh)}
 """
 )
 
-# prefix, execution, now, call, most attempts, most deaths -> nothing | fence, work, exhausted: finish it as failed
+# prefix, execution, now, call, most deaths -> nothing | fence, work, exhausted: finish it as failed
 # An attempt that neither ended nor was released before the next one began died with its worker.
 BEGIN = (
     _TIME
     + _FORGET
     + """
-local p, e, now, call, most, deaths = unpack(ARGV)
+local p, e, now, call, most = unpack(ARGV)
 now = time(now)
 local key = p..'exec:'..e
 local state, begun, fence, released = unpack(redis.call('HMGET', key, 'state', 'begun', 'fence', 'released'))
@@ -130,8 +130,7 @@ if begun ~= call then
   redis.call('PUBLISH', p..'notifications', e)
 end
 local died = tonumber(redis.call('HGET', key, 'deaths') or '0')
-local over = tonumber(fence) > tonumber(most) or died >= tonumber(deaths)
-return {tostring(fence), redis.call('HGET', key, 'work'), over and '1' or '0'}
+return {tostring(fence), redis.call('HGET', key, 'work'), died >= tonumber(most) and '1' or '0'}
 """
 )
 

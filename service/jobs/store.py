@@ -23,8 +23,7 @@ PREFIX = "cdc:"
 CHANNEL = PREFIX + "notifications"
 CALL_S = 5.0  # longest time of a call; more means that Redis cannot be reached
 KEEP_S = 7 * 86_400  # how long an unfinished job is kept
-MAX_ATTEMPTS = 20  # starts of an execution, released ones too, before it fails
-MAX_DEATHS = 5  # of workers that had it; more than the engine's two, for a killed worker had other executions as well
+MAX_DEATHS = 20  # of workers that had it: many, for whoever kills a worker kills all that it had
 ENDED = ("succeeded", "failed", "cancelled")
 # Answers of a Redis that is full, starting, or has become a replica: they pass.
 _OVER = (OutOfMemoryError, ReadOnlyError)
@@ -174,7 +173,7 @@ class JobStore:
         """Start an attempt; None where nobody wants it any more or it has ended."""
         async with reachable():
             call = secrets.token_hex(8)  # the same when it is sent twice
-            answer = await self._begin(args=[PREFIX, execution, self._given_time(), call, MAX_ATTEMPTS, MAX_DEATHS])
+            answer = await self._begin(args=[PREFIX, execution, self._given_time(), call, MAX_DEATHS])
         if not answer:
             return None
         fence, work, exhausted = answer

@@ -12,7 +12,7 @@ from service.jobs.connection import connect
 from service.jobs.notifications import Notifications
 from service.jobs.port import JobLimits
 from service.jobs.records import Answer, Failure, Step, Work
-from service.jobs.store import KEEP_S, MAX_ATTEMPTS, MAX_DEATHS, JobStore
+from service.jobs.store import KEEP_S, MAX_DEATHS, JobStore
 from tests.service.jobs.conftest import Clock, FakeExecutor, redis_backend
 
 pytestmark = [pytest.mark.anyio, pytest.mark.redis]
@@ -99,10 +99,10 @@ async def test_attempts_that_were_released_are_no_deaths(redis_url: str) -> None
         await redis.flushdb()
         store = JobStore(redis, JobLimits())
         await store.submit("job", "execution", WORK, "ann", None, 1.0, 60)
-        for number in range(1, MAX_ATTEMPTS + 2):
+        for number in range(1, MAX_DEATHS + 3):
             started = await store.begin("execution")
             assert started is not None
-            assert (started.fence, started.exhausted) == (number, number > MAX_ATTEMPTS)
+            assert (started.fence, started.exhausted) == (number, False)
             await store.release("execution", started.fence)
 
 
