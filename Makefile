@@ -69,10 +69,10 @@ docker: ## Print the commands that build the images; docs/operations.md says mor
 	  echo "docker build -f docker/$$name.Dockerfile -t cdc-$$name:0.1.0 --build-arg REVISION=$$(git rev-parse HEAD) ."; done
 
 bench: setup-dev ## Measure what docs/benchmarks.md reports (CDC_SHARED names the folder with kodak/)
-	$(BIN)/python -m tests.bars.code_length
-	$(BIN)/python -m tests.bars.memory
-	$(BIN)/python -m tests.bars.hostile
-	$(BIN)/python -m tests.bars.kodak
+	$(BIN)/python -m benchmarks.code_length
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.hostile
+	$(BIN)/python -m benchmarks.kodak
 
 audit: setup-dev ## Look the locked packages up in the databases of known vulnerabilities (needs the network)
 	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements/serve.lock

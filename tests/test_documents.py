@@ -14,8 +14,8 @@ import click
 import pytest
 import typer
 
+from benchmarks.server import running_server
 from service.cli import app
-from tests.bars.server import running_server
 from tests.service.conftest import image_file, photograph
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +81,7 @@ def test_commands_exist(path: Path, command: str, tmp_path: Path, monkeypatch: p
         assert set(words[1:2]) <= set(targets)
     elif words[:2] == ["python", "-m"]:
         module = words[2].replace(".", "/")
-        local = words[2].split(".")[0] in ("tests", "service", "model")
+        local = words[2].split(".")[0] in ("benchmarks", "tests", "service", "model")
         assert not local or (ROOT / f"{module}.py").exists() or (ROOT / module / "__init__.py").exists()
     elif words[0] == "python":
         assert (ROOT / words[1]).exists()

@@ -15,11 +15,11 @@ import psutil
 import pytest
 from PIL import Image
 
+from benchmarks.hostile import attack, valid_files, worker_restarts
+from benchmarks.hostile_files import MAX_PIXELS, damaged_files
+from benchmarks.hostile_images import hostile_images, save
+from benchmarks.server import running_server
 from model.evaluation.metrics import psnr
-from tests.bars.hostile import attack, valid_files, worker_restarts
-from tests.bars.hostile_files import MAX_PIXELS, damaged_files
-from tests.bars.hostile_images import hostile_images, save
-from tests.bars.server import running_server
 
 pytestmark = pytest.mark.slow
 

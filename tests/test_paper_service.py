@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.hostile_images import save
+from benchmarks.server import running_server
 from model.published import import_checkpoint
 from model.registry import Registry
-from tests.bars.hostile_images import save
-from tests.bars.server import running_server
 from tests.model.paper_oracle import published_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
-from tests.bars.server import running_server
+from benchmarks.server import running_server
 from tests.programs import need
 
 PICTURES = Path(__file__).parents[2] / "out" / "browser"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.bars.server import running_server
+from benchmarks.server import running_server
 from tests.service.conftest import image_file, photograph
 
 HERE = Path(__file__).parent

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.server import running_server
 from service.access.keys import new_key
 from service.access.stores import FileKeys
-from tests.bars.server import running_server
 from tests.service.conftest import image_file, photograph
 
 HERE = Path(__file__).parent

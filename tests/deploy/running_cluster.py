@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.bars.server import free_port
+from benchmarks.server import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -304,7 +304,7 @@ def test_variables_of_other_tools_are_let_be(monkeypatch: pytest.MonkeyPatch) ->
     texts = [root / "README.md", root / ".ci/run", root / "Makefile"]
     texts += [p for f in ("deploy", "docs", "docker", "examples") for p in (root / f).rglob("*") if p.is_file()]
     named = {name for path in texts for name in re.findall(r"\bCDC_[A-Z_]*[A-Z]\b", path.read_text(errors="ignore"))}
-    code = [p for f in ("model", "service", "tests") for p in (root / f).rglob("*.py")]
+    code = [p for f in ("benchmarks", "model", "service", "tests") for p in (root / f).rglob("*.py")]
     read = {name for path in code for name in re.findall(r'environ[^\n]{0,6}"(CDC_[A-Z_]+)"', path.read_text())}
     links = {"CDC_API_SERVICE_HOST", "CDC_API_PORT", "CDC_API_PORT_8000_TCP_ADDR", "CDC_API_SERVICE_PORT_HTTP"}
     settings = {f"CDC_{field.upper()}" for field in Settings.model_fields}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.server import running_server
 from service.client import AsyncClient, async_client, client
-from tests.bars.server import running_server
 from tests.service.conftest import image_file, photograph
 
 ROOT = Path(__file__).parents[3]

@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.bars.server import running_server
+from benchmarks.server import running_server
 from tests.programs import need
 from tests.service.conftest import image_file, photograph
 from tests.service.jobs.redis_server import RedisServer

@@ -1,6 +1,6 @@
 """Many clients at once, then uploads that stall: /livez must stay fast, and a fast caller must get through.
 
-    python -m tests.bars.flood [--clients 300] [--seconds 30] [--stalled 400] [--encodes 40]
+    python -m benchmarks.flood [--clients 300] [--seconds 30] [--stalled 400] [--encodes 40]
 
 1. So many clients, in a process of their own, each send one request after the other: encodes of small and medium
    images and decodes. Who is refused asks again after a second, whatever Retry-After says. Twenty times a second /livez
@@ -37,9 +37,9 @@ from dataclasses import dataclass
 import httpx
 from PIL import Image
 
+from benchmarks.server import running_server
 from service.bench import picture
 from service.engine.process import NICENESS
-from tests.bars.server import running_server
 
 BAR_S = 0.1
 DEADLINE = "X-Deadline-Ms: 45000"  # 504 is then a foreseen answer

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, PngImagePlugin
 
-from tests.bars.cases import ANIMATED, BROKEN, NO_BODY, NOT_IMAGE, OK, PIXELS, WRONG_TYPE, Answer, Case
+from benchmarks.cases import ANIMATED, BROKEN, NO_BODY, NOT_IMAGE, OK, PIXELS, WRONG_TYPE, Answer, Case
 
 KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 FIRST = {"frame": "first"}

@@ -1,6 +1,6 @@
 """How soon a browser shows the first preview of a 768x512 picture, in denoising steps.
 
-    [CDC_SHARED=FOLDER] python -m tests.bars.preview [--runs 5] [--steps 17] [--quality 50] [--out FILE]
+    [CDC_SHARED=FOLDER] python -m benchmarks.preview [--runs 5] [--steps 17] [--quality 50] [--out FILE]
 
 A real server, a real Chromium and the page at /, all on this machine. The picture is FOLDER/data/kodak/kodim05.png, or
 where there is none a landscape that the page draws. Times are the page's own marks: the button, the decode request, and
@@ -19,7 +19,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.bars.server import running_server
+from benchmarks.server import running_server
 from tests.browser.conftest import ARGUMENTS
 from tests.programs import find
 

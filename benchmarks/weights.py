@@ -1,6 +1,6 @@
 """Compare weights files on validation pictures: BD-rate of the one-step decode, and feature distance at all steps.
 
-    CDC_SHARED=FOLDER python -m tests.bars.weights OLD.safetensors NEW.safetensors [--pictures N] [--distance NAME]
+    CDC_SHARED=FOLDER python -m benchmarks.weights OLD.safetensors NEW.safetensors [--pictures N] [--distance NAME]
 
 Choices between weights are made here, on FOLDER/data/val.tar, never on Kodak. NAME is a distance as `cdc train` takes
 it (`vgg19:FILE.pth`), other than the one that was trained on.

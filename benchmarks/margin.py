@@ -1,6 +1,6 @@
 """What tiles change in a picture, by their margin: the model's tiles against the whole canvas in one pass, in float32.
 
-    python -m tests.bars.margin [--quality 10] [--quality 80] [--models-dir FOLDER --model NAME]
+    python -m benchmarks.margin [--quality 10] [--quality 80] [--models-dir FOLDER --model NAME]
 
 A model without a sampler is measured in one step. Encoder margins are compared by the features of the analysis.
 """

@@ -1,6 +1,6 @@
 """Rolling restarts of the whole topology under load, with clients that retry as documented.
 
-    python -m tests.bars.rolling [--restarts 20] [--clients 4]
+    python -m benchmarks.rolling [--restarts 20] [--clients 4]
 
 Starts deploy/cluster.py (two API processes behind a proxy, two workers, a Redis), decodes without a break through the
 Python client, and restarts every worker and every API process, one after the other, so many times. Exits with 1 on a

@@ -1,6 +1,6 @@
 """Time of a 17-step decode of a 768x512 picture, by stage, and the arithmetic it achieves.
 
-    python -m tests.bars.step_speed [--precision auto] [--rounds 3]
+    python -m benchmarks.step_speed [--precision auto] [--rounds 3]
 
 The multiply-adds are counted by torch; the yardstick is a large matrix product of the same type in the same run.
 """

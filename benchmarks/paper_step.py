@@ -1,6 +1,6 @@
 """One denoiser step of the full-size cdc-x or cdc-eps beside a plain float32 implementation without hoisting.
 
-    python -m tests.bars.paper_step [--variant x] [--sizes 256x256 512x768] [--threads 2] [--rounds 3] [--device cpu]
+    python -m benchmarks.paper_step [--variant x] [--sizes 256x256 512x768] [--threads 2] [--rounds 3] [--device cpu]
 
 Weights are random. The two take turns in one run; what is compared is the median of the rounds' ratios.
 """

@@ -1,6 +1,6 @@
 """Rate and distortion on Kodak through the HTTP API, real bytes, beside Pillow's JPEG and WebP at the same bytes.
 
-    CDC_SHARED=FOLDER python -m tests.bars.kodak [--images N] [--modes 1:0,17:0.8] [--out FOLDER] [--report FILE]
+    CDC_SHARED=FOLDER python -m benchmarks.kodak [--images N] [--modes 1:0,17:0.8] [--out FOLDER] [--report FILE]
 
 FOLDER/data/kodak holds kodim01.png .. kodim24.png. Writes kodak.json, and prints the tables of docs/benchmarks.md; with
 matplotlib it draws kodak.png. `--modes` names the decodes, steps:gamma, all if unset; 1:0 alone gives the curve.
@@ -22,8 +22,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from benchmarks.server import running_server
 from model.evaluation.metrics import ms_ssim, psnr
-from tests.bars.server import running_server
 
 Modes = tuple[tuple[int, float], ...]
 QUALITIES = (10, 50, 90)

@@ -1,6 +1,6 @@
 """Coded size against ideal code length, and what the integer path costs, on every Kodak image and some rates.
 
-    CDC_SHARED=FOLDER python -m tests.bars.code_length [--images N] [--models-dir FOLDER --model NAME]
+    CDC_SHARED=FOLDER python -m benchmarks.code_length [--images N] [--models-dir FOLDER --model NAME]
 
 Exits with 1 when a file exceeds 1.01 times its ideal code length plus 40 bytes.
 """

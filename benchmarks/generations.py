@@ -1,6 +1,6 @@
 """The first generation of cdc-lite against the second: time by stage at 768x512, and real bytes and PSNR on Kodak.
 
-    CDC_SHARED=FOLDER python -m tests.bars.generations MODELS_DIR [--second NAME] [--threads 1 --threads 2] [--every 3]
+    CDC_SHARED=FOLDER python -m benchmarks.generations MODELS_DIR [--second NAME] [--threads 1 --threads 2] [--every 3]
 
 MODELS_DIR holds the second generation's weights file. Both run in float32, in turns, so that what else the machine does
 falls on both alike; times are the least of all rounds. Decodes are of one step without noise.

@@ -7,9 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from model.container import SectionType, parse
-from model.varint import encode_varint
-from tests.bars.cases import (
+from benchmarks.cases import (
     CHECKSUM,
     CODEC,
     CUT,
@@ -23,7 +21,9 @@ from tests.bars.cases import (
     Answer,
     Case,
 )
-from tests.bars.raw_file import Raw, joined, split, written
+from benchmarks.raw_file import Raw, joined, split, written
+from model.container import SectionType, parse
+from model.varint import encode_varint
 
 MAX_PIXELS = 4_000_000  # the limit that the server must run with
 HYPER, LATENT, ALPHA, EXIF = (int(t) for t in SectionType if t)

@@ -1,6 +1,6 @@
 """Damaged `.cdc` files and hostile images against a real server: every answer must be one that is foreseen.
 
-    python -m tests.bars.hostile [--files 300] [--images 120] [--seed 0]
+    python -m benchmarks.hostile [--files 300] [--images 120] [--seed 0]
 
 Exits with 1 on a 5xx, a broken connection, an answer outside the tables of `hostile_files` and `hostile_images`, a
 worker that was replaced, memory more than 1 GiB above the start, or a valid file that afterwards decodes differently.
@@ -27,10 +27,10 @@ import psutil
 from matplotlib import get_data_path
 from PIL import ExifTags, Image
 
-from tests.bars.cases import OK, Answer, Case
-from tests.bars.hostile_files import MAX_PIXELS, Valid, damaged_files
-from tests.bars.hostile_images import hostile_images, save
-from tests.bars.server import memory, running_server
+from benchmarks.cases import OK, Answer, Case
+from benchmarks.hostile_files import MAX_PIXELS, Valid, damaged_files
+from benchmarks.hostile_images import hostile_images, save
+from benchmarks.server import memory, running_server
 
 LIMIT_MIB = 1024
 POLL_SECONDS = 0.05

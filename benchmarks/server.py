@@ -1,4 +1,4 @@
-"""A real server in a process of its own, for the bars: `cdc serve` on a free port."""
+"""A real server in a process of its own, for benchmarks: `cdc serve` on a free port."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Peak memory of encoding and decoding with the full-size cdc-x, beyond that of the loaded model.
 
-    python -m tests.bars.paper_memory [--side 1024] [--threads 1] [--precision float32]
+    python -m benchmarks.paper_memory [--side 1024] [--threads 1] [--precision float32]
 
 Weights are random; one denoising step holds as much as any number of them.
 """

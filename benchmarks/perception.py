@@ -1,6 +1,6 @@
 """Distortion and perception of one file's decodes: feature distance and PSNR over steps and gamma, at the same bytes.
 
-    CDC_SHARED=FOLDER python -m tests.bars.perception --distance vgg19:FILE.pth [--weights FILE ...] [--images N]
+    CDC_SHARED=FOLDER python -m benchmarks.perception --distance vgg19:FILE.pth [--weights FILE ...] [--images N]
 
 Kodak images of FOLDER/data/kodak, decoded by the codec itself. The distance must not be the one that was trained on.
 Prints a table for each weights file and draws perception.png.
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.weights import codec_at, tensor_of
 from model.config import rate_of_quality
 from model.evaluation.metrics import psnr
 from model.registry import SHIPPED
 from model.training.perceptual import load_distance
-from tests.bars.weights import codec_at, tensor_of
 
 MODES = ((1, 0.0), (1, 0.8), (4, 0.0), (4, 0.8), (17, 0.0), (17, 0.4), (17, 0.8), (17, 1.0))
 SIDE = 384  # centre crops: 17 steps of a whole picture take long on a CPU

@@ -1,6 +1,6 @@
 """Jobs over Redis under fire: what is lost, what is run twice, what the queue costs.
 
-    python -m tests.bars.jobs [--quick] [--scenario NAME] [--out FILE]
+    python -m benchmarks.jobs [--quick] [--scenario NAME] [--out FILE]
 
 Starts its own redis-server (AOF, `appendfsync always`), workers with the real engine and an API process without one.
 
@@ -36,7 +36,7 @@ import httpx
 import psutil
 import redis
 
-from tests.bars.server import running_server
+from benchmarks.server import running_server
 from tests.service.conftest import image_file, photograph
 from tests.service.jobs.redis_server import RedisServer
 

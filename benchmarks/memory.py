@@ -1,6 +1,6 @@
 """Peak memory of encoding and decoding a large picture on the CPU, each in a process of its own.
 
-    python -m tests.bars.memory [--megapixels 40] [--steps 1]
+    python -m benchmarks.memory [--megapixels 40] [--steps 1]
 
 Exits with 1 when either needs 6 GiB or more.
 """

@@ -1,6 +1,6 @@
 """A long, rough load through the HTTP API: every answer is checked, and nothing may get stuck.
 
-    python -m tests.bars.soak [--minutes 30] [--clients 6] [--seed 0] [--out FILE]
+    python -m benchmarks.soak [--minutes 30] [--clients 6] [--seed 0] [--out FILE]
 
 Clients decode pictures of several sizes, steps, gammas and seeds, with and without `deterministic`, send files with
 damaged symbols (which may decode to rubbish), cancel, and set deadlines; the worker process is killed every minute; and
@@ -28,9 +28,9 @@ import numpy as np
 import psutil
 from PIL import Image
 
+from benchmarks.server import memory, running_server
 from model.container import Section, pack, parse
 from service.bench import picture
-from tests.bars.server import memory, running_server
 
 SIDES = (64, 100, 128, 256, 512)
 CDC = {"Content-Type": "image/x-cdc"}

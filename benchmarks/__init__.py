@@ -1,0 +1,1 @@
+"""What docs/benchmarks.md reports: each module is a command, `python -m benchmarks.NAME`."""
