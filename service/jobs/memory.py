@@ -33,6 +33,7 @@ class _Execution:
     task: asyncio.Task[Answer] | None = None
     last_step: Step | None = None
     answer: Answer | None = None
+    ended_at: float = 0.0
 
 
 @dataclass(eq=False)
@@ -87,6 +88,8 @@ class MemoryBackend:
             return await self.get(known[0], owner)
         share = share_key(fingerprint, self._executor.generation())
         execution = self._shared.get(share) if work.repeatable and not work.previews else None
+        if execution is not None and execution.answer is not None and not self._worth_joining(execution):
+            execution = None
         self._check_room(len(work.body) if execution is None else 0)
         if execution is None:
             if len(self._queue) >= self._limits.max_queued:
@@ -186,7 +189,7 @@ class MemoryBackend:
         elif (error := task.exception()) is not None:
             self._end(execution, "failed", Failure.of(error))
         else:
-            execution.answer = task.result()
+            execution.answer, execution.ended_at = task.result(), self._clock()
             self._charge(len(execution.answer.data))
             self._end(execution, "succeeded")
         if not self._draining:
@@ -242,7 +245,9 @@ class MemoryBackend:
     def _finish(
         self, record: _Record, state: State, failure: Failure | None = None, answer: Answer | None = None
     ) -> None:
-        now = self._clock()
+        execution = record.execution
+        joined = execution is not None and execution.answer is not None
+        now = execution.ended_at if execution is not None and joined else self._clock()
         record.job = replace(
             record.job,
             state=state,
@@ -284,6 +289,10 @@ class MemoryBackend:
 
     def _charge(self, size: int) -> None:
         self._held += size
+
+    def _worth_joining(self, execution: _Execution) -> bool:
+        """False where the result would be gone before half of the time that results are kept."""
+        return self._clock() - execution.ended_at < self._limits.result_ttl_s / 2
 
     def _check_room(self, size: int) -> None:
         if self._held + RECORD_BYTES + size > self._limits.max_bytes:

@@ -116,6 +116,7 @@ async def redis_backend(
         finally:
             consumer.stop()
             await consuming
+            await attempts.close()
             await backend.stop(0)
             await notifications.stop()
 
