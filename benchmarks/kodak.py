@@ -64,11 +64,11 @@ def measure(client: httpx.Client, path: Path, modes: Modes = MODES) -> list[Row]
                 "seconds": time.perf_counter() - start,
             }
             rows.append(row | distortion(original, pixels_of(decoded.content)))
-        for name, save in RIVALS.items():
-            rival = best_within(original, len(file), save)
-            if rival is not None:
-                row = {**common, "codec": name, "bytes": len(rival), "bpp": 8 * len(rival) / count}
-                rows.append(row | distortion(original, pixels_of(rival)))
+        for name, save in BASELINES.items():
+            baseline = best_within(original, len(file), save)
+            if baseline is not None:
+                row = {**common, "codec": name, "bytes": len(baseline), "bpp": 8 * len(baseline) / count}
+                rows.append(row | distortion(original, pixels_of(baseline)))
     return rows
 
 
@@ -92,7 +92,7 @@ def save_webp(image: Image.Image, quality: int) -> bytes:
     return out.getvalue()
 
 
-RIVALS: dict[str, Callable[[Image.Image, int], bytes]] = {"jpeg": save_jpeg, "webp": save_webp}
+BASELINES: dict[str, Callable[[Image.Image, int], bytes]] = {"jpeg": save_jpeg, "webp": save_webp}
 
 
 def best_within(original: np.ndarray, budget: int, save: Callable[[Image.Image, int], bytes]) -> bytes | None:
@@ -139,11 +139,11 @@ def print_tables(means: list[Row]) -> None:
 
 
 def print_bd_rates(means: list[Row]) -> None:
-    """BD-rate of the one-step decode against each rival, over the points where all images have one."""
+    """BD-rate of the one-step decode against each baseline, over the points where all images have one."""
     import bjontegaard as bd
 
     ours = sorted((m for m in means if (m["codec"], m["steps"], m["gamma"]) == ("cdc-lite", 1, 0.0)), key=BPP)
-    for name in RIVALS:
+    for name in BASELINES:
         theirs = sorted((m for m in means if m["codec"] == name and m["images"] == ours[0]["images"]), key=BPP)
         for metric in ("psnr", "ms_ssim"):
             scale = (lambda v: v) if metric == "psnr" else (lambda v: -10 * np.log10(1 - v))

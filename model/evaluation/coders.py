@@ -1,4 +1,4 @@
-"""What is measured: a coder turns pixels into a real file and back. Our own models; rivals are in `rivals`."""
+"""What is measured: a coder turns pixels into a real file and back. Our own models; baselines are in `baselines`."""
 
 from __future__ import annotations
 

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from model.evaluation.coders import Coder
     from model.evaluation.datasets import DataSet
 
-evaluate = typer.Typer(help="Measure models and rival codecs; draw the paper's figures.", no_args_is_help=True)
+evaluate = typer.Typer(help="Measure models and baseline codecs; draw the paper's figures.", no_args_is_help=True)
 
 DataOption = Annotated[
     list[str] | None, typer.Option("--data", help="kodak, tecnick, div2k, coco2017, a folder or .tar; may be repeated.")
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the known data sets; also CDC_DATA, CDC_SHARED/data.")]
 CodecOption = Annotated[
-    list[str] | None, typer.Option("--codec", help="A model or rival by name, `models`, `rivals`; may be repeated.")
+    list[str] | None,
+    typer.Option("--codec", help="A model or baseline, `models`, `baselines`; may be repeated."),
 ]
 QualityOption = Annotated[list[int] | None, typer.Option("--quality", help="Qualities of the models.", min=1, max=100)]
 StepsOption = Annotated[list[int] | None, typer.Option("--steps", help="Denoising steps.", min=1)]
@@ -40,7 +41,7 @@ LimitOption = Annotated[int | None, typer.Option(help="The first so many picture
 CacheOption = Annotated[
     Path | None, typer.Option("--cache", help="CDC_EVALUATION_CACHE, else ~/.cache/cdc/evaluation.")
 ]
-WorkersOption = Annotated[int, typer.Option(help="Processes for the rivals; 0: one thing after the other.", min=0)]
+WorkersOption = Annotated[int, typer.Option(help="Processes for the baselines; 0: one thing after the other.", min=0)]
 ModelsDir = Annotated[Path | None, typer.Option(envvar="CDC_MODELS_DIR", help="Folder of further weights files.")]
 DeviceOption = Annotated[str, typer.Option(help="Device of the models: cpu or cuda:N.")]
 OutOption = Annotated[Path, typer.Option(help="Where the results go.", file_okay=False)]
@@ -173,7 +174,7 @@ def table(
 
 @evaluate.command("codecs")
 def codecs(models_dir: ModelsDir = None) -> None:
-    """List models and rivals, and why some cannot be used here."""
+    """List models and baselines, and why some cannot be used here."""
     from model.evaluation import session
 
     for name, state in session.list_codecs(models_dir):

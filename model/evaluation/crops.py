@@ -61,7 +61,8 @@ def compared(
 ) -> list[list[Tile]]:
     """For each of the first `count` pictures: the original's detail, then that of each codec and mode.
 
-    Of each codec and mode the measured point nearest to `bpp` is shown, rivals nearest to what the first codec spent.
+    Of each codec and mode the measured point nearest to `bpp` is shown, of baselines that nearest to what the first
+    codec spent.
     """
     by_name = {c.name: c for c in coders}
     lines = []

@@ -7,7 +7,7 @@ from typing import Literal
 
 from model.errors import InvalidParameter
 
-RIVALS = ("jpeg", "webp", "avif", "jpegxl", "jpeg2000", "bpg", "vtm", "mbt2018-mean", "cheng2020-attn")
+BASELINES = ("jpeg", "webp", "avif", "jpegxl", "jpeg2000", "bpg", "vtm", "mbt2018-mean", "cheng2020-attn")
 PERCEPTUAL_AND_DISTORTION = ("fid", "lpips", "dists", "pieapp", "fsim", "ms-ssim", "gmsd", "psnr")
 
 
@@ -27,7 +27,7 @@ class Figure:
     title: str
     kind: Literal["rate", "crops", "seeds", "states"]
     data: tuple[str, ...] = ("kodak",)
-    codecs: tuple[str, ...] = ("models", *RIVALS)
+    codecs: tuple[str, ...] = ("models", *BASELINES)
     metrics: tuple[str, ...] = ("psnr", "ms-ssim")
     steps: tuple[int, ...] = (1,)
     gammas: tuple[float, ...] = (0.0,)

@@ -1,4 +1,4 @@
-"""CompressAI's pretrained networks as rivals, where their weights are in torch's hub cache: nothing is fetched."""
+"""CompressAI's pretrained networks as baselines, where their weights are in torch's hub cache: nothing is fetched."""
 
 from __future__ import annotations
 

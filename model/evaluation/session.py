@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import InvalidParameter
+from model.evaluation.baselines import Baseline, all_baselines
 from model.evaluation.cache import Cache, Row
 from model.evaluation.coders import Coder, Mode, models
 from model.evaluation.curves import Curve, bd_rate, curves_of, overlap, reference_curve, scaled, write_summary
@@ -16,7 +17,6 @@ from model.evaluation.datasets import DataSet, prepare
 from model.evaluation.metric_table import DEFAULT, choose, metric_of
 from model.evaluation.published import all_published
 from model.evaluation.report import write_report
-from model.evaluation.rivals import Rival, all_rivals
 
 Say = Callable[[str], None]
 
@@ -35,20 +35,20 @@ def coders_of(
     device: str,
     say: Say,
 ) -> list[Coder]:
-    """Coders by name: a rival, a model, `models` for all installed, `rivals` for all that can be used here.
+    """Coders by name: a baseline, a model, `models` for all installed, `baselines` for all that can be used here.
 
-    A rival asked for by name that cannot be used is reported and left out.
+    A baseline asked for by name that cannot be used is reported and left out.
 
     Raises:
-        UnknownModel: a name that is neither a rival nor an installed model.
+        UnknownModel: a name that is neither a baseline nor an installed model.
     """
-    rivals = all_rivals()
+    baselines = all_baselines()
     found: dict[str, Coder] = {}
     for name in names:
-        if name == "rivals":
-            found |= _usable(rivals.values(), say)
-        elif name in rivals:
-            found |= _usable([rivals[name]], say)
+        if name == "baselines":
+            found |= _usable(baselines.values(), say)
+        elif name in baselines:
+            found |= _usable([baselines[name]], say)
         else:
             wanted = "all" if name == "models" else name
             found |= {m.name: m for m in models([wanted], qualities, modes, models_dir, device)}
@@ -70,23 +70,23 @@ def metrics_of(names: Sequence[str], say: Say) -> list[str]:
 
 
 def list_codecs(models_dir: Path | None) -> list[tuple[str, str]]:
-    """Name and state of every model and rival."""
+    """Name and state of every model and baseline."""
     from model.registry import Registry
 
     listing = [(i.name, f"model, version {i.version}") for i in Registry(models_dir).infos()]
-    for rival in all_rivals().values():
-        missing = rival.missing
-        listing.append((rival.name, f"unavailable: {missing}" if missing else rival.version))
+    for baseline in all_baselines().values():
+        missing = baseline.missing
+        listing.append((baseline.name, f"unavailable: {missing}" if missing else baseline.version))
     return listing
 
 
-def _usable(rivals: Iterable[Rival], say: Say) -> dict[str, Coder]:
+def _usable(baselines: Iterable[Baseline], say: Say) -> dict[str, Coder]:
     usable: dict[str, Coder] = {}
-    for rival in rivals:
-        if missing := rival.missing:
-            say(f"{rival.name} unavailable: {missing}")
+    for baseline in baselines:
+        if missing := baseline.missing:
+            say(f"{baseline.name} unavailable: {missing}")
         else:
-            usable[rival.name] = rival
+            usable[baseline.name] = baseline
     return usable
 
 

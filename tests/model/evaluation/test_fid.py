@@ -11,9 +11,9 @@ from PIL import Image
 
 from model.errors import InvalidParameter
 from model.evaluation import fid
+from model.evaluation.baselines import JPEG
 from model.evaluation.cache import Cache
 from model.evaluation.datasets import open_data
-from model.evaluation.rivals import JPEG
 from model.evaluation.runner import measure
 from model.types import Pixels
 

@@ -1,4 +1,4 @@
-"""Rivals on Kodak against CompressAI's published points at the same settings."""
+"""Baselines on Kodak against CompressAI's published points at the same settings."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.evaluation.baselines import JPEG, WEBP, PillowCoder
 from model.evaluation.cache import Cache
 from model.evaluation.curves import curves_of
 from model.evaluation.datasets import open_data
 from model.evaluation.published import published
-from model.evaluation.rivals import JPEG, WEBP, PillowCoder
 from model.evaluation.runner import measure
 
 PUBLISHED_QUALITIES = range(5, 100, 5)  # of both curves, in order of the rate

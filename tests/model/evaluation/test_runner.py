@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 
 from model.errors import InvalidParameter
 from model.evaluation import runner
+from model.evaluation.baselines import AVIF, JPEG, JPEG2000, JPEG_XL, WEBP, PillowCoder, all_baselines
 from model.evaluation.cache import Cache, Row
 from model.evaluation.command import evaluate
 from model.evaluation.crops import busiest_window
 from model.evaluation.curves import curves_of
 from model.evaluation.datasets import DataSet, open_data, prepare
-from model.evaluation.rivals import AVIF, JPEG, JPEG2000, JPEG_XL, WEBP, PillowCoder, all_rivals
 from model.evaluation.session import ordered
 from model.evaluation.vtm import rgb, ycbcr
 from model.types import Pixels
@@ -95,16 +95,16 @@ def test_jpeg_xl_by_its_programs(pictures: list[Pixels]) -> None:
     assert sizes[0] < sizes[1]
 
 
-def test_missing_rivals_say_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_baselines_say_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    rivals = all_rivals()
-    assert "bpgenc" in (rivals["bpg"].missing or "")
-    assert "EncoderApp" in (rivals["vtm"].missing or "")
+    baselines = all_baselines()
+    assert "bpgenc" in (baselines["bpg"].missing or "")
+    assert "EncoderApp" in (baselines["vtm"].missing or "")
 
 
-def test_rivals_reach_other_processes() -> None:
-    for rival in all_rivals().values():
-        assert pickle.loads(pickle.dumps(rival)) == rival  # noqa: S301
+def test_baselines_reach_other_processes() -> None:
+    for baseline in all_baselines().values():
+        assert pickle.loads(pickle.dumps(baseline)) == baseline  # noqa: S301
 
 
 def test_ycbcr_and_back(pictures: list[Pixels]) -> None:

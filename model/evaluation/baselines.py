@@ -1,4 +1,4 @@
-"""Rival codecs with real files: through Pillow, through their own binaries, and CompressAI's networks."""
+"""Baseline codecs with real files: through Pillow, through their own binaries, and CompressAI's networks."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ BPG = BinaryCoder(
 )
 
 
-class Rival(Coder, Protocol):
+class Baseline(Coder, Protocol):
     """A coder that may be unavailable here."""
 
     @property
@@ -191,10 +191,10 @@ class Rival(Coder, Protocol):
 
 
 @cache
-def all_rivals() -> dict[str, Rival]:
-    """Every rival by name, whether or not it can be used here: see `missing`."""
+def all_baselines() -> dict[str, Baseline]:
+    """Every baseline by name, whether or not it can be used here: see `missing`."""
     from model.evaluation.networks import NETWORKS
     from model.evaluation.vtm import VTM
 
-    rivals: tuple[Rival, ...] = (JPEG, WEBP, AVIF, JPEG_XL, JPEG2000, BPG, VTM, *NETWORKS)
-    return {r.name: r for r in rivals}
+    baselines: tuple[Baseline, ...] = (JPEG, WEBP, AVIF, JPEG_XL, JPEG2000, BPG, VTM, *NETWORKS)
+    return {r.name: r for r in baselines}
