@@ -26,7 +26,7 @@ def networks_of(oracle: Oracle, dtype: torch.dtype, device: str) -> CDCPaper:
     networks = CDCPaper(PaperConfig.of_tensors(tensors))
     networks.load_state_dict(tensors)
     networks = networks.eval().to(device).to(memory_format=torch.channels_last)
-    networks.settle(dtype)
+    networks.cast(dtype)
     return networks
 
 

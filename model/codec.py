@@ -55,7 +55,7 @@ class Codec:
         module = weights.networks.to(self.device).to(memory_format=torch.channels_last)
         self.parameters = sum(p.numel() for p in module.parameters())
         self.networks = module
-        module.settle(self.dtype)
+        module.cast(self.dtype)
         self.bytes = sum(t.nbytes for t in (*module.parameters(), *module.buffers()))
         self.bytes += sum(a.nbytes for a in self.entropy.to_tensors().values())
         self.denoiser = PreparedDenoiser(module.denoise)

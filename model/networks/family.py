@@ -90,7 +90,7 @@ class Family(nn.Module, ABC):
         """x_n [B, 3, H, W], modulation [B, S], the maps of `inject` -> x0_hat or eps_hat [B, 3, H, W]."""
 
     @abstractmethod
-    def settle(self, dtype: torch.dtype) -> None:
+    def cast(self, dtype: torch.dtype) -> None:
         """Give the decoder's parts the type they run in."""
 
     def blank(self, rows: int, height: int, width: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]] | None:

@@ -215,7 +215,7 @@ class CDCLite(Family):
         """y_hat after the inverse gain, [B, M, h, w]; the prior is not used."""
         return scale_by_level(y_hat, self.log_inverse_gain, q)
 
-    def settle(self, dtype: torch.dtype) -> None:
+    def cast(self, dtype: torch.dtype) -> None:
         """Give the decoder's parts the type they run in.
 
         What depends on time and rate alone runs in float64 and is rounded once: a product of few rows in a low

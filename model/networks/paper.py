@@ -223,7 +223,7 @@ class CDCPaper(Family):
         """y_hat after the inverse gain, [B, M, h, w]; the prior is not used."""
         return scale_by_level(y_hat, self.log_inverse_gain, q)
 
-    def settle(self, dtype: torch.dtype) -> None:
+    def cast(self, dtype: torch.dtype) -> None:
         """Give the decoder's parts the type they run in; what depends on time alone stays in float64."""
         self.conditioner.to(dtype)
         self.denoiser.to(dtype)

@@ -132,6 +132,6 @@ class CDCSecond(Family):
         """x_base [B, 3, H, W]: there is no denoiser."""
         return injected[0]
 
-    def settle(self, dtype: torch.dtype) -> None:
+    def cast(self, dtype: torch.dtype) -> None:
         """Run g_s in that type."""
         self.g_s.to(dtype)

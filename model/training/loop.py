@@ -29,13 +29,13 @@ from model.training.config import DECODER_PARTS, TrainingConfig
 from model.training.crops import CropRule, Crops, batches
 from model.training.ema import Ema
 from model.training.losses import Draw, Loss, draw, loss_of
+from model.training.module import LiteTraining, TrainingModule, training_module_of
 from model.training.perceptual import ShiftedDistance, load_distance
 from model.training.rates import lambda_of, learning_rate, progress
 from model.training.report import Line, Report
 from model.training.snapshot import Snapshot
 from model.training.sources import open_sources
 from model.training.start import start_as_klt
-from model.training.trainee import LiteTrainee, Trainee, trainee_of
 from model.training.types import Walk
 from model.training.validation import codec_of, evaluate, pictures_of
 
@@ -72,23 +72,23 @@ class Trainer:
         self.distance = None if distance is None else ShiftedDistance(distance).to(self.fabric.device)
 
         saved = snapshot.load(out) if resume else None
-        self.trainee = self._make()
+        self.module = self._make()
         if saved is not None:
             try:
-                self.trainee.load_state_dict(saved.model)
+                self.module.load_state_dict(saved.model)
             except RuntimeError as error:
                 raise WeightsError(f"{out}: the checkpoint is of other networks") from error
         if config.compile:
-            self.trainee.compile_networks()
-        self.trainee.to(self.fabric.device).to(memory_format=torch.channels_last)
-        self.ema = Ema(self.trainee.float_tensors(), config.ema)
-        optimizer = torch.optim.Adam(_groups(self.trainee, config), betas=config.betas)
+            self.module.compile_networks()
+        self.module.to(self.fabric.device).to(memory_format=torch.channels_last)
+        self.ema = Ema(self.module.float_tensors(), config.ema)
+        optimizer = torch.optim.Adam(_groups(self.module, config), betas=config.betas)
         self.step, self.elapsed_s = 0, 0.0
         if saved is not None:
             self.ema.load(saved.ema)
             optimizer.load_state_dict(saved.optimizer)
             self.step, self.elapsed_s = saved.step, saved.elapsed_s
-        self.module, self.optimizer = cast(tuple[Any, Any], self.fabric.setup(self.trainee, optimizer))
+        self.wrapped, self.optimizer = cast(tuple[Any, Any], self.fabric.setup(self.module, optimizer))
         self.rates = [factor for _, factor in _factors(config)]
         if self.fabric.is_global_zero:
             out.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ class Trainer:
             devices=self.fabric.world_size,
         )
         before, last_save = time.monotonic() - self.elapsed_s, time.monotonic()
-        self.trainee.train()
+        self.module.train()
         while progress(config, self.step, self.elapsed_s) < 1 and not stop():
             loss, norm = self.advance(next(stream))
             self.elapsed_s = time.monotonic() - before
@@ -136,20 +136,20 @@ class Trainer:
         for group, factor in zip(self.optimizer.param_groups, self.rates, strict=True):
             if group["name"] != "quantiles":
                 group["lr"] = factor * learning_rate(config, self.step, self.elapsed_s)
-        times = self.trainee.times(drawn.n, self.schedule.length)
+        times = self.module.times(drawn.n, self.schedule.length)
         q = drawn.q if config.part != "entropy" else torch.rand(len(crops) * config.rates_per_crop, device=device)
-        prediction = self.module(drawn.image, q, drawn.x, times, self._walk(drawn))
-        lambdas = self.trainee.lambdas(q, lambda_of(config, self.step))
+        prediction = self.wrapped(drawn.image, q, drawn.x, times, self._walk(drawn))
+        lambdas = self.module.lambdas(q, lambda_of(config, self.step))
         loss = loss_of(config, drawn, prediction.output, prediction.rate, lambdas, self.distance)
         self.optimizer.zero_grad(set_to_none=True)
         # The auxiliary loss reaches the quantiles alone, and nothing else does: one backward pass serves both.
-        aux = 0.0 if config.part in DECODER_PARTS else self.trainee.aux_loss()
+        aux = 0.0 if config.part in DECODER_PARTS else self.module.aux_loss()
         self.fabric.backward(loss.total + aux)
         norm = float(torch.nn.utils.clip_grad_norm_(self._clipped(), config.clip))
         if math.isfinite(norm):
             self.optimizer.step()
         self.step += 1
-        self.ema.update(self.trainee.float_tensors(), self.step)
+        self.ema.update(self.module.float_tensors(), self.step)
         return loss, norm
 
     def _walk(self, drawn: Draw) -> Walk | None:
@@ -158,13 +158,13 @@ class Trainer:
         own = ~drawn.one_step
         n = torch.tensor(drawn.path, device=drawn.n.device)
         alpha_bar = torch.cat([self.schedule.at(n), drawn.alpha_bar[own][:1]])
-        return Walk(int(own.sum()), self.trainee.times(n, self.schedule.length), alpha_bar)
+        return Walk(int(own.sum()), self.module.times(n, self.schedule.length), alpha_bar)
 
     def save(self) -> None:
         """Write the checkpoint and the averaged weights, from one process."""
         if self.fabric.is_global_zero:
             state = Snapshot(
-                self.step, self.elapsed_s, self.trainee.state_dict(), self.ema.tensors, self.optimizer.state_dict()
+                self.step, self.elapsed_s, self.module.state_dict(), self.ema.tensors, self.optimizer.state_dict()
             )
             snapshot.save(self.out, state)
         self.fabric.barrier()
@@ -178,16 +178,16 @@ class Trainer:
             report.evaluation(self.step, evaluation)
         self.fabric.barrier()
 
-    def _make(self) -> Trainee:
+    def _make(self) -> TrainingModule:
         config = self.config
         torch.manual_seed(config.seed)
-        trainee = trainee_of(config.architecture, config.width, config.part)
+        module = training_module_of(config.architecture, config.width, config.part)
         if config.initial is not None:
-            trainee.load_float_tensors(load_file(config.initial), config.initial.name)
-        elif isinstance(trainee, LiteTrainee):
+            module.load_float_tensors(load_file(config.initial), config.initial.name)
+        elif isinstance(module, LiteTraining):
             crops = torch.stack([self.crops[i] for i in range(KLT_CROPS)])
-            start_as_klt(trainee.networks, crops.float() / 127.5 - 1)
-        return trainee
+            start_as_klt(module.networks, crops.float() / 127.5 - 1)
+        return module
 
     def _clipped(self) -> list[Tensor]:
         groups = self.optimizer.param_groups
@@ -202,9 +202,9 @@ def _factors(config: TrainingConfig) -> list[tuple[str, float]]:
     return factors if config.part in DECODER_PARTS else [*factors, ("quantiles", config.aux_lr / config.lr)]
 
 
-def _groups(trainee: Trainee, config: TrainingConfig) -> list[dict[str, Any]]:
+def _groups(module: TrainingModule, config: TrainingConfig) -> list[dict[str, Any]]:
     groups: dict[str, list[Tensor]] = {name: [] for name, _ in _factors(config)}
-    for name, parameter in trainee.named_parameters():
+    for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             kind = "quantiles" if name.endswith("quantiles") else "gains" if ".log_" in name else "networks"
             groups[kind].append(parameter)

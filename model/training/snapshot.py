@@ -31,7 +31,7 @@ class Snapshot:
     Attributes:
         step: steps done.
         elapsed_s: seconds of training so far, over all starts.
-        model: state of the trainee.
+        model: state of the module.
         ema: averaged float tensors, by their names in a weights file.
         optimizer: state of the optimiser.
     """

@@ -207,13 +207,13 @@ def test_a_step_without_a_finite_gradient_changes_nothing(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Trainer(resolve("lite", {**SMALL, "data": (pictures,), "steps": 1, "initial": DEFAULT}), tmp_path)
-    before = {k: t.clone() for k, t in trainer.trainee.state_dict().items()}
+    before = {k: t.clone() for k, t in trainer.module.state_dict().items()}
     with torch.no_grad():
-        trainer.trainee.networks.log_gain[0, 0] = torch.nan
-    before["networks.log_gain"] = trainer.trainee.networks.log_gain.detach().clone()
+        trainer.module.networks.log_gain[0, 0] = torch.nan
+    before["networks.log_gain"] = trainer.module.networks.log_gain.detach().clone()
     _, norm = trainer.advance(torch.stack([trainer.crops[i] for i in range(2)]))
     assert not np.isfinite(norm)
-    after = trainer.trainee.state_dict()
+    after = trainer.module.state_dict()
     assert all(torch.equal(after[k].nan_to_num(), before[k].nan_to_num()) for k in before)
 
 

@@ -17,8 +17,8 @@ from model.registry import SHIPPED
 from model.training.config import Learning, resolve
 from model.training.ema import Ema
 from model.training.losses import draw, level_weight, loss_of
+from model.training.module import LiteTraining
 from model.training.start import start_as_klt
-from model.training.trainee import LiteTrainee
 from model.training.types import Rule, Walk
 
 DEFAULT = SHIPPED / "cdc-lite.safetensors"
@@ -36,10 +36,12 @@ def image(photograph: npt.NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(part).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def trainee_of(tensors: dict[str, torch.Tensor], *, frozen: bool = False, part: Learning = "all") -> LiteTrainee:
-    trainee = LiteTrainee(part="decoder" if frozen else part)
-    trainee.load_float_tensors(tensors, "test")
-    return trainee
+def training_module_of(
+    tensors: dict[str, torch.Tensor], *, frozen: bool = False, part: Learning = "all"
+) -> LiteTraining:
+    module = LiteTraining(part="decoder" if frozen else part)
+    module.load_float_tensors(tensors, "test")
+    return module
 
 
 def one_step(image: torch.Tensor, q: float) -> tuple[torch.Tensor, ...]:
@@ -47,7 +49,7 @@ def one_step(image: torch.Tensor, q: float) -> tuple[torch.Tensor, ...]:
 
 
 def test_tensors_keep_the_names_of_a_weights_file(shipped: dict[str, torch.Tensor]) -> None:
-    mine = trainee_of(shipped).float_tensors()
+    mine = training_module_of(shipped).float_tensors()
     assert mine.keys() == shipped.keys()
     build_networks(mine, "test")
     assert all(torch.equal(mine[k], shipped[k].float()) for k in shipped)
@@ -59,8 +61,8 @@ def test_the_frozen_codec_is_what_an_encode_writes(
 ) -> None:
     pixels = ((image[0].permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
     latents = codec.analyse(pixels)
-    trainee = trainee_of(shipped, frozen=True)
-    coded = trainee._code_as_encoded(trainee.networks.encoder(image), torch.tensor([rate / 255]))
+    module = training_module_of(shipped, frozen=True)
+    coded = module._code_as_encoded(module.networks.encoder(image), torch.tensor([rate / 255]))
     quantised = codec.quantise(latents, rate)
     apart = (coded.y_hat[0] - quantised.y_hat).abs()
     assert (apart < 0.07).float().mean() > 0.99  # integers and floats round apart now and then, and contexts pass it on
@@ -76,7 +78,7 @@ def test_training_sees_the_rate_of_the_file_from_above(
     pixels = ((image[0].permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
     lengths = code_length(codec, codec.analyse(pixels), 128)
     with torch.no_grad():
-        prediction = trainee_of(shipped)(*one_step(image, 128 / 255))
+        prediction = training_module_of(shipped)(*one_step(image, 128 / 255))
     bits = prediction.rate.item() * pixels[..., 0].size
     assert (
         lengths.rounded_head < bits < 1.3 * lengths.rounded_head
@@ -89,15 +91,15 @@ def test_the_one_step_output_is_the_decoders(
     pixels = ((image[0].permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
     decoded = codec.decode(codec.pack(codec.analyse(pixels), 128), steps=1, gamma=0.0)
     with torch.no_grad():
-        output = trainee_of(shipped, frozen=True)(*one_step(image, 128 / 255)).output
+        output = training_module_of(shipped, frozen=True)(*one_step(image, 128 / 255)).output
     mine = ((output[0].permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).numpy()
     assert np.abs(mine - decoded).mean() < 1  # symbols differ where integers and floats round apart
 
 
 def test_frozen_parts_get_no_gradient(shipped: dict[str, torch.Tensor], image: torch.Tensor) -> None:
-    trainee = trainee_of(shipped, frozen=True)
-    trainee(*one_step(image, 0.5)).output.square().mean().backward()
-    moved = {k.split(".")[1] for k, p in trainee.named_parameters() if p.grad is not None and p.grad.any()}
+    module = training_module_of(shipped, frozen=True)
+    module(*one_step(image, 0.5)).output.square().mean().backward()
+    moved = {k.split(".")[1] for k, p in module.named_parameters() if p.grad is not None and p.grad.any()}
     assert moved == {"conditioner", "denoiser", "log_inverse_gain"}
 
 
@@ -112,14 +114,14 @@ def test_a_walk_is_the_decoders(codec: Codec, shipped: dict[str, torch.Tensor], 
     start = state.x.clone()
     for _ in range(3):
         codec.denoise_step(state)
-    schedule, trainee = cosine_schedule(), trainee_of(shipped, frozen=True)
+    schedule, module = cosine_schedule(), training_module_of(shipped, frozen=True)
     indices = schedule.indices(5)
     levels = walk(schedule, indices[:3], indices[3])
     with torch.no_grad():
-        y_hat = trainee._code_as_encoded(trainee.networks.encoder(image), torch.tensor([128 / 255])).y_hat
+        y_hat = module._code_as_encoded(module.networks.encoder(image), torch.tensor([128 / 255])).y_hat
         q = torch.tensor([0.1, 128 / 255])
-        context = trainee.networks.inject(trainee._ungained(y_hat.repeat(2, 1, 1, 1), q))
-        x = trainee._take(levels, torch.stack([torch.zeros_like(start), start]), q, context)
+        context = module.networks.inject(module._ungained(y_hat.repeat(2, 1, 1, 1), q))
+        x = module._take(levels, torch.stack([torch.zeros_like(start), start]), q, context)
     assert not x[0].any()  # rows before the walking ones stay
     assert float((x[1] - state.x).abs().mean()) < 0.01  # symbols differ where integers and floats round apart
 
@@ -128,32 +130,32 @@ def test_a_walk_is_the_decoders(codec: Codec, shipped: dict[str, torch.Tensor], 
 def test_a_walk_leaves_the_gradient_of_the_last_step(
     shipped: dict[str, torch.Tensor], image: torch.Tensor, dtype: torch.dtype
 ) -> None:
-    schedule, trainee = cosine_schedule(), trainee_of(shipped, part="denoiser")
+    schedule, module = cosine_schedule(), training_module_of(shipped, part="denoiser")
     part = image[..., :64, :64]
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         arguments = (part, torch.tensor([0.5]), torch.randn_like(part), torch.tensor([0.5]))
-        output = trainee(*arguments, walk(schedule, (8192,), 4095)).output
+        output = module(*arguments, walk(schedule, (8192,), 4095)).output
     output.square().mean().backward()
-    learning = {k for k, p in trainee.named_parameters() if p.requires_grad}
+    learning = {k for k, p in module.named_parameters() if p.requires_grad}
     assert {k.split(".")[1] for k in learning} == {"denoiser"}
-    assert not [k for k, p in trainee.named_parameters() if k in learning and (p.grad is None or not p.grad.any())]
+    assert not [k for k, p in module.named_parameters() if k in learning and (p.grad is None or not p.grad.any())]
 
 
 def test_the_entropy_model_learns_alone_by_rate(shipped: dict[str, torch.Tensor], image: torch.Tensor) -> None:
-    trainee = LiteTrainee(part="entropy")
-    trainee.load_float_tensors(shipped, "test")
+    module = LiteTraining(part="entropy")
+    module.load_float_tensors(shipped, "test")
     q = torch.tensor([0.0, 0.5, 1.0])
-    prediction = trainee(image, q, torch.zeros_like(image), torch.ones(1))
+    prediction = module(image, q, torch.zeros_like(image), torch.ones(1))
     assert prediction.output is None
     assert prediction.rate.shape == (3,)
     assert prediction.rate[0] < prediction.rate[1] < prediction.rate[2]
     drawn = draw(image, cosine_schedule(), 1.0)
-    lambdas = trainee.lambdas(q)
+    lambdas = module.lambdas(q)
     loss = loss_of(resolve("lite", {"part": "entropy"}), drawn, None, prediction.rate, lambdas, None)
     assert loss.total.item() == pytest.approx(0.3 * float((lambdas.sqrt() * prediction.rate.detach()).mean()))
     loss.total.backward()
     moved = {
-        k.split(".")[-1 if k.startswith("hyper") else 1] for k, p in trainee.named_parameters() if p.grad is not None
+        k.split(".")[-1 if k.startswith("hyper") else 1] for k, p in module.named_parameters() if p.grad is not None
     }
     assert {"hyper_encoder", "hyper_decoder", "context"} < moved
     assert not {"encoder", "conditioner", "denoiser", "log_gain", "log_inverse_gain"} & moved
@@ -163,10 +165,10 @@ def test_weights_without_context_start_with_idle_corrections(
     shipped: dict[str, torch.Tensor], image: torch.Tensor
 ) -> None:
     before = {k: t for k, t in shipped.items() if not k.startswith("context.")}
-    trainee = trainee_of(before)
+    module = training_module_of(before)
     z_hat, q, y = torch.randn(1, 128, 2, 2), torch.tensor([0.3]), torch.randn(1, 192, 8, 8)
-    prior = trainee._prior(z_hat, q, y, Rule(lambda residual, _: residual.round(), as_coded=False))
-    torch.testing.assert_close(prior.mean, trainee.networks.hyper_decoder(z_hat)[:, :192])
+    prior = module._prior(z_hat, q, y, Rule(lambda residual, _: residual.round(), as_coded=False))
+    torch.testing.assert_close(prior.mean, module.networks.hyper_decoder(z_hat)[:, :192])
     assert float((prior.y_hat - y).detach().abs().max()) <= 0.5 + 1e-5
 
 
@@ -175,20 +177,20 @@ def test_a_decoder_for_files_without_context_gets_none(
     shipped: dict[str, torch.Tensor], image: torch.Tensor, part: Learning
 ) -> None:
     before = {k: t for k, t in shipped.items() if not k.startswith("context.")}
-    trainee = trainee_of(before, part=part)
-    assert trainee.float_tensors().keys() == before.keys()
-    assert trainee(*one_step(image, 0.5)).output.isfinite().all()
+    module = training_module_of(before, part=part)
+    assert module.float_tensors().keys() == before.keys()
+    assert module(*one_step(image, 0.5)).output.isfinite().all()
 
 
 def test_auxiliary_loss_moves_the_quantiles_alone(shipped: dict[str, torch.Tensor]) -> None:
-    trainee = trainee_of(shipped)
-    trainee.aux_loss().backward()
-    assert [k for k, p in trainee.named_parameters() if p.grad is not None] == ["hyper_prior.quantiles"]
+    module = training_module_of(shipped)
+    module.aux_loss().backward()
+    assert [k for k, p in module.named_parameters() if p.grad is not None] == ["hyper_prior.quantiles"]
 
 
 def test_lambdas_are_log_linear_between_the_ends(shipped: dict[str, torch.Tensor]) -> None:
-    trainee = trainee_of(shipped)
-    low, middle, high = trainee.lambdas(torch.tensor([0.0, 0.5, 1.0])).tolist()
+    module = training_module_of(shipped)
+    low, middle, high = module.lambdas(torch.tensor([0.0, 0.5, 1.0])).tolist()
     assert low == pytest.approx(shipped["lambdas"][0].item())
     assert high == pytest.approx(shipped["lambdas"][-1].item())
     assert middle == pytest.approx((low * high) ** 0.5, rel=1e-3)
@@ -201,10 +203,10 @@ def test_a_klt_start_is_a_codec_before_the_first_step(photograph: npt.NDArray[np
     images = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
     networks = CDCLite()
     start_as_klt(networks, images)
-    trainee = LiteTrainee(networks)
+    module = LiteTraining(networks)
     q = torch.full((8,), 1.0)
     with torch.no_grad():
-        output = trainee(images[:8], q, torch.zeros_like(images[:8]), torch.ones(8)).output
+        output = module(images[:8], q, torch.zeros_like(images[:8]), torch.ones(8)).output
     error = (output - images[:8]).square().mean().item()
     assert 10 * np.log10(4 / error) > 26
 
@@ -284,4 +286,4 @@ def test_weights_that_do_not_fit_are_refused(shipped: dict[str, torch.Tensor], t
     from model.errors import WeightsError
 
     with pytest.raises(WeightsError):
-        trainee_of({k: t for k, t in shipped.items() if k != "log_gain"})
+        training_module_of({k: t for k, t in shipped.items() if k != "log_gain"})

@@ -39,7 +39,7 @@ CODEC_PARTS = ("networks.encoder", "networks.hyper_", "networks.context", "netwo
 ENTROPY_PARTS = ("networks.hyper_", "networks.context", "hyper_prior")
 
 
-class Trainee(nn.Module):
+class TrainingModule(nn.Module):
     """A family of networks in training: what they have in common.
 
     With part "decoder" or "denoiser" the encoder half computes what an encode would write (rounded, symbols chosen as
@@ -191,7 +191,7 @@ class Trainee(nn.Module):
         return medians
 
 
-class LiteTrainee(Trainee):
+class LiteTraining(TrainingModule):
     """cdc-lite in training: all rates at once, each row at its own q."""
 
     networks: CDCLite
@@ -252,7 +252,7 @@ class LiteTrainee(Trainee):
         return torch.where(worse < RDO * saved, smaller, nearest)
 
 
-class PaperTrainee(Trainee):
+class PaperTraining(TrainingModule):
     """cdc-x or cdc-eps in training: one rate, the paper's bounds. There is no gain and q is not used."""
 
     networks: CDCPaper
@@ -278,12 +278,12 @@ class PaperTrainee(Trainee):
         return Prior(mean, sigma, rule.symbols(y - mean, sigma) + mean)
 
 
-def trainee_of(architecture: str, width: int, part: Learning = "all") -> Trainee:
-    """Return a new trainee of a family; `width` is the base width of the paper's networks, 64 in the published ones."""
+def training_module_of(architecture: str, width: int, part: Learning = "all") -> TrainingModule:
+    """Return a new module of a family; `width` is the base width of the paper's networks, 64 in the published ones."""
     if architecture == "cdc-lite":
-        return LiteTrainee(part=part)
+        return LiteTraining(part=part)
     context = width if architecture == "cdc-x" else 3
-    return PaperTrainee(CDCPaper(PaperConfig(width, context)), part)
+    return PaperTraining(CDCPaper(PaperConfig(width, context)), part)
 
 
 def _round(x: Tensor) -> Tensor:
