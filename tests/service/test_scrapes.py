@@ -72,6 +72,7 @@ async def test_no_scrape_fails_under_load(scrapes: int, switch_s: float, monkeyp
             metrics.requests.labels(f"/route{number % 50}", "200").inc()
             metrics.observe_tick(Ticked("denoise", (64, 64), 1 + number % 32, 64, 0.1))
         await settle()
+        await asyncio.sleep(switch_s)  # the scrapes' turn
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
