@@ -127,11 +127,12 @@ class Loop:
 
     def step(self) -> None:
         """One tick."""
-        self._begin()
         self._collect(wait=self._scheduler.is_idle())
+        self._begin()
         if batch := self._scheduler.schedule():
             failures = self._run(batch)
             self._advance(batch, failures)
+            self._begin()  # those that left have made room; nothing else may wake the loop
 
     # Collect ------------------------------------------------------------------------------------------------------
 

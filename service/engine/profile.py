@@ -17,7 +17,7 @@ from service.engine.scheduler import Key
 log = logging.getLogger(__name__)
 MAX_ROWS = 64
 LEARNING_RATE = 0.1
-LEAST_PAYING = 1 << 18  # the loop's own work between two passes, which no probe shows, is spread over as much
+LEAST_PAYING = 1 << 19  # requests in one pass differ in phase: with fewer of them small tiles leave rows empty
 SLOWEST = 256 * 256  # pixels: every device measures at least up to here
 PROBES = (64 * 64, 128 * 128, 256 * 256, 512 * 512, 1024 * 1024)  # pixels of a pass that is measured
 

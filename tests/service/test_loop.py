@@ -11,7 +11,7 @@ import pytest
 
 from model.errors import CorruptStream
 from service.engine.job import EncodeRequest, EncodeResult, Progress, Request, Result
-from service.engine.loop import Loop, Work
+from service.engine.loop import Loop, Stage, Work
 from service.engine.messages import Cancel, Failed, Finished, FromWorker, Started, Submit, Ticked
 from service.engine.profile import Profile
 from service.engine.scheduler import Key, Unit
@@ -120,6 +120,16 @@ def test_a_request_joins_a_running_batch(harness: Harness) -> None:
     assert list(harness.answers()) == [1]
     assert [0, 1] in harness.device.passes or [1, 0] in harness.device.passes
     harness.run(until=2)
+
+
+def test_a_newcomer_is_prepared_in_the_step_that_finds_it(harness: Harness) -> None:
+    """One step later it would run a whole pass of somebody else's later."""
+    harness.submit(0, 50)
+    while not harness.device.passes:
+        harness.loop.step()
+    harness.submit(1, 1)
+    harness.loop.step()
+    assert harness.loop._entries[1].stage is not Stage.WAITING
 
 
 def test_one_bad_member_fails_alone(harness: Harness) -> None:
