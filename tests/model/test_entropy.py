@@ -138,7 +138,7 @@ def test_a_huge_escape_is_refused(coder: SymbolCoder) -> None:
 
 
 def test_escapes_cost_what_other_symbols_do(coder: SymbolCoder) -> None:
-    """A hostile file may be escapes throughout: taken one by one they were 60 to 110 times as dear, together 3 times."""
+    """A hostile file may be escapes throughout: one by one they were 60 to 110 times as dear, together 3 times."""
     groups = np.zeros(200_000, dtype=np.uint8)
     seconds = []
     for value in (0, 300):
