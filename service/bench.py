@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from model.container import Container, parse
 from service.engine.job import DecodeRequest, EncodeRequest, OnProgress
 from service.engine.messages import RunnerOptions, Ticked
 from service.engine.pool import PoolEngine
 
 Figures = dict[str, Any]
+Files = dict[int, Container]  # by the side of the picture
 SIZES = (64, 128, 256, 512)
 
 
@@ -63,9 +65,9 @@ def picture(side: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return pixels
 
 
-async def make_files(engine: PoolEngine, sides: Sequence[int]) -> dict[int, bytes]:
+async def make_files(engine: PoolEngine, sides: Sequence[int]) -> Files:
     """One file of each size."""
-    return {side: (await engine.encode(EncodeRequest(picture(side)))).data for side in sides}
+    return {side: parse((await engine.encode(EncodeRequest(picture(side)))).data) for side in sides}
 
 
 async def timed_decode(it: Subject, request: DecodeRequest) -> float:
@@ -76,7 +78,7 @@ async def timed_decode(it: Subject, request: DecodeRequest) -> float:
     return time.perf_counter() - start
 
 
-async def saturated(both: Sequence[Subject], files: dict[int, bytes], side: int, count: int, rounds: int) -> Figures:
+async def saturated(both: Sequence[Subject], files: Files, side: int, count: int, rounds: int) -> Figures:
     """Many requests at once, mixed steps, gammas and seeds: throughput against one at a time."""
     rng = random.Random(side)
     requests = [
@@ -97,7 +99,7 @@ async def saturated(both: Sequence[Subject], files: dict[int, bytes], side: int,
     }
 
 
-async def together(it: Subject, files: dict[int, bytes], count: int) -> Figures:
+async def together(it: Subject, files: Files, count: int) -> Figures:
     """Decodes of 512x512 in 17 steps that arrive at the same time: when each is done."""
     start = time.perf_counter()
     ends: list[float] = []
@@ -111,7 +113,7 @@ async def together(it: Subject, files: dict[int, bytes], count: int) -> Figures:
     return {"count": count, "last_s": last, "mean_s": mean, "median_s": statistics.median(ends), "ratio": mean / last}
 
 
-async def behind_a_panorama(it: Subject, files: dict[int, bytes], steps: int) -> Figures:
+async def behind_a_panorama(it: Subject, files: Files, steps: int) -> Figures:
     """A one-step 256x256 decode that arrives behind a long 2048x2048 one."""
     small = DecodeRequest(files[256], steps=1)
     idle = statistics.median([await timed_decode(it, small) for _ in range(5)])
@@ -140,7 +142,7 @@ async def behind_a_panorama(it: Subject, files: dict[int, bytes], steps: int) ->
     }
 
 
-async def cancelled(it: Subject, files: dict[int, bytes], rounds: int) -> Figures:
+async def cancelled(it: Subject, files: Files, rounds: int) -> Figures:
     """From a cancel to the moment nothing of the request runs any more."""
     waits, ticks = [], []
     for number in range(rounds):
@@ -162,7 +164,7 @@ def _setter(event: asyncio.Event) -> OnProgress:
     return lambda _: event.set()
 
 
-async def open_loop(it: Subject, files: dict[int, bytes], seconds: float, per_second: float, seed: int) -> Figures:
+async def open_loop(it: Subject, files: Files, seconds: float, per_second: float, seed: int) -> Figures:
     """Poisson arrivals of mixed sizes, steps and gammas; they do not wait for answers."""
     rng = random.Random(seed)
     latencies: list[float] = []

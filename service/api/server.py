@@ -101,6 +101,6 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, let running work end within the grace time, then end the application."""
-        stopping = asyncio.create_task(self._state.service.engine.stop(self._state.settings.grace_s))
+        stopping = asyncio.create_task(self._state.door.engine.stop(self._state.settings.grace_s))
         await super().shutdown(sockets)
         await stopping

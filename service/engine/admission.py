@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.container import read_header
 from service.engine.job import EncodeRequest, ModelInfo, Request
 from service.errors import Busy
 from service.machine import memory_limit
@@ -29,14 +28,14 @@ class Estimate:
 
 
 def estimate(request: Request, models: tuple[ModelInfo, ...]) -> Estimate:
-    """Estimate a request from its header alone. Raises FileError for a file without a readable one."""
+    """Estimate a request from its picture's size alone."""
     if isinstance(request, EncodeRequest):
         height, width = request.pixels.shape[:2]
         name = request.model
         info = next((m for m in models if m.name == name or (name is None and m.default)), models[0])
         cost = info.encode_cost(width, height)
         return Estimate(cost, cost, info.encode_bytes * info.encode_pixels(width, height))
-    header = read_header(request.data)[0]
+    header = request.container.header
     codec_id = header.codec_id.hex()
     fitting = [m for m in models if (m.name == request.model if request.model else m.codec_id == codec_id)] or models
     steps = request.steps if request.steps is not None else max(m.default_steps for m in fitting)

@@ -9,9 +9,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from model.container import Section
+from model.container import Container, Section
 from model.tiling import Tiling, decode_area, encode_area
 from service.engine.scheduler import WEIGHT
+from service.work import Progress
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -125,22 +126,20 @@ class DecodeRequest:
     """One file to decode.
 
     Attributes:
-        data: a whole `.cdc` file.
+        container: a parsed `.cdc` file.
         model: name of the model, None for the newest one with the file's codec id.
         steps: denoising steps, 1..max_steps of the model; None for the model's own default.
         gamma: standard deviation of the start noise, 0..2; 0 is deterministic; None for the model's own default.
         seed: 0..2**63-1 for the start noise; None derives one from the file, so that the default is reproducible.
-        max_pixels: refuse pictures with more pixels.
         deterministic: every tile has a forward pass of its own: bit-equal on one type of device, whatever the load.
-        previews: send the x0 estimate with every step.
+        previews: send a small image of the x0 estimate with every step.
     """
 
-    data: bytes
+    container: Container
     model: str | None = None
     steps: int | None = None
     gamma: float | None = None
     seed: int | None = None
-    max_pixels: int | None = None
     deterministic: bool = False
     previews: bool = False
 
@@ -152,25 +151,11 @@ class DecodeResult:
     pixels: Pixels
     model: str
     codec_id: str
-    rate: int
-    bpp: float
     steps: int
     gamma: float
     seed: int
     sections: tuple[Section, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a request is: `step` of `steps` denoising steps are done.
-
-    `preview` is the x0 estimate, uint8 [H, W, 3], where it was asked for.
-    """
-
-    step: int
-    steps: int
-    preview: Pixels | None = field(default=None, compare=False)
 
 
 Request = EncodeRequest | DecodeRequest
@@ -201,20 +186,14 @@ class EngineStatus:
     reason: str = "the models are still being loaded"
 
 
-class Engine(Protocol):
-    """Where requests go. Errors are those of `model.errors` and `service.errors`."""
+class EngineView(Protocol):
+    """What the door needs to know of an engine, here or elsewhere."""
 
     async def start(self) -> None:
         """Start the worker; returns when it is on its way, not when it is ready."""
 
     async def stop(self, grace: float) -> None:
         """Take no more work, wait up to `grace` seconds for running work, then end the worker."""
-
-    async def encode(self, request: EncodeRequest) -> EncodeResult:
-        """Encode one picture. Cancelling the awaiting task cancels the work."""
-
-    async def decode(self, request: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult:
-        """Decode one file. Cancelling the awaiting task cancels the work within one denoising step."""
 
     def seconds_of(self, cost: float) -> float:
         """Estimate after how many seconds work of that cost would be done; cost is pixels x denoising steps."""
@@ -224,3 +203,13 @@ class Engine(Protocol):
 
     def status(self) -> EngineStatus:
         """Return the present state; never blocks."""
+
+
+class Engine(EngineView, Protocol):
+    """Where requests go. Errors are those of `model.errors` and `service.errors`."""
+
+    async def encode(self, request: EncodeRequest) -> EncodeResult:
+        """Encode one picture. Cancelling the awaiting task cancels the work."""
+
+    async def decode(self, request: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult:
+        """Decode one file. Cancelling the awaiting task cancels the work within one denoising step."""

@@ -18,12 +18,13 @@ from enum import Enum, auto
 from typing import Protocol
 
 from model.errors import CodecError
-from service.engine.job import Progress, Request, Result
+from service.engine.job import Request, Result
 from service.engine.messages import Advanced, Cancel, Failed, Finished, FromWorker, Started, Submit, Ticked
 from service.engine.profile import Profile
 from service.engine.scheduler import Kind, Scheduler, Unit
 from service.errors import Busy, ServiceError
 from service.logs import request_id
+from service.work import Progress
 
 log = logging.getLogger(__name__)
 CPU_THREADS = 2

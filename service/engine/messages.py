@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from service.engine.job import ModelInfo, Progress, Request, Result
+from service.engine.job import ModelInfo, Request, Result
+from service.work import Progress
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,17 @@ import torch
 
 from model.codec import Codec, seed_of
 from model.config import TILE_SIDES
-from model.container import Container, parse
 from model.rate_control import pack_to_target
 from model.registry import DEFAULT_MODEL, Registry
-from model.types import Analysis, DecodeState, Unpacked
+from model.types import Analysis, DecodeState, Pixels
 from service.engine import wire
-from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, EncodeResult, ModelInfo, Progress, Request
+from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, EncodeResult, ModelInfo, Request
 from service.engine.loop import Loop, Work
 from service.engine.messages import Cancel, Ready, RunnerOptions, Submit
 from service.engine.profile import Profile, cached, measure, store
 from service.engine.scheduler import WEIGHT, Key, Kind, Unit
+from service.images.preview import SIDE, preview_file
+from service.work import Progress
 
 log = logging.getLogger(__name__)
 WARM_UP_SIDE = 64
@@ -100,15 +101,13 @@ class DecodeWork:
 
     codec: Codec  # as in EncodeWork
 
-    def __init__(self, job: int, request: DecodeRequest, model: Callable[[], Codec], container: Container) -> None:
+    def __init__(self, job: int, request: DecodeRequest, model: Callable[[], Codec]) -> None:
         self._model = model
         self._job = job
         self._request = request
-        self._container = container
         self._entropy_seconds = 0.0
         self._offered: tuple[bool, int] | None = None  # phase and step whose tiles are with the scheduler
         self._reported = 0
-        self._unpacked: Unpacked | None = None
         self.state: DecodeState
 
     def prepare(self) -> None:
@@ -118,13 +117,14 @@ class DecodeWork:
         """
         self.codec = self._model()
         start = time.perf_counter()
-        request, header = self._request, self._container.header
-        seed = seed_of(self._container) if request.seed is None else request.seed
+        request, container = self._request, self._request.container
+        header = container.header
+        seed = seed_of(container) if request.seed is None else request.seed
         self._gamma = self.codec.default_gamma if request.gamma is None else request.gamma
         with ThreadPoolExecutor(1) as beside:
             small = header.pixels <= NOISE_BESIDE_PIXELS
             noise = beside.submit(self.codec.noise, header, self._gamma, seed) if small else None
-            unpacked = self.codec.unpack(self._container)
+            unpacked = self.codec.unpack(container)
             self._entropy_seconds = time.perf_counter() - start
         self.state = self.codec.start(
             unpacked,
@@ -152,7 +152,8 @@ class DecodeWork:
         if self.state.position == self._reported:
             return None
         self._reported = self.state.position
-        return Progress(self.state.position, self.state.steps, self.codec.preview(self.state))
+        preview = None if self.state.x0 is None else preview_file(small_image(self.state))
+        return Progress(self.state.position, self.state.steps, preview)
 
     def done(self) -> bool:
         """True when all steps are."""
@@ -160,19 +161,27 @@ class DecodeWork:
 
     def finish(self) -> DecodeResult:
         """Turn the canvas into 8-bit pixels."""
-        header, request = self._container.header, self._request
         return DecodeResult(
             pixels=self.codec.finish(self.state),
             model=self.codec.info.name,
             codec_id=self.codec.codec_id.hex(),
-            rate=header.rate,
-            bpp=8 * len(request.data) / header.pixels,
             steps=self.state.steps,
             gamma=self._gamma,
             seed=self._seed,
             sections=self._sections,
             seconds={"entropy": self._entropy_seconds},
         )
+
+
+def small_image(state: DecodeState) -> Pixels:
+    """The x0 estimate as uint8 [H, W, 3], made smaller than two previews before it leaves the device."""
+    assert state.x0 is not None
+    header = state.header
+    factor = max(1, max(header.width, header.height) // SIDE)
+    x0 = state.x0[:, : header.height, : header.width]
+    if factor > 1:
+        x0 = torch.nn.functional.avg_pool2d(x0, factor, ceil_mode=True)
+    return (x0 * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 class Runner:
@@ -199,12 +208,11 @@ class Runner:
         self.profile = Profile(measured, options.tick_seconds, CPU_PASS_PIXELS if self.device == "cpu" else None)
 
     def work(self, job: int, request: Request) -> Work:
-        """Make the work of a request, whose `prepare` finds its model. Raises FileError."""
+        """Make the work of a request, whose `prepare` finds its model."""
         if isinstance(request, EncodeRequest):
             return EncodeWork(job, request, lambda: self.registry.get(request.model))
-        container = parse(request.data, request.max_pixels)
-        codec_id = container.header.codec_id
-        return DecodeWork(job, request, lambda: self.registry.for_file(codec_id, request.model), container)
+        codec_id = request.container.header.codec_id
+        return DecodeWork(job, request, lambda: self.registry.for_file(codec_id, request.model))
 
     def run(self, units: Sequence[tuple[Work, Unit]]) -> None:
         """One forward pass. Raises MemoryError when the device has too little memory for so many rows."""

@@ -7,7 +7,7 @@ import hashlib
 
 import numpy as np
 
-from model.container import Header, Section, SectionType, pack, parse
+from model.container import Header, Section, SectionType, pack
 from service.engine.job import (
     DecodeRequest,
     DecodeResult,
@@ -17,9 +17,9 @@ from service.engine.job import (
     ModelInfo,
     OnProgress,
     Pixels,
-    Progress,
     Request,
 )
+from service.work import Progress
 
 CODEC_ID = bytes.fromhex("00112233445566ff")
 OTHER_ID = bytes.fromhex("ffeeddccbbaa9900")
@@ -84,7 +84,7 @@ class FakeEngine:
 
     async def decode(self, request: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult:
         await self._work(request)
-        container = parse(request.data, request.max_pixels)
+        container = request.container
         header = container.header
         steps = request.steps or LITE.default_steps
         for step in range(1, steps + 1):
@@ -96,8 +96,6 @@ class FakeEngine:
             gradient(header.width, header.height),
             LITE.name,
             header.codec_id.hex(),
-            header.rate,
-            8 * len(request.data) / header.pixels,
             steps,
             0.8 if request.gamma is None else request.gamma,
             request.seed if request.seed is not None else 7,

@@ -148,7 +148,6 @@ async def test_decode_answers_a_picture_and_its_parameters(client: httpx.AsyncCl
     [request] = engine.requests
     assert isinstance(request, DecodeRequest)
     assert (request.steps, request.gamma, request.seed, request.model) == (5, 0.25, 99, "lite")
-    assert request.max_pixels == 50_000_000
 
 
 async def test_decode_defaults_are_the_models_own(client: httpx.AsyncClient, engine: FakeEngine) -> None:

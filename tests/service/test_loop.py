@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from model.errors import CorruptStream
-from service.engine.job import EncodeRequest, EncodeResult, Progress, Request, Result
+from service.engine.job import EncodeRequest, EncodeResult, Request, Result
 from service.engine.loop import Loop, Stage, Work
 from service.engine.messages import Cancel, Failed, Finished, FromWorker, Started, Submit, Ticked
 from service.engine.profile import Profile
 from service.engine.scheduler import Key, Unit
 from service.errors import Busy, ServiceError
 from service.logs import request_id
+from service.work import Progress
 
 KEY = Key("m", "denoise", (64, 64))
 

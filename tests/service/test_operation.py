@@ -236,7 +236,7 @@ async def test_an_unforeseen_error_is_logged_with_the_request_id(
 ) -> None:
     engine.error = RuntimeError("the cause")
     await client.post("/encode", content=PNG, headers={"X-Request-Id": "id-2"})
-    [line] = [json.loads(text) for text in log_lines.getvalue().splitlines() if "unhandled" in text]
+    [line] = [json.loads(text) for text in log_lines.getvalue().splitlines() if "a job failed" in text]
     assert line["request_id"] == "id-2"
     assert "RuntimeError: the cause" in line["exception"]
 

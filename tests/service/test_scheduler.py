@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.container import Header, Section, SectionType, pack
+from model.container import Container, Header, Section, SectionType
 from service.engine.admission import Estimate, Gate, estimate
 from service.engine.job import DecodeRequest, EncodeRequest, ModelInfo
 from service.engine.profile import MAX_ROWS, Profile, cached, measure
@@ -237,7 +237,7 @@ MODELS = (ModelInfo("m", "00" * 8, 17, 8193, 1, True),)
 def test_estimates_follow_padded_pixels_and_steps() -> None:
     """200x100 pixels have a canvas of 256x128; an encode pads to multiples of 64."""
     sections = (Section(SectionType.HYPER, b""), Section(SectionType.LATENT, b""))
-    data = pack(Header(b"\0" * 8, 200, 100, 0), sections)
+    data = Container(Header(b"\0" * 8, 200, 100, 0), sections)
     assert estimate(DecodeRequest(data, steps=4), MODELS).cost == 4.5 * 256 * 128
     assert estimate(DecodeRequest(data), MODELS).cost == 17.5 * 256 * 128
     assert estimate(EncodeRequest(np.zeros((10, 20, 3), np.uint8)), MODELS).cost == 0.5 * 64 * 64
@@ -246,7 +246,7 @@ def test_estimates_follow_padded_pixels_and_steps() -> None:
 def test_a_thin_image_costs_what_its_tiles_do() -> None:
     """65535x1 pixels are 79 tiles of 1024x64 in a decode, and 89 with an encoder's margins."""
     sections = (Section(SectionType.HYPER, b""), Section(SectionType.LATENT, b""))
-    data = pack(Header(b"\0" * 8, 65535, 1, 0), sections)
+    data = Container(Header(b"\0" * 8, 65535, 1, 0), sections)
     assert estimate(DecodeRequest(data, steps=1), MODELS).cost == 1.5 * 79 * 1024 * 64
     assert estimate(EncodeRequest(np.zeros((1, 65535, 3), np.uint8)), MODELS).cost == 0.5 * 89 * 1024 * 64
 
@@ -269,7 +269,7 @@ def test_estimates_follow_the_model() -> None:
     )
     models = (*MODELS, paper)
     sections = (Section(SectionType.HYPER, b""), Section(SectionType.LATENT, b""))
-    data = pack(Header(b"\x11" * 8, 200, 100, 0), sections)
+    data = Container(Header(b"\x11" * 8, 200, 100, 0), sections)
     assert estimate(DecodeRequest(data), models) == Estimate(10 * 200.5 * 256 * 128, 10 * 256 * 128, 2600 * 256 * 128)
     pixels = np.zeros((10, 20, 3), np.uint8)
     assert estimate(EncodeRequest(pixels, "paper"), models) == Estimate(
