@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.app import create_app
 from service.api.state import State
+from service.extras import need_models
 from service.jobs.connection import check_access
 from service.logs import configure_logging
 from service.settings import Settings, load_settings
@@ -25,10 +26,12 @@ STARTUP_FAILED = 3  # exit code, as uvicorn's own
 
 
 def run(values: dict[str, Any]) -> None:
-    """Serve until a signal; `values` take precedence over the environment. Raises SettingsError."""
+    """Serve until a signal; `values` take precedence over the environment. Raises SettingsError, Missing."""
     settings = load_settings(**values)
     configure_logging(settings.log_level)
-    if settings.redis_url is not None:
+    if settings.redis_url is None:
+        need_models("without CDC_REDIS_URL cdc serve does the work itself and")
+    else:
         asyncio.run(check_access(settings.redis_url.get_secret_value()))
     app = create_app(settings)
     server = Server(config_of(app, settings), app.state.parts)

@@ -3,10 +3,10 @@
 `Client` blocks, `AsyncClient` is for asyncio; both have the same calls. `CdcError` is the base of what they raise.
 """
 
-from service.client.async_client import AsyncClient, AsyncJob
-from service.client.client import Client, Job
-from service.client.config import ClientConfig
-from service.client.errors import (
+from cdc_client.async_client import AsyncClient, AsyncJob
+from cdc_client.client import Client, Job
+from cdc_client.config import ClientConfig
+from cdc_client.errors import (
     ApiError,
     BadRequest,
     Busy,
@@ -28,8 +28,9 @@ from service.client.errors import (
     Unusable,
     WaitTimeout,
 )
-from service.client.options import DecodeOptions, EncodeOptions
-from service.client.records import Decoded, Encoded, File, Inspection, JobEvent, JobStatus, Link, Model
+from cdc_client.options import DecodeOptions, EncodeOptions
+from cdc_client.records import Decoded, Encoded, File, Inspection, JobEvent, JobStatus, Link, Model
+from cdc_client.version import __version__
 
 __all__ = [
     "ApiError",
@@ -67,4 +68,5 @@ __all__ = [
     "UnknownCodec",
     "Unusable",
     "WaitTimeout",
+    "__version__",
 ]

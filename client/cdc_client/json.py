@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from service.client.errors import CdcError
+from cdc_client.errors import CdcError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 T = TypeVar("T")
+_building = Lock()  # threads may share a client, and pydantic builds a schema in one thread alone
 
 
 def read_json(record: type[T], data: bytes | str) -> T:
@@ -22,8 +24,13 @@ def read_json(record: type[T], data: bytes | str) -> T:
     return result
 
 
-@cache
 def _adapter(record: type[Any]) -> TypeAdapter[Any]:
+    with _building:
+        return _build(record)
+
+
+@cache
+def _build(record: type[Any]) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(record)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.client import (
+from cdc_client import (
     ApiError,
     BadRequest,
     Busy,
@@ -27,11 +27,11 @@ from service.client import (
     Unusable,
     calls,
 )
-from service.client.calls import Caller, Gate, Pause, Request, Response
-from service.client.config import config_of
-from service.client.errors import error_of
-from service.client.sources import read_source
-from service.client.sse import EventReader
+from cdc_client.calls import Caller, Gate, Pause, Request, Response
+from cdc_client.config import config_of
+from cdc_client.errors import error_of
+from cdc_client.sources import read_source
+from cdc_client.sse import EventReader
 
 CONFIG = ClientConfig(max_retries=2, first_backoff_s=0.25, max_backoff_s=1.0)
 OK = Response(200, {}, b"{}")

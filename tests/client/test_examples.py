@@ -10,21 +10,23 @@ from pathlib import Path
 import pytest
 
 from benchmarks.server import running_server
-from service.client import AsyncClient, async_client, client
+from cdc_client import async_client, client
+from service import local
+from service.local import local_async_client
 from tests.service.conftest import image_file, photograph
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
 def test_docstrings_and_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running_server(threads="1") as (http, _):
         globs = {"url": str(http.base_url).rstrip("/"), "photo": image_file(photograph(128, 96))}
-        for module in (client, async_client):
+        for module in (client, async_client, local):
             failed, tried = doctest.testmod(module, extraglobs=globs)
             assert failed == 0
-            assert tried >= 4
-        example = re.search(r"```python\n(from service\.client.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+            assert tried >= 2
+        example = re.search(r"```python\n(from cdc_client.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
         assert example, "the README has lost its first example"
         monkeypatch.chdir(tmp_path)
         (tmp_path / "photo.jpg").write_bytes(image_file(photograph(128, 96), "JPEG"))
@@ -35,7 +37,7 @@ def test_docstrings_and_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.slow
 def test_a_local_service_for_asyncio() -> None:
     async def main() -> str:
-        async with await AsyncClient.local(threads=1) as cdc:
+        async with local_async_client(threads=1) as cdc:
             return (await cdc.models())[0].name
 
     assert asyncio.run(main()) == "cdc-lite"

@@ -15,11 +15,11 @@ from typing import Any, TypeAlias, TypeVar
 
 import httpx
 
-from service.client.config import ClientConfig
-from service.client.errors import ApiError, CdcError, ConnectionFailed, JobCancelled, error_of, error_of_problem
-from service.client.json import read_json
-from service.client.options import DecodeOptions, EncodeOptions
-from service.client.records import Decoded, Encoded, Inspection, JobStatus, Link, Model
+from cdc_client.config import ClientConfig
+from cdc_client.errors import ApiError, CdcError, ConnectionFailed, JobCancelled, error_of, error_of_problem
+from cdc_client.json import read_json
+from cdc_client.options import DecodeOptions, EncodeOptions
+from cdc_client.records import Decoded, Encoded, Inspection, JobStatus, Link, Model
 
 T = TypeVar("T")
 CDC_TYPE = "image/x-cdc"

@@ -11,14 +11,14 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from service.client import calls
-from service.client.calls import Call, Caller, Pause, Request, Response
-from service.client.config import ClientConfig, config_of
-from service.client.errors import ApiError, CdcError, ConnectionFailed, WaitTimeout, error_of
-from service.client.options import DecodeOptions, EncodeOptions
-from service.client.records import Decoded, Encoded, Inspection, JobEvent, JobStatus, Link, Model
-from service.client.sources import Source, read_source
-from service.client.sse import EventReader
+from cdc_client import calls
+from cdc_client.calls import Call, Caller, Pause, Request, Response
+from cdc_client.config import ClientConfig, config_of
+from cdc_client.errors import ApiError, CdcError, ConnectionFailed, WaitTimeout, error_of
+from cdc_client.options import DecodeOptions, EncodeOptions
+from cdc_client.records import Decoded, Encoded, Inspection, JobEvent, JobStatus, Link, Model
+from cdc_client.sources import Source, read_source
+from cdc_client.sse import EventReader
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class AsyncClient:
     """`Client` for asyncio. Cancelling the task of a call cancels its work in the service within one step.
 
     >>> import asyncio
-    >>> from service.client import AsyncClient
+    >>> from cdc_client import AsyncClient
     >>> async def main():
     ...     async with AsyncClient(url) as cdc:
     ...         small = await cdc.encode(photo, quality=30)
@@ -49,20 +49,6 @@ class AsyncClient:
         self._caller = Caller(self.config)
         timeout = httpx.Timeout(self.config.timeout_s, connect=self.config.connect_timeout_s)
         self._http = httpx.AsyncClient(timeout=timeout, transport=transport, headers=self._caller.headers())
-        self._closing = contextlib.AsyncExitStack()
-        self._closing.push_async_callback(self._http.aclose)
-
-    @classmethod
-    async def local(cls, **settings: Any) -> AsyncClient:
-        """See `Client.local`."""
-        from service.client.local import LocalService
-
-        service = await asyncio.to_thread(LocalService, **settings)
-        await asyncio.to_thread(service.start)
-        client = cls("http://local", transport=httpx.AsyncHTTPTransport(uds=service.socket))
-        client._closing.push_async_callback(asyncio.to_thread, service.stop)
-        client._closing.push_async_callback(client._http.aclose)
-        return client
 
     async def encode(self, image: Source, **options: Unpack[EncodeOptions]) -> Encoded:
         """See `Client.encode`."""
@@ -117,8 +103,8 @@ class AsyncClient:
         return calls.models_in(await self._drive(calls.exchange(self._caller, Request("GET", "/models"))))
 
     async def aclose(self) -> None:
-        """Close the connections, and the service of `AsyncClient.local`."""
-        await self._closing.aclose()
+        """Close the connections."""
+        await self._http.aclose()
 
     async def __aenter__(self) -> Self:
         return self

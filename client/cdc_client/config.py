@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from cdc_client.version import __version__
+
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -32,7 +34,7 @@ class ClientConfig:
     first_backoff_s: float = 0.25
     max_backoff_s: float = 8.0
     max_retry_after_s: float = 120.0
-    user_agent: str = "cdc-client"
+    user_agent: str = f"cdc-client/{__version__}"
 
     def __post_init__(self) -> None:
         """Raises ValueError for a value out of range."""

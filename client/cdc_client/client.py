@@ -12,14 +12,14 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from service.client import calls
-from service.client.calls import Call, Caller, Pause, Request, Response
-from service.client.config import ClientConfig, config_of
-from service.client.errors import ApiError, CdcError, ConnectionFailed, WaitTimeout, error_of
-from service.client.options import DecodeOptions, EncodeOptions
-from service.client.records import Decoded, Encoded, Inspection, JobEvent, JobStatus, Link, Model
-from service.client.sources import Source, read_source
-from service.client.sse import EventReader
+from cdc_client import calls
+from cdc_client.calls import Call, Caller, Pause, Request, Response
+from cdc_client.config import ClientConfig, config_of
+from cdc_client.errors import ApiError, CdcError, ConnectionFailed, WaitTimeout, error_of
+from cdc_client.options import DecodeOptions, EncodeOptions
+from cdc_client.records import Decoded, Encoded, Inspection, JobEvent, JobStatus, Link, Model
+from cdc_client.sources import Source, read_source
+from cdc_client.sse import EventReader
 
 T = TypeVar("T")
 
@@ -28,9 +28,9 @@ class Client:
     """Talks to a CDC service. Threads may share one; it holds a connection pool, so close it or use `with`.
 
     Every call tries again what may pass (no connection, 429, 502, 503), obeying `Retry-After`, and raises a `CdcError`
-    (see `service.client.errors`) otherwise. Interrupting a call cancels its work in the service within one step.
+    (see `cdc_client.errors`) otherwise. Interrupting a call cancels its work in the service within one step.
 
-    >>> from service.client import Client
+    >>> from cdc_client import Client
     >>> with Client(url) as cdc:
     ...     small = cdc.encode(photo, quality=50)
     ...     picture = cdc.decode(small.data, steps=4)
@@ -62,35 +62,12 @@ class Client:
         self._caller = Caller(self.config)
         timeout = httpx.Timeout(self.config.timeout_s, connect=self.config.connect_timeout_s)
         self._http = httpx.Client(timeout=timeout, transport=transport, headers=self._caller.headers())
-        self._closing = contextlib.ExitStack()
-        self._closing.callback(self._http.close)
-
-    @classmethod
-    def local(cls, **settings: Any) -> Client:
-        """Return a client with a service of its own, in this process and its worker; it ends with the client.
-
-        Needs the extras `service` and `model`. The service listens to nobody else (on a Unix socket in a private
-        folder). `settings` are those of `cdc serve`, such as `threads=1`; the rest comes from the environment.
-
-        >>> from service.client import Client
-        >>> with Client.local(threads=1) as cdc:
-        ...     cdc.models()[0].name
-        'cdc-lite'
-        """
-        from service.client.local import LocalService
-
-        service = LocalService(**settings)
-        service.start()
-        client = cls("http://local", transport=httpx.HTTPTransport(uds=service.socket))
-        client._closing.callback(service.stop)
-        client._closing.callback(client._http.close)
-        return client
 
     def encode(self, image: Source, **options: Unpack[EncodeOptions]) -> Encoded:
         """Compress an image file: PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM, as bytes, path or open file.
 
         Raises:
-            CdcError: see `service.client.errors`.
+            CdcError: see `cdc_client.errors`.
             OSError: the file cannot be read.
         """
         request = calls.encode_request(read_source(image), options)
@@ -100,7 +77,7 @@ class Client:
         """Decode a `.cdc` file, given as bytes, path or open file, into an image file.
 
         Raises:
-            CdcError: see `service.client.errors`.
+            CdcError: see `cdc_client.errors`.
             OSError: the file cannot be read.
         """
         request = calls.decode_request(read_source(file), options)
@@ -136,7 +113,7 @@ class Client:
     def submit_decode(self, file: Source, *, previews: bool = False, **options: Unpack[DecodeOptions]) -> Job:
         """Hand a decode over as a job; `previews` sends the picture of each step as an event.
 
-        >>> from service.client import Client
+        >>> from cdc_client import Client
         >>> with Client(url) as cdc:
         ...     job = cdc.submit_decode(cdc.encode(photo).data, steps=3, previews=True)
         ...     steps = [event.step for event in job.events() if event.type == "preview"]
@@ -160,8 +137,8 @@ class Client:
         return calls.models_in(self._drive(calls.exchange(self._caller, Request("GET", "/models"))))
 
     def close(self) -> None:
-        """Close the connections, and the service of `Client.local`."""
-        self._closing.close()
+        """Close the connections."""
+        self._http.close()
 
     def __enter__(self) -> Self:
         return self
