@@ -24,7 +24,7 @@ MISSING = [
     ("serve", "uvicorn", "serve"),
     ("worker", "", "serve"),
     ("keys list", "", "serve"),
-    ("demo", "", "model"),
+    ("demo", "", "demo"),
     ("train out", "pydantic_settings", "train"),
     ("evaluate run", "", "evaluate"),
     ("weights verify x", "", "model"),

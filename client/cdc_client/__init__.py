@@ -3,9 +3,10 @@
 `Client` blocks, `AsyncClient` is for asyncio; both have the same calls. `CdcError` is the base of what they raise.
 """
 
-from cdc_client.async_client import AsyncClient, AsyncJob
-from cdc_client.client import Client, Job
-from cdc_client.config import ClientConfig
+from cdc_client.async_client import AsyncClient
+from cdc_client.async_job import AsyncJob
+from cdc_client.client import Client
+from cdc_client.config import ClientConfig, ClientOptions
 from cdc_client.errors import (
     ApiError,
     BadRequest,
@@ -22,14 +23,18 @@ from cdc_client.errors import (
     NotAuthenticated,
     NotFound,
     ServerFailed,
+    SourceFailed,
+    TimedOut,
     TooLarge,
     Unavailable,
     UnknownCodec,
     Unusable,
     WaitTimeout,
 )
+from cdc_client.job import Job
 from cdc_client.options import DecodeOptions, EncodeOptions
 from cdc_client.records import Decoded, Encoded, File, Inspection, JobEvent, JobStatus, Link, Model
+from cdc_client.sources import Source
 from cdc_client.version import __version__
 
 __all__ = [
@@ -41,6 +46,7 @@ __all__ = [
     "CdcError",
     "Client",
     "ClientConfig",
+    "ClientOptions",
     "Conflict",
     "ConnectionFailed",
     "DamagedFile",
@@ -63,6 +69,9 @@ __all__ = [
     "NotAuthenticated",
     "NotFound",
     "ServerFailed",
+    "Source",
+    "SourceFailed",
+    "TimedOut",
     "TooLarge",
     "Unavailable",
     "UnknownCodec",

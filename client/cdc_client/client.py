@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sized
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Literal, Self, TypeVar, Unpack, overload
 
 import httpx
 
 from cdc_client import calls
-from cdc_client.calls import Call, Caller, Pause, Request, Response
-from cdc_client.config import ClientConfig, config_of
-from cdc_client.errors import ApiError, CdcError, ConnectionFailed, WaitTimeout, error_of
+from cdc_client.calls import Call, Caller, Gate, Pause, Request, Response
+from cdc_client.config import ClientConfig, ClientOptions, config_of
+from cdc_client.errors import ConnectionFailed
+from cdc_client.job import Job
+from cdc_client.many import ITEM_ERRORS, Progress, in_order
 from cdc_client.options import DecodeOptions, EncodeOptions
-from cdc_client.records import Decoded, Encoded, Inspection, JobEvent, JobStatus, Link, Model
+from cdc_client.records import Decoded, Encoded, Inspection, Model
+from cdc_client.saving import FileSink
 from cdc_client.sources import Source, read_source
-from cdc_client.sse import EventReader
 
 T = TypeVar("T")
 
@@ -30,13 +32,16 @@ class Client:
     Every call tries again what may pass (no connection, 429, 502, 503), obeying `Retry-After`, and raises a `CdcError`
     (see `cdc_client.errors`) otherwise. Interrupting a call cancels its work in the service within one step.
 
+    `timeout` of a call is in seconds without a byte of an answer; None: the client's own. `out` is a file that the
+    result is written to as it comes, without being held in memory: whole, checked, or not at all.
+
     >>> from cdc_client import Client
     >>> with Client(url) as cdc:
     ...     small = cdc.encode(photo, quality=50)
-    ...     picture = cdc.decode(small.data, steps=4)
-    >>> small.media_type, picture.media_type
+    ...     image = cdc.decode(small.data, steps=1)
+    >>> small.media_type, image.media_type
     ('image/x-cdc', 'image/png')
-    >>> picture.width == small.width, small.bpp < 8
+    >>> image.width == small.width, small.bpp < 8
     (True, True)
     """
 
@@ -46,95 +51,196 @@ class Client:
         api_key: str | None = None,
         *,
         transport: httpx.BaseTransport | None = None,
-        **options: Any,
+        **options: Unpack[ClientOptions],
     ) -> None:
         """
         Args:
             base_url: of the service; None: the variable CDC_URL, else http://127.0.0.1:8000.
             api_key: None: the variable CDC_API_KEY, else none.
             transport: replaces the network, for tests.
-            options: the other fields of `ClientConfig`.
+            options: see `ClientConfig`.
 
         Raises:
             ValueError: an option out of range.
         """
-        self.config: ClientConfig = config_of(base_url, api_key, **options)
-        self._caller = Caller(self.config)
-        timeout = httpx.Timeout(self.config.timeout_s, connect=self.config.connect_timeout_s)
-        self._http = httpx.Client(timeout=timeout, transport=transport, headers=self._caller.headers())
+        self.config: ClientConfig = config_of(base_url, api_key, options)
+        self._gate = Gate()
+        self._http = httpx.Client(transport=transport)
 
-    def encode(self, image: Source, **options: Unpack[EncodeOptions]) -> Encoded:
-        """Compress an image file: PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM, as bytes, path or open file.
+    def __repr__(self) -> str:
+        return f"Client({self.config.base_url!r})"
+
+    def with_options(self, **options: Unpack[ClientOptions]) -> Self:
+        """Return a client that differs in these options. It shares the connections, which end with either.
+
+        >>> from cdc_client import Client
+        >>> with Client(url) as cdc:
+        ...     cdc.with_options(timeout=20, max_retries=0).models()[0].name
+        'cdc-lite'
+        """
+        other = copy(self)
+        other.config = replace(self.config, **options)
+        return other
+
+    def encode(
+        self,
+        image: Source,
+        *,
+        out: str | Path | None = None,
+        timeout: float | None = None,
+        **options: Unpack[EncodeOptions],
+    ) -> Encoded:
+        """Compress an image: a path, bytes, an open file, an https:// address, a PIL image or a numpy array.
+
+        Files may be PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM; see `cdc_client.sources.read_source`.
 
         Raises:
             CdcError: see `cdc_client.errors`.
-            OSError: the file cannot be read.
+            OSError: the file cannot be read, or `out` not be written.
+            TypeError, ValueError: an array of another type or shape; a source of another kind.
         """
-        request = calls.encode_request(read_source(image), options)
-        return self._drive(calls.work(self._caller, request, calls.encoded_in))
+        client = self._within(timeout)
+        request = calls.encode_request(read_source(image, self.config), options, calls.file_of(out))
+        return client._drive(calls.work(client._caller, request, calls.encoded_in))
 
-    def decode(self, file: Source, **options: Unpack[DecodeOptions]) -> Decoded:
-        """Decode a `.cdc` file, given as bytes, path or open file, into an image file.
+    def decode(
+        self,
+        file: Source,
+        *,
+        out: str | Path | None = None,
+        timeout: float | None = None,
+        **options: Unpack[DecodeOptions],
+    ) -> Decoded:
+        """Decode a `.cdc` file, given as path, bytes, open file or https:// address, into an image file.
+
+        Its format is `format`, else by the ending of `out`, else PNG.
 
         Raises:
             CdcError: see `cdc_client.errors`.
-            OSError: the file cannot be read.
+            OSError: the file cannot be read, or `out` not be written.
         """
-        request = calls.decode_request(read_source(file), options)
-        return self._drive(calls.work(self._caller, request, calls.decoded_in))
+        client = self._within(timeout)
+        request = calls.decode_request(read_source(file, self.config), options, out=calls.file_of(out))
+        return client._drive(calls.work(client._caller, request, calls.decoded_in))
+
+    @overload
+    def encode_many(
+        self,
+        images: Iterable[Source],
+        *,
+        concurrency: int = ...,
+        progress: Progress | None = ...,
+        return_errors: Literal[False] = ...,
+        **options: Unpack[EncodeOptions],
+    ) -> Iterator[Encoded]: ...
+
+    @overload
+    def encode_many(
+        self,
+        images: Iterable[Source],
+        *,
+        concurrency: int = ...,
+        progress: Progress | None = ...,
+        return_errors: Literal[True],
+        **options: Unpack[EncodeOptions],
+    ) -> Iterator[Encoded | Exception]: ...
+
+    def encode_many(
+        self,
+        images: Iterable[Source],
+        *,
+        concurrency: int = 8,
+        progress: Progress | None = None,
+        return_errors: bool = False,
+        **options: Unpack[EncodeOptions],
+    ) -> Iterator[Encoded | Exception]:
+        """Compress images side by side; yields files in the order of the images, which are read as needed.
+
+        At most `concurrency` are under way; a 429 holds all of them back for as long as the service wants.
+
+        Args:
+            images: any number of them.
+            concurrency: how many calls at the same time, at least 1.
+            progress: called after each image with the number done and, where `images` has a length, that.
+            return_errors: an error takes the place of its image and the others go on; else it is raised and ends
+                the iteration.
+            options: of `encode`.
+
+        >>> from cdc_client import Client
+        >>> with Client(url) as cdc:
+        ...     files = cdc.encode_many([photo, b"no image"], return_errors=True, progress=print)
+        ...     [type(file).__name__ for file in files]
+        1 2
+        2 2
+        ['Encoded', 'Unusable']
+        """
+        yield from self._many(lambda image: self.encode(image, **options), images, concurrency, progress, return_errors)
+
+    @overload
+    def decode_many(
+        self,
+        files: Iterable[Source],
+        *,
+        concurrency: int = ...,
+        progress: Progress | None = ...,
+        return_errors: Literal[False] = ...,
+        **options: Unpack[DecodeOptions],
+    ) -> Iterator[Decoded]: ...
+
+    @overload
+    def decode_many(
+        self,
+        files: Iterable[Source],
+        *,
+        concurrency: int = ...,
+        progress: Progress | None = ...,
+        return_errors: Literal[True],
+        **options: Unpack[DecodeOptions],
+    ) -> Iterator[Decoded | Exception]: ...
 
     def decode_many(
-        self, files: Iterable[Source], *, concurrency: int = 8, **options: Unpack[DecodeOptions]
-    ) -> Iterator[Decoded]:
-        """Decode files side by side; yields pictures in the order of the files, which are read as needed.
-
-        At most `concurrency` are under way; a 429 holds all of them back for as long as the service wants. The first
-        failure is raised in its place and ends the iteration. `options` are those of `decode`.
-        """
-        if concurrency < 1:
-            raise ValueError("concurrency must be at least 1")
-        pending: deque[Future[Decoded]] = deque()
-        with ThreadPoolExecutor(concurrency) as threads:
-            try:
-                for file in files:
-                    if len(pending) >= concurrency:
-                        yield pending.popleft().result()
-                    pending.append(threads.submit(self.decode, file, **options))
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
+        self,
+        files: Iterable[Source],
+        *,
+        concurrency: int = 8,
+        progress: Progress | None = None,
+        return_errors: bool = False,
+        **options: Unpack[DecodeOptions],
+    ) -> Iterator[Decoded | Exception]:
+        """Decode `.cdc` files side by side, as `encode_many` encodes images. `options` are those of `decode`."""
+        yield from self._many(lambda file: self.decode(file, **options), files, concurrency, progress, return_errors)
 
     def submit_encode(self, image: Source, **options: Unpack[EncodeOptions]) -> Job:
         """Hand an encode over as a job."""
-        return self._submit(calls.encode_request(read_source(image), options))
+        return self._submit(calls.encode_request(read_source(image, self.config), options))
 
     def submit_decode(self, file: Source, *, previews: bool = False, **options: Unpack[DecodeOptions]) -> Job:
-        """Hand a decode over as a job; `previews` sends the picture of each step as an event.
+        """Hand a decode over as a job; `previews` sends the image of each step as an event.
 
         >>> from cdc_client import Client
         >>> with Client(url) as cdc:
         ...     job = cdc.submit_decode(cdc.encode(photo).data, steps=3, previews=True)
         ...     steps = [event.step for event in job.events() if event.type == "preview"]
-        ...     picture = job.result()
-        >>> steps, picture.steps
+        ...     image = job.result()
+        >>> steps, image.steps
         ([1, 2, 3], 3)
         """
-        return self._submit(calls.decode_request(read_source(file), options, previews=previews))
+        return self._submit(calls.decode_request(read_source(file, self.config), options, previews=previews))
 
     def job(self, id: str) -> Job:
         """Return a job by its id, as of another process. Raises NotFound, Gone."""
         return Job(self, self._drive(calls.wait(self._caller, id, 0)))
 
-    def inspect(self, file: Source) -> Inspection:
+    def inspect(self, file: Source, *, timeout: float | None = None) -> Inspection:
         """Say what a `.cdc` file is, without decoding it."""
-        request = calls.inspect_request(read_source(file))
-        return calls.inspection_in(self._drive(calls.exchange(self._caller, request)))
+        client = self._within(timeout)
+        request = calls.inspect_request(read_source(file, self.config))
+        return calls.inspection_in(client._drive(calls.exchange(client._caller, request)))
 
-    def models(self) -> tuple[Model, ...]:
+    def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
         """Return the installed models, the default first."""
-        return calls.models_in(self._drive(calls.exchange(self._caller, Request("GET", "/models"))))
+        client = self._within(timeout)
+        return calls.models_in(client._drive(calls.exchange(client._caller, Request("GET", "/models"))))
 
     def close(self) -> None:
         """Close the connections."""
@@ -145,6 +251,30 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    @property
+    def _caller(self) -> Caller:
+        return Caller(self.config, self._gate)
+
+    def _within(self, timeout: float | None) -> Self:
+        return self if timeout is None else self.with_options(timeout=timeout)
+
+    def _many(
+        self,
+        work: Callable[[Source], T],
+        sources: Iterable[Source],
+        concurrency: int,
+        progress: Progress | None,
+        return_errors: bool,
+    ) -> Iterator[T | Exception]:
+        total = len(sources) if isinstance(sources, Sized) else None
+        for done, future in enumerate(in_order(work, sources, concurrency), 1):
+            error = future.exception()
+            if error is not None and not (return_errors and isinstance(error, ITEM_ERRORS)):
+                raise error
+            if progress is not None:
+                progress(done, total)
+            yield future.result() if error is None else error
 
     def _submit(self, request: Request) -> Job:
         return Job(self, self._drive(calls.submit(self._caller, request)))
@@ -165,109 +295,15 @@ class Client:
 
     def _send(self, request: Request) -> Response | ConnectionFailed:
         try:
-            answer = self._http.send(self._http.build_request(**calls.arguments(self.config, request)))
+            with self._http.stream(**calls.arguments(self.config, request)) as answer:
+                headers = calls.headers_in(answer.headers)
+                if request.out is None or answer.status_code != 200:
+                    return Response(answer.status_code, headers, answer.read())
+                with FileSink(request.out, headers.get("etag", "")) as sink:
+                    for chunk in answer.iter_bytes():
+                        sink.write(chunk)
+                return Response(answer.status_code, headers, request.out)
         except httpx.TransportError as error:
-            return ConnectionFailed(f"{request.method} {request.path}: {type(error).__name__}: {error}")
-        return Response(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, answer.content)
-
-
-class Job:
-    """Work the service does on its own. `status` is what was last heard of it."""
-
-    def __init__(self, client: Client, status: JobStatus) -> None:
-        self._client = client
-        self.status = status
-
-    @property
-    def id(self) -> str:
-        """Its id, by which `Client.job` finds it again."""
-        return self.status.id
-
-    def refresh(self) -> JobStatus:
-        """Ask how it stands."""
-        self.status = self._drive(calls.wait(self._client._caller, self.id, 0))
-        return self.status
-
-    def wait(self, timeout_s: float | None = None) -> JobStatus:
-        """Wait until it has ended. An interrupt (Ctrl-C) cancels the job.
-
-        Raises:
-            WaitTimeout: it has not within `timeout_s`; it goes on.
-        """
-        try:
-            self.status = self._drive(calls.wait(self._client._caller, self.id, timeout_s))
-        except KeyboardInterrupt:
-            self._give_up()
-            raise
-        if not self.status.ended:
-            raise WaitTimeout(f"job {self.id} was not done within {timeout_s:g} s")
-        return self.status
-
-    def result(self, timeout_s: float | None = None) -> Encoded | Decoded:
-        """Wait for the result and return it.
-
-        Raises:
-            WaitTimeout, JobCancelled: as named.
-            ApiError: why it failed; Gone when the result is no longer kept.
-        """
-        status = self.wait(timeout_s)
-        return calls.file_in(self._drive(calls.result(self._client._caller, status)))
-
-    def cancel(self) -> JobStatus:
-        """Cancel it, within one denoising step; one that has ended stays as it is."""
-        response = self._drive(calls.exchange(self._client._caller, Request("DELETE", f"/jobs/{self.id}")))
-        self.status = calls.status_in(response)
-        return self.status
-
-    def link(self, ttl_s: int = 3600) -> Link:
-        """Return a link to the result that needs no key, for `ttl_s` seconds. The service must have a secret for it."""
-        request = calls.link_request(self.id, ttl_s)
-        return calls.link_in(self._drive(calls.exchange(self._client._caller, request)))
-
-    def events(self) -> Iterator[JobEvent]:
-        """Follow the job from its beginning to its end: every event once, also when the connection breaks meanwhile.
-
-        An interrupt (Ctrl-C) cancels the job.
-
-        Raises:
-            ConnectionFailed, ApiError: when trying again did not help either.
-        """
-        client, reader, tried = self._client, EventReader(), 0
-        while True:
-            try:
-                request = calls.events_request(self.id, reader.last_id)
-                built = client._http.build_request(**calls.arguments(client.config, request))
-                answer = client._http.send(built, stream=True)
-                with contextlib.closing(answer):
-                    if answer.status_code != 200:
-                        raise error_of(answer.status_code, answer.read(), answer.headers)
-                    for line in answer.iter_lines():
-                        if (event := reader.feed(line)) is None:
-                            continue
-                        tried = 0
-                        self.status = event.status or self.status
-                        yield event
-                        if event.status is not None and event.status.ended:
-                            return
-                failure: CdcError = ConnectionFailed("the events ended before the job")
-            except httpx.TransportError as error:
-                failure = ConnectionFailed(f"{type(error).__name__}: {error}")
-            except ApiError as error:
-                if calls.is_final(error):
-                    raise
-                failure = error
-            except KeyboardInterrupt:
-                self._give_up()
-                raise
-            if tried >= client.config.max_retries:
-                raise failure
-            reader.restart()
-            time.sleep(calls.backoff(client.config, tried))
-            tried += 1
-
-    def _give_up(self) -> None:
-        with contextlib.suppress(CdcError):
-            self.cancel()
-
-    def _drive(self, call: Call[T]) -> T:
-        return self._client._drive(call)
+            return calls.failed(request, error)
+        except ConnectionFailed as error:
+            return error

@@ -18,7 +18,7 @@ _building = Lock()  # threads may share a client, and pydantic builds a schema i
 def read_json(record: type[T], data: bytes | str) -> T:
     """Return the record that `data` holds. Raises CdcError when it does not."""
     try:
-        result: T = _adapter(record).validate_json(data)  # type: ignore[arg-type]
+        result: T = _adapter(record).validate_json(data)
     except ValueError as error:  # pydantic's own is one
         raise CdcError(f"the answer is no {record.__name__.strip('_')}: is this a CDC service?") from error
     return result
@@ -26,7 +26,7 @@ def read_json(record: type[T], data: bytes | str) -> T:
 
 def _adapter(record: type[Any]) -> TypeAdapter[Any]:
     with _building:
-        return _build(record)
+        return _build(record)  # type: ignore[arg-type]
 
 
 @cache

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
+from cdc_client.errors import CdcError
+
+Progress: TypeAlias = Callable[[int, int | None], None]  # number done, number of all where it is known
+ITEM_ERRORS = (CdcError, OSError, TypeError, ValueError)  # what a single item can fail with
 S = TypeVar("S")
 T = TypeVar("T")
 

@@ -198,21 +198,21 @@ def test_events_are_read_line_by_line() -> None:
 def test_sources(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     for source in (b"abc", bytearray(b"abc"), memoryview(b"abc"), str(tmp_path / "file"), tmp_path / "file"):
-        assert read_source(source) == b"abc"
-    assert read_source(BytesIO(b"abc")) == b"abc"
+        assert read_source(source, CONFIG) == b"abc"
+    assert read_source(BytesIO(b"abc"), CONFIG) == b"abc"
     with pytest.raises(TypeError, match="binary"):
-        read_source(StringIO("abc"))  # type: ignore[arg-type]
+        read_source(StringIO("abc"), CONFIG)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):
-        read_source(tmp_path / "none")
+        read_source(tmp_path / "none", CONFIG)
 
 
 def test_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CDC_URL", "https://a.test/prefix/")
     monkeypatch.setenv("CDC_API_KEY", "secret")
-    config = config_of(None, None)
+    config = config_of(None, None, {})
     assert (config.base_url, config.api_key) == ("https://a.test/prefix", "secret")
     assert "secret" not in repr(config)
-    assert config_of("http://b.test", "other").api_key == "other"
-    for values in ({"base_url": "ftp://x"}, {"max_retries": -1}, {"timeout_s": 0.0}, {"api_key": "a\nb"}):
+    assert config_of("http://b.test", "other", {}).api_key == "other"
+    for values in ({"base_url": "ftp://x"}, {"max_retries": -1}, {"timeout": 0.0}, {"api_key": "a\nb"}):
         with pytest.raises(ValueError):  # noqa: PT011 - four different messages
             ClientConfig(**values)  # type: ignore[arg-type]

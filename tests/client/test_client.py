@@ -110,7 +110,7 @@ def test_jobs(served: Served, engine: FakeEngine) -> None:
         assert job.status.ended
         again = cdc.job(job.id)
         assert again.result().data == job.result().data
-        encoded = cdc.submit_encode(PHOTO, quality=20).result(timeout_s=10)
+        encoded = cdc.submit_encode(PHOTO, quality=20).result(timeout=10)
         assert encoded.media_type == "image/x-cdc"
 
 
