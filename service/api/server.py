@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import socket
 import sys
 from typing import Any
@@ -20,6 +21,8 @@ from service.jobs.connection import check_access
 from service.logs import configure_logging
 from service.settings import Settings, load_settings
 
+log = logging.getLogger(__name__)
+READY_POLL_S = 0.1
 MAX_HEAD_BYTES = 64 * 1024
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 STARTUP_FAILED = 3  # exit code, as uvicorn's own
@@ -101,9 +104,27 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, state: State) -> None:
         super().__init__(config)
         self._state = state
+        self._announcing: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; a line of the log says when the models are loaded."""
+        await super().startup(sockets)
+        if self.started:
+            self._announcing = asyncio.create_task(self._announce())
+
+    async def _announce(self) -> None:
+        service = self._state.service
+        while not service.engine.status().ready:  # noqa: ASYNC110 - an engine has no event for it
+            await asyncio.sleep(READY_POLL_S)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        models = ", ".join(model.name for model in service.models())
+        log.info("ready to serve", extra={"url": f"http://{shown}:{port}{self.config.root_path}/", "models": models})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, let running work end within the grace time, then end the application."""
+        if self._announcing is not None:
+            self._announcing.cancel()
         stopping = asyncio.create_task(self._state.service.engine.stop(self._state.settings.grace_s))
         await super().shutdown(sockets)
         await stopping
