@@ -11,11 +11,14 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
+from service.api.body import BYTES_TYPE
 from service.api.problems import kind_of
 from service.api.schemas import JobAnswer, JobResultAnswer, Problem
 from service.images.preview import MEDIA_TYPE as PREVIEW_TYPE
 from service.jobs.records import Answer, Event, Job, Operation
 from service.logs import request_id
+
+VARY = {"Vary": "Accept"}  # of a file: its type, and of a decode its format
 
 
 def root_of(request: Request) -> str:
@@ -31,6 +34,7 @@ def response_of(
     own = {
         "ETag": f'"{answer.digest}"',
         "Server-Timing": stages,
+        **VARY,
         **{f"X-Cdc-{name.title()}": value for name, value in answer.facts.items()},
         **(headers or {}),
     }
@@ -38,15 +42,16 @@ def response_of(
         own["Content-Disposition"] = 'attachment; filename="image.cdc"'
     else:
         own["Content-Disposition"] = f'inline; filename="image.{answer.media_type.removeprefix("image/")}"'
-        own |= vary(operation)
     if options.get("steps") == "auto":
         own["Cache-Control"] = "no-store"  # the same request may get another picture under another load
     return Response(answer.data, 200, own, answer.media_type)
 
 
-def vary(operation: Operation) -> dict[str, str]:
-    """The Vary header of a result: a decode's format may come from Accept."""
-    return {"Vary": "Accept"} if operation == "decode" else {}
+def as_accepted(request: Request, response: Response) -> Response:
+    """Give a file no type of its own where the caller takes bytes alone: `Accept: application/octet-stream`."""
+    if request.headers.get("accept", "").strip().lower() == BYTES_TYPE and response.status_code == 200:
+        response.headers["Content-Type"] = BYTES_TYPE
+    return response
 
 
 def answer_of(job: Job, root: str) -> JobAnswer:
