@@ -189,7 +189,7 @@ def test_command_writes_an_installable_file(tmp_path: Path) -> None:
         "--architecture",
         NAME,
     ]
-    run = subprocess.run([sys.executable, "-m", "service.cli", *argv], capture_output=True, text=True, check=False)
+    run = subprocess.run([sys.executable, "-m", "cdc_client", *argv], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert read_info(tmp_path / "m.safetensors").architecture == NAME
 

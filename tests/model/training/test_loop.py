@@ -98,7 +98,7 @@ def test_a_finished_run_resumed_for_more_steps_repeats_none(pictures: Path, tmp_
 def test_a_killed_run_goes_on_exactly(pictures: Path, tmp_path: Path) -> None:
     values = {**SMALL, "initial": str(DEFAULT), "lr_schedule": "steps", "save_every_s": 0}
     assignments = [part for name, value in values.items() for part in ("--set", f"{name}={json.dumps(value)}")]
-    command = [sys.executable, "-m", "service.cli", "train", str(tmp_path / "killed"), "--data", str(pictures)]
+    command = [sys.executable, "-m", "cdc_client", "train", str(tmp_path / "killed"), "--data", str(pictures)]
     environment = {**os.environ, "COLUMNS": "200"}
     process = subprocess.Popen(
         [*command, "--steps", "500", *assignments], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL

@@ -16,25 +16,35 @@ class File:
     """A file the service made.
 
     Attributes:
-        data: its bytes.
+        content: its bytes, or where they were written.
         media_type: such as image/x-cdc or image/png.
         width, height: of the picture, in pixels.
         bpp: bits per pixel of the `.cdc` file.
         model: name of the model that made it.
         seconds: time of each stage in the service, by its name.
-        digest: SHA-256 of `data`, hexadecimal.
+        digest: SHA-256 of the bytes, hexadecimal.
         request_id: names the call in the logs of the service.
     """
 
-    data: bytes = field(repr=False)
+    content: bytes | Path = field(repr=False)
     media_type: str
     width: int
     height: int
     bpp: float
     model: str
     seconds: Mapping[str, float] = field(repr=False)
-    digest: str
-    request_id: str | None
+    digest: str = field(repr=False)
+    request_id: str | None = field(repr=False)
+
+    @property
+    def path(self) -> Path | None:
+        """The file it was written to as it came, if the call was given `out`."""
+        return self.content if isinstance(self.content, Path) else None
+
+    @property
+    def data(self) -> bytes:
+        """The bytes; read from the file if they were written to one."""
+        return self.content.read_bytes() if isinstance(self.content, Path) else self.content
 
     def save(self, path: str | Path) -> Path:
         """Write the bytes to a file and return its path."""

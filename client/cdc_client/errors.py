@@ -1,7 +1,9 @@
 """What a call can fail with.
 
 CdcError
+|-- SourceFailed              an image that was given as URL cannot be fetched
 |-- ConnectionFailed          no answer: the service cannot be reached, or the connection broke
+|   `-- TimedOut              no byte of an answer within the timeout
 |-- ApiError                  the service answered with a problem (RFC 9457)
 |   |-- BadRequest            400, 405, 406, 408, 411: the request itself; a bug in the client or a proxy
 |   |-- NotAuthenticated      401: no API key, or an invalid one
@@ -35,6 +37,14 @@ class CdcError(Exception):
 
 class ConnectionFailed(CdcError):
     """There was no answer."""
+
+
+class TimedOut(ConnectionFailed):
+    """There was no answer within the timeout."""
+
+
+class SourceFailed(CdcError):
+    """The image cannot be fetched from its address."""
 
 
 class JobCancelled(CdcError):

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.client import (
+from cdc_client import (
     ApiError,
     Busy,
     CdcError,
@@ -27,7 +27,7 @@ from service.client import (
     WaitTimeout,
 )
 from service.errors import Busy as EngineBusy
-from tests.service.client.conftest import QUICK, Serve, Served
+from tests.client.conftest import QUICK, Serve, Served
 from tests.service.conftest import image_file, photograph
 from tests.service.fake_engine import FakeEngine, make_file
 
@@ -110,7 +110,7 @@ def test_jobs(served: Served, engine: FakeEngine) -> None:
         assert job.status.ended
         again = cdc.job(job.id)
         assert again.result().data == job.result().data
-        encoded = cdc.submit_encode(PHOTO, quality=20).result(timeout_s=10)
+        encoded = cdc.submit_encode(PHOTO, quality=20).result(timeout=10)
         assert encoded.media_type == "image/x-cdc"
 
 

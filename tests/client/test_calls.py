@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.client import (
+from cdc_client import (
     ApiError,
     BadRequest,
     Busy,
@@ -27,11 +27,11 @@ from service.client import (
     Unusable,
     calls,
 )
-from service.client.calls import Caller, Gate, Pause, Request, Response
-from service.client.config import config_of
-from service.client.errors import error_of
-from service.client.sources import read_source
-from service.client.sse import EventReader
+from cdc_client.calls import Caller, Gate, Pause, Request, Response
+from cdc_client.config import config_of
+from cdc_client.errors import error_of
+from cdc_client.sources import read_source
+from cdc_client.sse import EventReader
 
 CONFIG = ClientConfig(max_retries=2, first_backoff_s=0.25, max_backoff_s=1.0)
 OK = Response(200, {}, b"{}")
@@ -198,21 +198,21 @@ def test_events_are_read_line_by_line() -> None:
 def test_sources(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     for source in (b"abc", bytearray(b"abc"), memoryview(b"abc"), str(tmp_path / "file"), tmp_path / "file"):
-        assert read_source(source) == b"abc"
-    assert read_source(BytesIO(b"abc")) == b"abc"
+        assert read_source(source, CONFIG) == b"abc"
+    assert read_source(BytesIO(b"abc"), CONFIG) == b"abc"
     with pytest.raises(TypeError, match="binary"):
-        read_source(StringIO("abc"))  # type: ignore[arg-type]
+        read_source(StringIO("abc"), CONFIG)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):
-        read_source(tmp_path / "none")
+        read_source(tmp_path / "none", CONFIG)
 
 
 def test_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CDC_URL", "https://a.test/prefix/")
     monkeypatch.setenv("CDC_API_KEY", "secret")
-    config = config_of(None, None)
+    config = config_of(None, None, {})
     assert (config.base_url, config.api_key) == ("https://a.test/prefix", "secret")
     assert "secret" not in repr(config)
-    assert config_of("http://b.test", "other").api_key == "other"
-    for values in ({"base_url": "ftp://x"}, {"max_retries": -1}, {"timeout_s": 0.0}, {"api_key": "a\nb"}):
+    assert config_of("http://b.test", "other", {}).api_key == "other"
+    for values in ({"base_url": "ftp://x"}, {"max_retries": -1}, {"timeout": 0.0}, {"api_key": "a\nb"}):
         with pytest.raises(ValueError):  # noqa: PT011 - four different messages
             ClientConfig(**values)  # type: ignore[arg-type]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import json
 
-from service.client.errors import CdcError
-from service.client.json import read_json
-from service.client.records import JobEvent, JobStatus
+from cdc_client.errors import CdcError
+from cdc_client.json import read_json
+from cdc_client.records import JobEvent, JobStatus
 
 
 class EventReader:

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from cdc_client import AsyncClient, Client
 from service.api.app import create_app
-from service.client import AsyncClient, Client
-from service.client.local import LocalService
+from service.local import LocalService
 from service.settings import Settings
 from tests.service.fake_engine import FakeEngine
 
@@ -32,6 +32,16 @@ class Served:
 
 
 Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
 
 
 @pytest.fixture

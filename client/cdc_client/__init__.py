@@ -3,10 +3,11 @@
 `Client` blocks, `AsyncClient` is for asyncio; both have the same calls. `CdcError` is the base of what they raise.
 """
 
-from service.client.async_client import AsyncClient, AsyncJob
-from service.client.client import Client, Job
-from service.client.config import ClientConfig
-from service.client.errors import (
+from cdc_client.async_client import AsyncClient
+from cdc_client.async_job import AsyncJob
+from cdc_client.client import Client
+from cdc_client.config import ClientConfig, ClientOptions
+from cdc_client.errors import (
     ApiError,
     BadRequest,
     Busy,
@@ -22,14 +23,19 @@ from service.client.errors import (
     NotAuthenticated,
     NotFound,
     ServerFailed,
+    SourceFailed,
+    TimedOut,
     TooLarge,
     Unavailable,
     UnknownCodec,
     Unusable,
     WaitTimeout,
 )
-from service.client.options import DecodeOptions, EncodeOptions
-from service.client.records import Decoded, Encoded, File, Inspection, JobEvent, JobStatus, Link, Model
+from cdc_client.job import Job
+from cdc_client.options import DecodeOptions, EncodeOptions
+from cdc_client.records import Decoded, Encoded, File, Inspection, JobEvent, JobStatus, Link, Model
+from cdc_client.sources import Source
+from cdc_client.version import __version__
 
 __all__ = [
     "ApiError",
@@ -40,6 +46,7 @@ __all__ = [
     "CdcError",
     "Client",
     "ClientConfig",
+    "ClientOptions",
     "Conflict",
     "ConnectionFailed",
     "DamagedFile",
@@ -62,9 +69,13 @@ __all__ = [
     "NotAuthenticated",
     "NotFound",
     "ServerFailed",
+    "Source",
+    "SourceFailed",
+    "TimedOut",
     "TooLarge",
     "Unavailable",
     "UnknownCodec",
     "Unusable",
     "WaitTimeout",
+    "__version__",
 ]

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.client import AsyncClient, ConnectionFailed, DamagedFile, JobCancelled, NotFound, WaitTimeout
-from tests.service.client.conftest import QUICK, Serve, Served
+from cdc_client import AsyncClient, ConnectionFailed, DamagedFile, JobCancelled, NotFound, WaitTimeout
+from tests.client.conftest import QUICK, Serve, Served
 from tests.service.conftest import image_file, photograph
 from tests.service.fake_engine import FakeEngine, make_file
 

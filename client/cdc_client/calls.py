@@ -11,41 +11,47 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import httpx
 
-from service.client.config import ClientConfig
-from service.client.errors import ApiError, CdcError, ConnectionFailed, JobCancelled, error_of, error_of_problem
-from service.client.json import read_json
-from service.client.options import DecodeOptions, EncodeOptions
-from service.client.records import Decoded, Encoded, Inspection, JobStatus, Link, Model
+from cdc_client.config import ClientConfig
+from cdc_client.errors import ApiError, CdcError, ConnectionFailed, JobCancelled, TimedOut, error_of, error_of_problem
+from cdc_client.json import read_json
+from cdc_client.options import DecodeOptions, EncodeOptions
+from cdc_client.records import Decoded, Encoded, Inspection, JobStatus, Link, Model
 
 T = TypeVar("T")
 CDC_TYPE = "image/x-cdc"
 IMAGE_TYPE = "application/octet-stream"  # the service looks at the bytes
+_FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 RETRIED = frozenset({408, 429, 502, 503})  # 504 would only fail again, later
 
 
 @dataclass(frozen=True)
 class Request:
-    """An HTTP request; `path` is below the base URL. `timeout_s`: without a byte of an answer; None: as configured."""
+    """An HTTP request; `path` is below the base URL.
+
+    `timeout`: seconds without a byte of an answer; None: as configured. `out`: the file that an answer of 200 goes to.
+    """
 
     method: str
     path: str
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = field(default=None, repr=False)
-    timeout_s: float | None = None
+    timeout: float | None = None
+    out: Path | None = None
 
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP answer; names of headers in lower case."""
+    """An HTTP answer; names of headers in lower case. `body` is the file it was written to, if there is one."""
 
     status: int
     headers: Mapping[str, str]
-    body: bytes = field(repr=False)
+    body: bytes | Path = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -82,13 +88,6 @@ class Caller:
     config: ClientConfig
     gate: Gate = field(default_factory=Gate)
 
-    def headers(self) -> dict[str, str]:
-        """Headers of every request."""
-        known = {"User-Agent": self.config.user_agent}
-        if self.config.api_key is not None:
-            known["Authorization"] = f"Bearer {self.config.api_key}"
-        return known
-
 
 def exchange(caller: Caller, request: Request) -> Call[Response]:
     """Send a request until it succeeds, fails for good, or was tried often enough.
@@ -111,7 +110,7 @@ def exchange(caller: Caller, request: Request) -> Call[Response]:
         if isinstance(outcome, ConnectionFailed):
             error = outcome
         else:
-            error = api = error_of(outcome.status, outcome.body, outcome.headers)
+            error = api = error_of(outcome.status, _bytes_of(outcome), outcome.headers)
             if api.status not in RETRIED or (api.retry_after or 0) > config.max_retry_after_s:
                 raise error
             wait = wait if api.retry_after is None else api.retry_after + random.random() * config.first_backoff_s
@@ -129,16 +128,17 @@ def backoff(config: ClientConfig, tried: int) -> float:
     return longest * (0.5 + random.random() / 2)
 
 
-def encode_request(body: bytes, options: EncodeOptions) -> Request:
+def encode_request(body: bytes, options: EncodeOptions, out: Path | None = None) -> Request:
     """POST /encode."""
     values = {**options, "frame": "first" if options.get("first_frame") else None}
-    return _work_request("/encode", body, IMAGE_TYPE, values)
+    return _work_request("/encode", body, IMAGE_TYPE, values, out)
 
 
-def decode_request(body: bytes, options: DecodeOptions, *, previews: bool = False) -> Request:
-    """POST /decode."""
-    values = {"format": "png", **options, "deterministic": "true" if options.get("deterministic") else None}
-    return _work_request("/decode", body, CDC_TYPE, {**values, "preview": "true" if previews else None})
+def decode_request(body: bytes, options: DecodeOptions, *, previews: bool = False, out: Path | None = None) -> Request:
+    """POST /decode. The format follows the ending of `out` where none is given."""
+    format = options.get("format") or _FORMATS.get(out.suffix.lower() if out is not None else "", "png")
+    values = {**options, "format": format, "deterministic": "true" if options.get("deterministic") else None}
+    return _work_request("/decode", body, CDC_TYPE, {**values, "preview": "true" if previews else None}, out)
 
 
 def inspect_request(body: bytes) -> Request:
@@ -167,7 +167,7 @@ def work(caller: Caller, request: Request, read: Callable[[Response], T]) -> Cal
     if response.status != 202:
         return read(response)
     status = yield from wait(caller, status_in(response).id, None)
-    return read((yield from result(caller, status)))
+    return read((yield from result(caller, status, request.out)))
 
 
 def wait(
@@ -184,8 +184,8 @@ def wait(
         yield Pause(pause if left is None else min(pause, left))
 
 
-def result(caller: Caller, status: JobStatus) -> Call[Response]:
-    """Fetch the result of a job that has ended.
+def result(caller: Caller, status: JobStatus, out: Path | None = None) -> Call[Response]:
+    """Fetch the result of a job that has ended, into the file `out` if given.
 
     Raises:
         JobCancelled: it was cancelled.
@@ -195,7 +195,7 @@ def result(caller: Caller, status: JobStatus) -> Call[Response]:
         raise JobCancelled(f"job {status.id} was cancelled")
     if status.error is not None:
         raise error_of_problem(status.error, int(status.error.get("status", 500)))
-    return (yield from exchange(caller, Request("GET", f"/jobs/{status.id}/result")))
+    return (yield from exchange(caller, Request("GET", f"/jobs/{status.id}/result", out=out)))
 
 
 def events_request(id: str, last_id: int | None) -> Request:
@@ -203,7 +203,7 @@ def events_request(id: str, last_id: int | None) -> Request:
     headers = {"Accept": "text/event-stream"}
     if last_id is not None:
         headers["Last-Event-ID"] = str(last_id)
-    return Request("GET", f"/jobs/{id}/events", headers=headers, timeout_s=60.0)  # heartbeats come every 15 s
+    return Request("GET", f"/jobs/{id}/events", headers=headers, timeout=60.0)  # heartbeats come every 15 s
 
 
 def encoded_in(response: Response) -> Encoded:
@@ -251,10 +251,43 @@ def arguments(config: ClientConfig, request: Request) -> dict[str, Any]:
         "method": request.method,
         "url": config.base_url + request.path,
         "params": dict(request.params) or None,
-        "headers": dict(request.headers),
+        "headers": {**_headers(config), **request.headers},
         "content": request.body,
-        "timeout": httpx.Timeout(request.timeout_s or config.timeout_s, connect=config.connect_timeout_s),
+        "timeout": httpx.Timeout(request.timeout or config.timeout, connect=config.connect_timeout),
     }
+
+
+def failed(request: Request, error: httpx.TransportError) -> ConnectionFailed:
+    """Return the error of a request that got no answer."""
+    kind = TimedOut if isinstance(error, httpx.TimeoutException) else ConnectionFailed
+    return kind(f"{request.method} {request.path}: {type(error).__name__}: {error}".removesuffix(": "))
+
+
+def headers_in(headers: httpx.Headers) -> dict[str, str]:
+    """The headers of an answer, names in lower case."""
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def shown(name: str, status: JobStatus) -> str:
+    """What a job looks like to a person."""
+    step = "" if status.step is None else f", step {status.step} of {status.steps}"
+    return f"<{name} {status.id} {status.operation} {status.state}{step}>"
+
+
+def file_of(out: str | Path | None) -> Path | None:
+    """The file that a result goes to."""
+    return None if out is None else Path(out)
+
+
+def _headers(config: ClientConfig) -> dict[str, str]:
+    known = {"User-Agent": config.user_agent}
+    if config.api_key is not None:
+        known["Authorization"] = f"Bearer {config.api_key}"
+    return known
+
+
+def _bytes_of(response: Response) -> bytes:
+    return response.body if isinstance(response.body, bytes) else response.body.read_bytes()
 
 
 def is_final(error: ApiError) -> bool:
@@ -268,14 +301,14 @@ class _Models:
 
 
 def _read(record: type[T], response: Response) -> T:
-    return read_json(record, response.body)
+    return read_json(record, _bytes_of(response))
 
 
 def _file(response: Response) -> dict[str, Any]:
     h = response.headers
     try:
         return {
-            "data": response.body,
+            "content": response.body,
             "media_type": h["content-type"],
             "width": int(h["x-cdc-width"]),
             "height": int(h["x-cdc-height"]),
@@ -295,9 +328,9 @@ def _timings(header: str) -> dict[str, float]:
     return {name: float(milliseconds) / 1000 for name, _, milliseconds in parts if milliseconds}
 
 
-def _work_request(path: str, body: bytes, content_type: str, values: Mapping[str, object]) -> Request:
+def _work_request(path: str, body: bytes, content_type: str, values: Mapping[str, object], out: Path | None) -> Request:
     headers = {"Content-Type": content_type}
     if (seconds := values.get("deadline_s")) is not None:
         headers["X-Deadline-Ms"] = str(max(1, round(1000 * float(str(seconds)))))
     params = {k: str(v) for k, v in values.items() if v is not None and k not in ("deadline_s", "first_frame")}
-    return Request("POST", path, params, headers, body)
+    return Request("POST", path, params, headers, body, out=out)
