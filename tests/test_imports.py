@@ -38,6 +38,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "service.version",
         "service.work",
         "model.errors",
+        "model.config",
         "model.container",
     ),
     "service.images": ("service.images", "service.work", "service.errors", "model.errors", "model.container"),

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from model.config import quality_of_rate
 from model.container import SectionType
 from service.access.gate import Caller
 from service.api import documentation as docs
@@ -173,7 +174,7 @@ def _describe(found: Inspection) -> InspectAnswer:
         height=header.height,
         codec_id=header.codec_id.hex(),
         rate=header.rate,
-        quality=None if one_rate else round(header.rate * 99 / 255) + 1,  # of rate = round(255 (quality - 1) / 99)
+        quality=None if one_rate else quality_of_rate(header.rate),
         bytes=found.size,
         bpp=8 * found.size / header.pixels,
         sections=[

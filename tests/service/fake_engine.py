@@ -7,6 +7,7 @@ import hashlib
 
 import numpy as np
 
+from model.config import rate_of_quality
 from model.container import Header, Section, SectionType, pack
 from service.engine.job import (
     DecodeRequest,
@@ -76,7 +77,7 @@ class FakeEngine:
         await self._work(request)
         height, width = request.pixels.shape[:2]
         quality = request.quality or 50
-        rate = round(255 * (quality - 1) / 99)
+        rate = rate_of_quality(quality)
         data = make_file(width, height, rate, request.sections)
         bpp = 8 * len(data) / (width * height)
         seconds = {"queue": 0.001, "transform": 0.002, "entropy": 0.003}
