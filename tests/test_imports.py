@@ -25,6 +25,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "service.api",
         "service.access",
         "service.codec",
+        "service.images.baselines",
         "service.images.preview",
         "service.images.writing",
         "service.jobs",

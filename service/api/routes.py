@@ -104,7 +104,9 @@ async def inspect_file(
     request: Request, state: StateOf, _: AnyCaller, query: Annotated[InspectQuery, Query()]
 ) -> InspectAnswer:
     """Return what a `.cdc` file says of itself and what a decode would cost; it is verified but not decoded."""
-    found = await _serve(request, state, (CDC_TYPE, BYTES_TYPE), query, lambda body, _: state.service.inspect(body))
+    found = await serve_upload(
+        request, state, (CDC_TYPE, BYTES_TYPE), query, lambda body, _: state.service.inspect(body)
+    )
     return _describe(found)
 
 
@@ -114,7 +116,7 @@ async def list_models(state: StateOf, _: AnyCaller) -> ModelsAnswer:
     return ModelsAnswer(models=[ModelAnswer.model_validate(info) for info in state.service.models()])
 
 
-async def _serve(
+async def serve_upload(
     request: Request,
     state: State,
     accepted: tuple[str, ...],
@@ -154,7 +156,7 @@ async def _answer(
         state.metrics.observe_stages(route_of(request.scope), found.seconds)
         return as_accepted(request, response_of(found, todo.operation, todo.options))
 
-    return await _serve(request, state, accepted, query, answer)
+    return await serve_upload(request, state, accepted, query, answer)
 
 
 def _over_sync(state: State, work: Work) -> bool:
