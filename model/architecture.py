@@ -28,7 +28,8 @@ class Architecture:
         networks: makes its networks of the sizes that float tensors have; raises WeightsError.
         schedule: makes its training schedule.
         times: indices of a decode, noisiest first, and the schedule's length -> the denoiser's time inputs.
-        default_steps: steps of a decode that asks for none.
+        default_steps: steps of a decode that asks for none, in library, service, command, client and page alike: 1
+            where more bring nothing an eye can see.
         silent: scale indices below it are not coded: their symbols are zero.
         filters: of the prior of z.
         default_gamma: strength of the start noise of a decode that asks for none.

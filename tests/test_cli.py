@@ -25,6 +25,7 @@ from cdc_client import __main__ as cli
 from cdc_client.command import batch
 from cdc_client.command.terminal import plain
 from cdc_client.command.transcode import MAX_STEPS
+from model.architecture import ARCHITECTURES
 from model.registry import SHIPPED
 from service import transcode
 from service.settings import Settings
@@ -133,11 +134,17 @@ def test_standard_input_and_output(image: Path, file: Path, tmp_path: Path) -> N
 
 
 def test_the_seed_decides(file: Path) -> None:
-    decode = ("decode", file, "-", "--steps", "1", "--gamma", "1")
-    default = cdc(*decode, "--json")
+    noisy = ("decode", file, "-", "--steps", "1", "--gamma", "0.8")
+    default = cdc(*noisy, "--json")
     own = str(json.loads(default.err)["seed"])
-    assert cdc(*decode, "--seed", own).out == default.out
-    assert cdc(*decode, "--seed", "7").out != default.out
+    assert cdc(*noisy, "--seed", own).out == default.out
+    assert cdc(*noisy, "--seed", "7").out != default.out
+
+
+def test_defaults_are_those_of_the_model(file: Path) -> None:
+    architecture = ARCHITECTURES["cdc-lite"]
+    told = json.loads(cdc("decode", file, "-", "--json").err)
+    assert (told["steps"], told["gamma"]) == (architecture.default_steps, architecture.default_gamma) == (1, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service.api": (
         "service.api",
         "service.access",
+        "service.images.baselines",
         "service.images.preview",
         "service.jobs",
         "service.engine.job",

@@ -71,11 +71,12 @@ class Decoded(File):
 
 @dataclass(frozen=True)
 class Model:
-    """An installed model."""
+    """An installed model. A decode that asks for no steps or gamma takes its defaults."""
 
     name: str
     codec_id: str
     default_steps: int
+    default_gamma: float
     max_steps: int
     parameters: int
     default: bool

@@ -104,7 +104,7 @@ async def inspect_file(
     request: Request, state: StateOf, _: AnyCaller, query: Annotated[InspectQuery, Query()]
 ) -> InspectAnswer:
     """Return what a `.cdc` file says of itself and what a decode would cost; it is verified but not decoded."""
-    found = await _upload(request, state, (CDC_TYPE, BYTES_TYPE), query, lambda body, _: state.door.inspect(body))
+    found = await serve_upload(request, state, (CDC_TYPE, BYTES_TYPE), query, lambda body, _: state.door.inspect(body))
     return _describe(found)
 
 
@@ -114,7 +114,7 @@ async def list_models(state: StateOf, _: AnyCaller) -> ModelsAnswer:
     return ModelsAnswer(models=[ModelAnswer.model_validate(info) for info in state.door.models()])
 
 
-async def _upload(
+async def serve_upload(
     request: Request,
     state: State,
     accepted: tuple[str, ...],
@@ -152,7 +152,7 @@ async def _answer(
             state.metrics.observe_stages(route_of(request.scope), result.seconds)
         return as_accepted(request, response_of(result, work.options.operation, varies=varies(work.options)))
 
-    return await _upload(request, state, accepted, query, answer)
+    return await serve_upload(request, state, accepted, query, answer)
 
 
 def _over_sync(state: State, work: Work) -> bool:

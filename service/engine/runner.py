@@ -284,6 +284,7 @@ class Runner:
             margin=kind.tiling.margin,
             encoder_margin=kind.tiling.encoder_margin,
             direct=codec.networks.has_base,
+            default_gamma=codec.default_gamma,
         )
 
     def _probe(self, pixels: int) -> float:

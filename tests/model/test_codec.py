@@ -107,7 +107,7 @@ def test_parameters_out_of_range(codec: Codec, crop: np.ndarray) -> None:
         {"gamma": -0.1},
         {"gamma": 2.1},
         {"gamma": float("nan")},
-        {"seed": -1},
+        {"gamma": 0.8, "seed": -1},
     ):
         with pytest.raises(InvalidParameter):
             codec.start(unpacked, **wrong)  # type: ignore[arg-type]

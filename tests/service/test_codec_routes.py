@@ -256,6 +256,7 @@ async def test_models_are_listed(client: httpx.AsyncClient) -> None:
         "name": "lite",
         "codec_id": CODEC_ID.hex(),
         "default_steps": 17,
+        "default_gamma": 0.0,
         "max_steps": 200,
         "parameters": 1000,
         "default": True,

@@ -92,7 +92,8 @@ async def file(engine: PoolEngine) -> Container:
 
 async def test_models(engine: PoolEngine) -> None:
     (info,) = engine.models()
-    assert (info.name, info.default_steps, info.max_steps, info.default) == ("cdc-lite", 1, 8193, True)
+    assert (info.name, info.default_steps, info.default_gamma) == ("cdc-lite", 1, 0.0)
+    assert (info.max_steps, info.default) == (8193, True)
 
 
 async def test_round_trip_with_progress(engine: PoolEngine, crop: np.ndarray) -> None:
