@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from model.container import Container, parse
-from service.engine.job import DecodeRequest, EncodeRequest, OnProgress
-from service.engine.messages import RunnerOptions, Ticked
+from service.engine.messages import DeviceOptions, Ticked
 from service.engine.pool import PoolEngine
+from service.engine.port import DecodeRequest, EncodeRequest, OnProgress
 
 Figures = dict[str, Any]
 Files = dict[int, Container]  # by the side of the picture
@@ -37,7 +37,7 @@ class Subject:
 
 
 @asynccontextmanager
-async def subject(options: RunnerOptions) -> AsyncIterator[Subject]:
+async def subject(options: DeviceOptions) -> AsyncIterator[Subject]:
     """Start an engine, wait until it is warm, stop it afterwards."""
     ticks: list[tuple[float, Ticked]] = []
     engine = PoolEngine(
@@ -190,7 +190,7 @@ async def open_loop(it: Subject, files: Files, seconds: float, per_second: float
     }
 
 
-async def run(options: RunnerOptions, *, quick: bool, say: Callable[[str], None]) -> Figures:
+async def run(options: DeviceOptions, *, quick: bool, say: Callable[[str], None]) -> Figures:
     """Run everything; `quick` takes a few rounds only. `say` is told of each part."""
     rounds, seconds = (3, 8.0) if quick else (9, 60.0)
     figures: Figures = {}

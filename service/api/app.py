@@ -22,8 +22,8 @@ from service.api.schemas import ParameterFault, Problem
 from service.api.state import State
 from service.api.turns import TakeTurns, measure_lag
 from service.api.uploads import Uploads
-from service.engine.job import Engine
 from service.engine.pool import pool_of
+from service.engine.port import Engine
 from service.jobs.attempts import Attempts
 from service.jobs.connection import connect
 from service.jobs.executor import Door, executor_of

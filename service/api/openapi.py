@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from service.api.app import create_app
-from service.engine.job import (
+from service.engine.port import (
     DecodeRequest,
     DecodeResult,
     EncodeRequest,

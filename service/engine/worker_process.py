@@ -1,20 +1,48 @@
-"""One worker process as the API sees it: a pipe, a thread that writes, a thread that reads. Never imports torch."""
+"""One worker process: as the API sees it a pipe, a thread that writes, a thread that reads; and where it begins.
+
+Torch is imported in the process itself and nowhere else.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import multiprocessing
+import os
+import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from typing import Any
 
 from service.engine import wire
-from service.engine.messages import FromWorker, RunnerOptions, ToWorker
-from service.engine.process import run_worker
+from service.engine.messages import DeviceOptions, FromWorker, ToWorker
+from service.logs import configure_logging
 
 log = logging.getLogger(__name__)
+NICENESS = 10  # of a worker on the CPU: a tenth of the weight of a process at 0 (Linux, sched(7))
+
+
+def run_worker(pipe: Connection, options: DeviceOptions) -> None:
+    """Run the worker until the other end of `pipe` says so or goes away."""
+    # Signals may reach the whole process group; the API decides when its worker ends, and a closed pipe ends it too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if options.device == "cpu":  # its threads take every core; the event loop beside them needs little, but at once
+        os.nice(NICENESS)
+    # OpenMP's threads spin while they wait for one another, and where others need the cores they wait for long: with
+    # three requests in the CPU threads, or a neighbour on the machine, an encode took 20 times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    configure_logging(options.log_level)
+    try:
+        from service.engine.device import main
+
+        main(pipe, options)
+    except Exception:  # multiprocessing would print it, over many lines that no log collector takes for one
+        log.critical("the worker failed", exc_info=True)
+        sys.exit(1)
 
 
 class WorkerProcess:
@@ -22,7 +50,7 @@ class WorkerProcess:
 
     def __init__(
         self,
-        options: RunnerOptions,
+        options: DeviceOptions,
         on_message: Callable[[WorkerProcess, FromWorker], None],
         on_death: Callable[[WorkerProcess], None],
     ) -> None:

@@ -20,7 +20,7 @@ import anyio.to_thread
 
 from model.container import Container, Header, Section, SectionType, parse
 from model.errors import CorruptStream, InvalidParameter, UnknownCodec, UnknownModel
-from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, Engine, EngineView, ModelInfo
+from service.engine.port import DecodeRequest, DecodeResult, EncodeRequest, Engine, EngineView, ModelInfo
 from service.errors import Draining, NotReady, TooManyPixels
 from service.images.alpha import pack_alpha, unpack_alpha
 from service.images.reading import probe_image, read_image

@@ -8,7 +8,7 @@ import hashlib
 import numpy as np
 
 from model.container import Header, Section, SectionType, pack
-from service.engine.job import (
+from service.engine.port import (
     DecodeRequest,
     DecodeResult,
     EncodeRequest,
@@ -16,8 +16,8 @@ from service.engine.job import (
     EngineStatus,
     ModelInfo,
     OnProgress,
+    Order,
     Pixels,
-    Request,
 )
 from service.work import Progress
 
@@ -45,7 +45,7 @@ def gradient(width: int, height: int) -> Pixels:
 
 
 class FakeEngine:
-    """Implements `service.engine.job.Engine`.
+    """Implements `service.engine.port.Engine`.
 
     Attributes:
         requests: all requests that came in.
@@ -56,8 +56,8 @@ class FakeEngine:
     """
 
     def __init__(self) -> None:
-        self.requests: list[Request] = []
-        self.cancelled: list[Request] = []
+        self.requests: list[Order] = []
+        self.cancelled: list[Order] = []
         self.delay = 0.0
         self.step_delay = 0.0
         self.error: BaseException | None = None
@@ -113,7 +113,7 @@ class FakeEngine:
         self.status_calls += 1
         return self.state
 
-    async def _work(self, request: Request) -> None:
+    async def _work(self, request: Order) -> None:
         self.requests.append(request)
         try:
             await asyncio.sleep(self.delay)

@@ -19,10 +19,9 @@ from model.container import Container, Header, Section, SectionType, parse
 from model.container import pack as pack_file
 from model.errors import CorruptStream, TargetUnreachable, UnknownModel
 from service.bench import picture
-from service.engine.admission import Gate
-from service.engine.job import DecodeRequest, EncodeRequest
-from service.engine.messages import RunnerOptions, Ticked
+from service.engine.messages import DeviceOptions, Ticked
 from service.engine.pool import PoolEngine
+from service.engine.port import DecodeRequest, EncodeRequest
 from service.errors import Busy, Draining, NotReady, WorkerFailed
 from service.work import Progress
 
@@ -65,14 +64,14 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> RunnerOptions:
+def options(tmp_path_factory: pytest.TempPathFactory) -> DeviceOptions:
     """Short ticks end the measuring of the device early, and the folder saves later workers from it."""
     folder = tmp_path_factory.mktemp("profiles")
-    return RunnerOptions(precision="float32", threads=1, cache_dir=folder, tick_seconds=0.05)
+    return DeviceOptions(precision="float32", threads=1, cache_dir=folder, tick_seconds=0.05)
 
 
 @pytest.fixture(scope="module")
-async def engine(anyio_backend: str, options: RunnerOptions) -> AsyncIterator[PoolEngine]:
+async def engine(anyio_backend: str, options: DeviceOptions) -> AsyncIterator[PoolEngine]:
     engine = PoolEngine([options], max_waiting=3)
     await engine.start()
     with pytest.raises(NotReady):
@@ -132,10 +131,10 @@ async def test_company_never_changes_a_picture(engine: PoolEngine) -> None:
     alone = [(await engine.decode(replace(r, deterministic=True))).pixels for r in requests]
     ticks: list[Ticked] = []
     engine._on_tick = ticks.append
-    engine._max_waiting = 100
+    engine._slots[0].admission.max_waiting = 100
     mixed = [replace(r, deterministic=number % 3 == 0) for number, r in enumerate(requests * 2)]
     results = await asyncio.gather(*(engine.decode(r) for r in mixed))
-    engine._max_waiting = 3
+    engine._slots[0].admission.max_waiting = 3
     assert max(t.rows for t in ticks) > 1  # there was company
     for request, result, expected in zip(mixed, results, alone * 2, strict=True):
         difference = np.abs(result.pixels.astype(int) - expected)
@@ -158,10 +157,10 @@ async def test_previews_come_with_every_step(engine: PoolEngine, crop: np.ndarra
 async def test_encodes_share_passes_and_files_decode(engine: PoolEngine, crop: np.ndarray) -> None:
     ticks: list[Ticked] = []
     engine._on_tick = ticks.append
-    engine._max_waiting = 100
+    engine._slots[0].admission.max_waiting = 100
     pictures = [np.roll(crop, 7 * k, axis=1) for k in range(6)]
     encoded = await asyncio.gather(*(engine.encode(EncodeRequest(p, quality=90)) for p in pictures))
-    engine._max_waiting = 3
+    engine._slots[0].admission.max_waiting = 3
     assert sum(t.rows for t in ticks if t.kind == "analyse") == 6
     for original, result in zip(pictures, encoded, strict=True):
         decoded = await engine.decode(DecodeRequest(parse(result.data), steps=1, gamma=0.0))
@@ -169,20 +168,23 @@ async def test_encodes_share_passes_and_files_decode(engine: PoolEngine, crop: n
 
 
 async def test_a_full_backlog_is_refused_with_the_time_to_wait(engine: PoolEngine, file: Container) -> None:
-    gate, engine._gate = engine._gate, Gate(max_backlog_seconds=0.001, max_bytes=1)
+    admission = engine._slots[0].admission
+    before = (admission.max_backlog_seconds, admission.max_bytes)
+    admission.max_backlog_seconds, admission.max_bytes = 0.001, 1
     task = asyncio.create_task(engine.decode(DecodeRequest(file, steps=100)))  # alone it is let in
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     assert engine.status().backlog_seconds > 1
     with pytest.raises(Busy, match="of work are waiting") as refused:
         await engine.decode(DecodeRequest(file, steps=1))
     assert refused.value.retry_after >= 1
-    engine._gate = Gate(max_backlog_seconds=1e9, max_bytes=1)
+    admission.max_backlog_seconds = 1e9
     with pytest.raises(Busy, match="memory"):
         await engine.decode(DecodeRequest(file, steps=1))
-    engine._gate = gate
+    admission.max_backlog_seconds, admission.max_bytes = before
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert engine.status().backlog_seconds == 0
+    assert not admission.permits
 
 
 async def test_cancelling_frees_the_worker_within_a_step(engine: PoolEngine, file: Container) -> None:
@@ -243,7 +245,7 @@ def kill_worker(engine: PoolEngine) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-async def test_stop_drains(options: RunnerOptions) -> None:
+async def test_stop_drains(options: DeviceOptions) -> None:
     engine = PoolEngine([options])
     await engine.start()
     await wait_ready(engine)
@@ -261,7 +263,7 @@ async def test_stop_drains(options: RunnerOptions) -> None:
 @pytest.mark.slow
 async def test_a_model_folder_with_rubbish_never_gets_ready(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"rubbish")
-    engine = PoolEngine([RunnerOptions(models_dir=tmp_path)])
+    engine = PoolEngine([DeviceOptions(models_dir=tmp_path)])
     await engine.start()
     await wait_until(lambda: engine.status().restarts > 0)
     assert not engine.status().ready

@@ -12,9 +12,9 @@ import pytest
 from model.checkpoint import export_weights
 from model.container import parse
 from model.errors import InvalidParameter
-from service.engine.job import DecodeRequest, EncodeRequest
-from service.engine.messages import RunnerOptions
+from service.engine.messages import DeviceOptions
 from service.engine.pool import PoolEngine
+from service.engine.port import DecodeRequest, EncodeRequest
 from service.work import Progress
 from tests.model.test_second import NAME, small_tensors
 
@@ -32,7 +32,7 @@ async def engine(anyio_backend: str, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("models")
     path: Path = folder / "second.safetensors"
     export_weights(small_tensors(), path, name="cdc-lite", version=99, provenance="a test", architecture=NAME)
-    options = RunnerOptions(precision="float32", threads=1, models_dir=folder, tick_seconds=0.05)
+    options = DeviceOptions(precision="float32", threads=1, models_dir=folder, tick_seconds=0.05)
     engine = PoolEngine([options], max_waiting=3)
     await engine.start()
     async with asyncio.timeout(START_SECONDS):

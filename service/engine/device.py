@@ -20,11 +20,20 @@ from model.rate_control import pack_to_target
 from model.registry import DEFAULT_MODEL, Registry
 from model.types import Analysis, DecodeState, Pixels
 from service.engine import wire
-from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, EncodeResult, ModelInfo, Request
-from service.engine.loop import Loop, Work
-from service.engine.messages import Cancel, Ready, RunnerOptions, Submit
+from service.engine.loop import Loop
+from service.engine.messages import Cancel, DeviceOptions, Ready, Submit
+from service.engine.port import (
+    WEIGHT,
+    DecodeRequest,
+    DecodeResult,
+    EncodeRequest,
+    EncodeResult,
+    Kind,
+    ModelInfo,
+    Order,
+)
 from service.engine.profile import Profile, cached, measure, store
-from service.engine.scheduler import WEIGHT, Key, Kind, Unit
+from service.engine.request import Key, Task, Unit
 from service.images.preview import SIDE, preview_file
 from service.work import Progress
 
@@ -39,14 +48,14 @@ NOISE_BESIDE_PIXELS = 1 << 22
 CPU_PASS_PIXELS = 1 << 19  # of several rows: on a CPU larger passes gain nothing and make others wait
 
 
-class EncodeWork:
+class EncodeTask:
     """An encode: pad (CPU thread), encoder tiles (device), hyper-encoder and entropy coding (CPU thread)."""
 
     codec: Codec  # from `prepare` on: a model that was unloaded is read again in a CPU thread, not between two ticks
 
-    def __init__(self, job: int, request: EncodeRequest, model: Callable[[], Codec]) -> None:
+    def __init__(self, number: int, request: EncodeRequest, model: Callable[[], Codec]) -> None:
         self._model = model
-        self._job = job
+        self._number = number
         self._request = request
         self._offered = False
         self.analysis: Analysis
@@ -62,7 +71,9 @@ class EncodeWork:
             return []
         self._offered = True
         name, step_cost = self.codec.info.name, self.codec.architecture.step_cost
-        return [Unit(self._job, i, Key(name, "analyse", t.shape, step_cost)) for i, t in enumerate(self.analysis.tiles)]
+        return [
+            Unit(self._number, i, Key(name, "analyse", t.shape, step_cost)) for i, t in enumerate(self.analysis.tiles)
+        ]
 
     def progress(self) -> None:
         """An encode has no steps."""
@@ -96,14 +107,14 @@ class EncodeWork:
         )
 
 
-class DecodeWork:
+class DecodeTask:
     """A decode: entropy decoding and noise (CPU thread), conditioner and K steps (device), 8 bits (CPU thread)."""
 
-    codec: Codec  # as in EncodeWork
+    codec: Codec  # as in EncodeTask
 
-    def __init__(self, job: int, request: DecodeRequest, model: Callable[[], Codec]) -> None:
+    def __init__(self, number: int, request: DecodeRequest, model: Callable[[], Codec]) -> None:
         self._model = model
-        self._job = job
+        self._number = number
         self._request = request
         self._entropy_seconds = 0.0
         self._offered: tuple[bool, int] | None = None  # phase and step whose tiles are with the scheduler
@@ -145,7 +156,9 @@ class DecodeWork:
         self._offered = now
         kind: Kind = "denoise" if self.state.conditioned else "condition"
         name, alone, step_cost = self.codec.info.name, self._request.deterministic, self.codec.architecture.step_cost
-        return [Unit(self._job, i, Key(name, kind, t.shape, step_cost), alone) for i, t in enumerate(self.state.tiles)]
+        return [
+            Unit(self._number, i, Key(name, kind, t.shape, step_cost), alone) for i, t in enumerate(self.state.tiles)
+        ]
 
     def progress(self) -> Progress | None:
         """A record for every step that is complete."""
@@ -184,10 +197,10 @@ def small_image(state: DecodeState) -> Pixels:
     return (x0 * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
 
 
-class Runner:
+class TorchDevice:
     """The models on one device."""
 
-    def __init__(self, options: RunnerOptions) -> None:
+    def __init__(self, options: DeviceOptions) -> None:
         """Load every installed model once and measure the device. Raises `model.errors.WeightsError`."""
         if options.threads:
             torch.set_num_threads(options.threads)
@@ -207,17 +220,17 @@ class Runner:
         self._cache_dir = options.cache_dir
         self.profile = Profile(measured, options.tick_seconds, CPU_PASS_PIXELS if self.device == "cpu" else None)
 
-    def work(self, job: int, request: Request) -> Work:
-        """Make the work of a request, whose `prepare` finds its model."""
-        if isinstance(request, EncodeRequest):
-            return EncodeWork(job, request, lambda: self.registry.get(request.model))
-        codec_id = request.container.header.codec_id
-        return DecodeWork(job, request, lambda: self.registry.for_file(codec_id, request.model))
+    def task(self, number: int, order: Order) -> Task:
+        """Make the task of a request, whose `prepare` finds its model."""
+        if isinstance(order, EncodeRequest):
+            return EncodeTask(number, order, lambda: self.registry.get(order.model))
+        codec_id = order.container.header.codec_id
+        return DecodeTask(number, order, lambda: self.registry.for_file(codec_id, order.model))
 
-    def run(self, units: Sequence[tuple[Work, Unit]]) -> None:
+    def run(self, units: Sequence[tuple[Task, Unit]]) -> None:
         """One forward pass. Raises MemoryError when the device has too little memory for so many rows."""
-        encodes = [(w, u) for w, u in units if isinstance(w, EncodeWork)]
-        decodes = [(w, u) for w, u in units if isinstance(w, DecodeWork)]
+        encodes = [(w, u) for w, u in units if isinstance(w, EncodeTask)]
+        decodes = [(w, u) for w, u in units if isinstance(w, DecodeTask)]
         try:
             if encodes:
                 encodes[0][0].codec.analyse_tiles([(w.analysis, u.tile) for w, u in encodes])
@@ -312,20 +325,20 @@ class Runner:
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
 
 
-def main(pipe: Connection, options: RunnerOptions) -> None:
+def main(pipe: Connection, options: DeviceOptions) -> None:
     """Body of the worker process: read messages in a thread, run the loop in this one, until told to leave."""
-    runner = Runner(options)
+    device = TorchDevice(options)
     sending = threading.Lock()
 
     def send(message: object) -> None:
         with sending, contextlib.suppress(BrokenPipeError):  # nobody is there any more: the listener ends the loop
             wire.send(pipe, message)
 
-    loop = Loop(runner, send)
+    loop = Loop(device, send)
     threading.Thread(target=_listen, args=(pipe, loop), daemon=True).start()
-    send(Ready(runner.models, runner.device, runner.profile.seconds_per_cost))
+    send(Ready(device.models, device.device, device.profile.seconds_per_cost))
     loop.run()
-    runner.keep_profile()
+    device.keep_profile()
 
 
 def _listen(pipe: Connection, loop: Loop) -> None:
