@@ -120,6 +120,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     "streaq": ("service.jobs.queue",),
     "coredis": ("service.jobs.queue",),
     "fsspec": ("service.jobs.blobs",),
+    "itsdangerous": ("service.access.links",),
 }
 NEVER_IN_CONTAINER = ("torch", "numpy")
 

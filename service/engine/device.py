@@ -19,7 +19,6 @@ from model.config import TILE_SIDES
 from model.rate_control import pack_to_target
 from model.registry import DEFAULT_MODEL, Registry
 from model.types import Analysis, DecodeState, Pixels
-from service.engine import wire
 from service.engine.loop import Loop
 from service.engine.messages import Cancel, DeviceOptions, Ready, Submit
 from service.engine.port import (
@@ -34,6 +33,8 @@ from service.engine.port import (
 )
 from service.engine.profile import Profile, cached, measure, store
 from service.engine.request import Key, Task, Unit
+from service.engine.worker_process import receive
+from service.engine.worker_process import send as send_message
 from service.images.preview import SIDE, preview_file
 from service.work import Progress
 
@@ -45,6 +46,7 @@ PREPARED_SHAPES = (*((side, side) for side in TILE_SIDES if side <= 512), (512, 
 PREPARED_ROWS = (1, 2, 4, 8, 16)
 PREPARED_PIXELS = 1 << 20  # in one pass
 NOISE_BESIDE_PIXELS = 1 << 22
+SMALL_PASS_PIXELS = 1 << 16
 CPU_PASS_PIXELS = 1 << 19  # of several rows: on a CPU larger passes gain nothing and make others wait
 
 
@@ -204,6 +206,7 @@ class TorchDevice:
         """Load every installed model once and measure the device. Raises `model.errors.WeightsError`."""
         if options.threads:
             torch.set_num_threads(options.threads)
+        self._threads = torch.get_num_threads()
         torch.set_flush_denormal(True)
         gpu = options.device == "auto" and torch.cuda.is_available()
         self.device = "cuda:0" if gpu else "cpu" if options.device == "auto" else options.device
@@ -231,6 +234,7 @@ class TorchDevice:
         """One forward pass. Raises MemoryError when the device has too little memory for so many rows."""
         encodes = [(w, u) for w, u in units if isinstance(w, EncodeTask)]
         decodes = [(w, u) for w, u in units if isinstance(w, DecodeTask)]
+        self._share_cores(units)
         try:
             if encodes:
                 encodes[0][0].codec.analyse_tiles([(w.analysis, u.tile) for w, u in encodes])
@@ -247,6 +251,17 @@ class TorchDevice:
             if "can't allocate memory" in str(error):  # what torch's CPU allocator says
                 raise MemoryError(str(error)) from error
             raise
+
+    def _share_cores(self, units: Sequence[tuple[Task, Unit]]) -> None:
+        """Choose how many threads an operation takes, here and in the CPU threads: one for small encodes.
+
+        Their parts are shorter than a meeting of threads; requests beside one another fill the cores.
+        """
+        key = units[0][1].key
+        small = key.kind == "analyse" and len(units) * key.shape[0] * key.shape[1] <= SMALL_PASS_PIXELS
+        threads = 1 if small else self._threads
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
 
     def keep_profile(self) -> None:
         """Store what was learned of the device's speed for the next start."""
@@ -332,7 +347,7 @@ def main(pipe: Connection, options: DeviceOptions) -> None:
 
     def send(message: object) -> None:
         with sending, contextlib.suppress(BrokenPipeError):  # nobody is there any more: the listener ends the loop
-            wire.send(pipe, message)
+            send_message(pipe, message)
 
     loop = Loop(device, send)
     threading.Thread(target=_listen, args=(pipe, loop), daemon=True).start()
@@ -345,7 +360,7 @@ def _listen(pipe: Connection, loop: Loop) -> None:
     """Pass messages on; when the other side is gone, nobody is left to work for."""
     while True:
         try:
-            message = wire.receive(pipe)
+            message = receive(pipe)
         except (EOFError, OSError):
             message = None
         if not isinstance(message, Submit | Cancel):

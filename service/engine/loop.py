@@ -64,13 +64,10 @@ class Loop:
             profile.rows, profile.costs_per_tick, profile.paying_cost, 1 / profile.seconds_per_cost
         )
         self._inbox: queue.SimpleQueue[Inbox] = queue.SimpleQueue()
+        self.put: Callable[[Submit | Cancel | None], None] = self._inbox.put  # from any thread; None ends the loop
         self._requests: dict[int, Request] = {}
         self._threads = ThreadPoolExecutor(CPU_THREADS, "cdc-cpu")
         self._open = True
-
-    def put(self, message: Submit | Cancel | None) -> None:
-        """Hand in a message from any thread; None ends the loop."""
-        self._inbox.put(message)
 
     def run(self) -> None:
         """Tick until told to end."""
@@ -101,19 +98,16 @@ class Loop:
         if message is None:
             self._open = False
         elif isinstance(message, Submit):
-            self._accept(message)
-        elif (request := self._requests.get(message.number)) is None:
+            task, now = self._device.task(message.number, message.order), time.perf_counter()
+            request = Request(message.number, task, message.cost, message.area, now, message.request_id)
+            self._requests[message.number] = request
+            self._scheduler.add(request)
+        elif (known := self._requests.get(message.number)) is None:
             return  # it has ended meanwhile
         elif isinstance(message, Cancel):
-            self._cancel(request)
+            self._cancel(known)
         else:
-            self._take_back(request, message.error)
-
-    def _accept(self, message: Submit) -> None:
-        task, now = self._device.task(message.number, message.order), time.perf_counter()
-        request = Request(message.number, task, message.cost, message.area, now, message.request_id)
-        self._requests[message.number] = request
-        self._scheduler.add(request)
+            self._take_back(known, message.error)
 
     def _take_back(self, request: Request, error: Exception | None) -> None:
         """A CPU thread is through with it."""
@@ -122,7 +116,7 @@ class Loop:
         elif request.status is Status.PREPARING:
             request.ticking = time.perf_counter()
             self._send(Started(request.number))
-            self._scheduler.offer(request, request.task.ready())
+            self._scheduler.offer(request.number, request.task.ready())
         else:
             self._end(request)
 
@@ -200,7 +194,7 @@ class Loop:
                 request.status = Status.FINISHING
                 self._threads.submit(self._finish, request, time.perf_counter())
             else:
-                self._scheduler.offer(request, request.task.ready())
+                self._scheduler.offer(request.number, request.task.ready())
         self._begin()  # those that left have made room; nothing else may wake the loop
 
     def _finish(self, request: Request, ended: float) -> None:

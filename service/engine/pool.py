@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import overload
 
 from service.engine.admission import Admission, Permit, default_memory, estimate
 from service.engine.messages import (
@@ -145,14 +145,6 @@ class PoolEngine:
             slot.worker, slot.ready = None, False
         await asyncio.gather(*ends, *self._burials)
 
-    async def encode(self, request: EncodeRequest) -> EncodeResult:
-        """See `Engine.encode`."""
-        return cast(EncodeResult, await self._submit(request, None))
-
-    async def decode(self, request: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult:
-        """See `Engine.decode`."""
-        return cast(DecodeResult, await self._submit(request, on_progress))
-
     def models(self) -> tuple[ModelInfo, ...]:
         """See `Engine.models`."""
         return self._models
@@ -178,7 +170,14 @@ class PoolEngine:
 
     # Requests -----------------------------------------------------------------------------------------------------
 
-    async def _submit(self, order: Order, on_progress: OnProgress | None) -> Outcome:
+    @overload
+    async def run(self, order: EncodeRequest) -> EncodeResult: ...
+
+    @overload
+    async def run(self, order: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult: ...
+
+    async def run(self, order: Order, on_progress: OnProgress | None = None) -> Outcome:
+        """See `Engine.run`."""
         if self._draining:
             raise Draining("the service is shutting down")
         if not self._models:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -211,8 +211,14 @@ class EngineView(Protocol):
 class Engine(EngineView, Protocol):
     """Where requests go. Errors are those of `model.errors` and `service.errors`."""
 
-    async def encode(self, request: EncodeRequest) -> EncodeResult:
-        """Encode one picture. Cancelling the awaiting task cancels the work."""
+    @overload
+    async def run(self, order: EncodeRequest) -> EncodeResult: ...
 
-    async def decode(self, request: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult:
-        """Decode one file. Cancelling the awaiting task cancels the work within one denoising step."""
+    @overload
+    async def run(self, order: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult: ...
+
+    async def run(self, order: Order, on_progress: OnProgress | None = None) -> Outcome:
+        """Encode one picture, or decode one file; `on_progress` is told of every denoising step.
+
+        Cancelling the awaiting task cancels the work within one denoising step.
+        """

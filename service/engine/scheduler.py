@@ -73,8 +73,9 @@ class Scheduler:
         shortest = min(waiting, key=lambda r: r.cost)
         return shortest if shortest.cost * FAR_LESS < min(r.remaining for r in running) else None
 
-    def offer(self, request: Request, units: Iterable[Unit]) -> None:
+    def offer(self, number: int, units: Iterable[Unit]) -> None:
         """Make further tiles of a request ready."""
+        request = self.running[number]
         request.status = Status.RUNNING
         request.ready.extend(units)
 

@@ -17,6 +17,7 @@ from service.engine.port import (
     ModelInfo,
     OnProgress,
     Order,
+    Outcome,
     Pixels,
 )
 from service.work import Progress
@@ -72,8 +73,11 @@ class FakeEngine:
     async def stop(self, grace: float) -> None:
         self.stops.append(grace)
 
-    async def encode(self, request: EncodeRequest) -> EncodeResult:
-        await self._work(request)
+    async def run(self, order: Order, on_progress: OnProgress | None = None) -> Outcome:
+        await self._work(order)
+        return self._encode(order) if isinstance(order, EncodeRequest) else await self._decode(order, on_progress)
+
+    def _encode(self, request: EncodeRequest) -> EncodeResult:
         height, width = request.pixels.shape[:2]
         quality = request.quality or 50
         rate = round(255 * (quality - 1) / 99)
@@ -82,8 +86,7 @@ class FakeEngine:
         seconds = {"queue": 0.001, "transform": 0.002, "entropy": 0.003}
         return EncodeResult(data, LITE.name, LITE.codec_id, width, height, rate, quality, bpp, seconds)
 
-    async def decode(self, request: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult:
-        await self._work(request)
+    async def _decode(self, request: DecodeRequest, on_progress: OnProgress | None) -> DecodeResult:
         container = request.container
         header = container.header
         steps = request.steps or LITE.default_steps

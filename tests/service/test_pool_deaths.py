@@ -76,7 +76,7 @@ async def settle() -> None:
 
 
 def encode(engine: PoolEngine, name: str) -> asyncio.Task[EncodeResult]:
-    return asyncio.create_task(engine.encode(EncodeRequest(np.zeros((8, 8, 3), np.uint8), name)))
+    return asyncio.create_task(engine.run(EncodeRequest(np.zeros((8, 8, 3), np.uint8), name)))
 
 
 async def test_a_request_that_kills_while_it_prepares_is_given_up_at_the_second_death(engine: PoolEngine) -> None:

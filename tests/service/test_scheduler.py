@@ -45,7 +45,7 @@ class Driven:
         assert self.begin(0.0) == [number]
 
     def offer(self, number: int, units: list[Unit]) -> None:
-        self.scheduler.offer(self.requests[number], units)
+        self.scheduler.offer(number, units)
         assert self.requests[number].status is Status.RUNNING
 
     def remove(self, number: int) -> None:

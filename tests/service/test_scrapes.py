@@ -65,7 +65,7 @@ async def test_no_scrape_fails_under_load(scrapes: int, switch_s: float, monkeyp
     pixels = np.zeros((8, 8, 3), np.uint8)
     number = 0
     while thread.is_alive():
-        tasks = [asyncio.create_task(engine.encode(EncodeRequest(pixels))) for _ in range(50)]
+        tasks = [asyncio.create_task(engine.run(EncodeRequest(pixels))) for _ in range(50)]
         for _ in range(50):
             number += 1
             await jobs.submit(work_of(str(number).encode()), "ann")

@@ -52,26 +52,26 @@ async def test_the_model_says_what_it_can(engine: PoolEngine) -> None:
 async def test_encode_and_decode(engine: PoolEngine, photograph: np.ndarray) -> None:
     pixels = np.ascontiguousarray(photograph[:100, :150])
     seen: list[Progress] = []
-    encoded = await engine.encode(EncodeRequest(pixels, quality=80))
-    decoded = await engine.decode(DecodeRequest(parse(encoded.data), previews=True), seen.append)
+    encoded = await engine.run(EncodeRequest(pixels, quality=80))
+    decoded = await engine.run(DecodeRequest(parse(encoded.data), previews=True), seen.append)
     assert encoded.quality == 80
     assert (decoded.steps, decoded.gamma, decoded.pixels.shape) == (1, 0.0, pixels.shape)
     assert [(p.step, p.steps) for p in seen] == [(1, 1)]
-    again = await engine.decode(DecodeRequest(parse(encoded.data), steps=1, gamma=0.0, seed=3, deterministic=True))
+    again = await engine.run(DecodeRequest(parse(encoded.data), steps=1, gamma=0.0, seed=3, deterministic=True))
     np.testing.assert_array_equal(again.pixels, decoded.pixels)
 
 
 async def test_decodes_at_several_rates_share_the_device(engine: PoolEngine, photograph: np.ndarray) -> None:
-    files = [(await engine.encode(EncodeRequest(photograph[:64, :64], quality=q))).data for q in (1, 50, 100)]
-    alone = [(await engine.decode(DecodeRequest(parse(f)))).pixels for f in files]
-    together = await asyncio.gather(*(engine.decode(DecodeRequest(parse(f))) for f in files))
+    files = [(await engine.run(EncodeRequest(photograph[:64, :64], quality=q))).data for q in (1, 50, 100)]
+    alone = [(await engine.run(DecodeRequest(parse(f)))).pixels for f in files]
+    together = await asyncio.gather(*(engine.run(DecodeRequest(parse(f))) for f in files))
     for result, expected in zip(together, alone, strict=True):
         assert np.abs(result.pixels.astype(int) - expected).max() <= 1
 
 
 async def test_what_it_cannot_do_is_a_typed_error(engine: PoolEngine) -> None:
-    encoded = await engine.encode(EncodeRequest(np.zeros((64, 64, 3), np.uint8)))
+    encoded = await engine.run(EncodeRequest(np.zeros((64, 64, 3), np.uint8)))
     with pytest.raises(InvalidParameter, match=r"1\.\.1 steps, not 4"):
-        await engine.decode(DecodeRequest(parse(encoded.data), steps=4))
+        await engine.run(DecodeRequest(parse(encoded.data), steps=4))
     with pytest.raises(InvalidParameter, match="without noise"):
-        await engine.decode(DecodeRequest(parse(encoded.data), gamma=0.5))
+        await engine.run(DecodeRequest(parse(encoded.data), gamma=0.5))

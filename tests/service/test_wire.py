@@ -11,7 +11,7 @@ import pytest
 
 from service.engine.messages import Submit
 from service.engine.port import EncodeRequest
-from service.engine.wire import receive, send
+from service.engine.worker_process import receive, send
 
 
 def test_a_message_arrives_whole_however_large_its_pixels() -> None:
