@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from model.container import Container, parse
-from service.engine.job import DecodeRequest, EncodeRequest, OnProgress
-from service.engine.messages import RunnerOptions, Ticked
+from service.engine.messages import DeviceOptions, Ticked
 from service.engine.pool import PoolEngine
+from service.engine.port import DecodeRequest, EncodeRequest, OnProgress
 
 Figures = dict[str, Any]
 Files = dict[int, Container]  # by the side of the picture
@@ -37,7 +37,7 @@ class Subject:
 
 
 @asynccontextmanager
-async def subject(options: RunnerOptions) -> AsyncIterator[Subject]:
+async def subject(options: DeviceOptions) -> AsyncIterator[Subject]:
     """Start an engine, wait until it is warm, stop it afterwards."""
     ticks: list[tuple[float, Ticked]] = []
     engine = PoolEngine(
@@ -67,14 +67,14 @@ def picture(side: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 async def make_files(engine: PoolEngine, sides: Sequence[int]) -> Files:
     """One file of each size."""
-    return {side: parse((await engine.encode(EncodeRequest(picture(side)))).data) for side in sides}
+    return {side: parse((await engine.run(EncodeRequest(picture(side)))).data) for side in sides}
 
 
 async def timed_decode(it: Subject, request: DecodeRequest) -> float:
     """Seconds of one decode, its wait for a place included."""
     start = time.perf_counter()
     async with it.places:
-        await it.engine.decode(request)
+        await it.engine.run(request)
     return time.perf_counter() - start
 
 
@@ -105,7 +105,7 @@ async def together(it: Subject, files: Files, count: int) -> Figures:
     ends: list[float] = []
 
     async def one(seed: int) -> None:
-        await it.engine.decode(DecodeRequest(files[512], steps=17, seed=seed))
+        await it.engine.run(DecodeRequest(files[512], steps=17, seed=seed))
         ends.append(time.perf_counter() - start)
 
     await asyncio.gather(*(one(seed) for seed in range(count)))
@@ -117,7 +117,7 @@ async def behind_a_panorama(it: Subject, files: Files, steps: int) -> Figures:
     """A one-step 256x256 decode that arrives behind a long 2048x2048 one."""
     small = DecodeRequest(files[256], steps=1)
     idle = statistics.median([await timed_decode(it, small) for _ in range(5)])
-    big = asyncio.create_task(it.engine.decode(DecodeRequest(files[2048], steps=steps)))
+    big = asyncio.create_task(it.engine.run(DecodeRequest(files[2048], steps=steps)))
     before = len(it.ticks)
     while not any(t.shape == (1024, 1024) and t.kind == "denoise" for _, t in it.ticks[before:]):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
@@ -147,13 +147,13 @@ async def cancelled(it: Subject, files: Files, rounds: int) -> Figures:
     waits, ticks = [], []
     for number in range(rounds):
         begun = asyncio.Event()
-        task = asyncio.create_task(it.engine.decode(DecodeRequest(files[512], steps=200), _setter(begun)))
+        task = asyncio.create_task(it.engine.run(DecodeRequest(files[512], steps=200), _setter(begun)))
         await begun.wait()
         await asyncio.sleep(0.02 * number)
         first, start = len(it.ticks), time.perf_counter()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await it.engine.decode(DecodeRequest(files[64], steps=1))  # the engine answers this when it has seen the cancel
+        await it.engine.run(DecodeRequest(files[64], steps=1))  # the engine answers this when it has seen the cancel
         late = [(at, t) for at, t in it.ticks[first:] if t.shape == (512, 512)]
         waits.append(late[-1][0] - start if late else 0.0)
         ticks.append(len(late))
@@ -190,7 +190,7 @@ async def open_loop(it: Subject, files: Files, seconds: float, per_second: float
     }
 
 
-async def run(options: RunnerOptions, *, quick: bool, say: Callable[[str], None]) -> Figures:
+async def run(options: DeviceOptions, *, quick: bool, say: Callable[[str], None]) -> Figures:
     """Run everything; `quick` takes a few rounds only. `say` is told of each part."""
     rounds, seconds = (3, 8.0) if quick else (9, 60.0)
     figures: Figures = {}
@@ -198,7 +198,7 @@ async def run(options: RunnerOptions, *, quick: bool, say: Callable[[str], None]
         both = (batching, replace(batching, places=asyncio.Semaphore(1)))
         files = await make_files(batching.engine, (*SIZES, 2048))
         for side in SIZES:  # first passes of a shape are slow
-            await batching.engine.decode(DecodeRequest(files[side], steps=2))
+            await batching.engine.run(DecodeRequest(files[side], steps=2))
         for side, count in ((64, 48), (128, 24), (256, 8)):
             say(f"saturation at {side}x{side}")
             figures[f"saturated {side}"] = await saturated(both, files, side, count, rounds)

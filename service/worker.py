@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client import Gauge, start_http_server
 
-from service.engine.job import Engine
 from service.engine.pool import pool_of
+from service.engine.port import Engine
 from service.errors import ServiceError
 from service.jobs.attempts import Attempts
 from service.jobs.blobs import store_of

@@ -18,13 +18,13 @@ from service.api import docs_page, health, playground, problems, routes
 from service.api import documentation as docs
 from service.api import jobs as job_routes
 from service.api.layers import Capacity, Head
-from service.api.middleware import Guard, Observe
+from service.api.middleware import Observe
 from service.api.schemas import ParameterFault, Problem
 from service.api.state import State
 from service.api.turns import TakeTurns, measure_lag
-from service.api.uploads import Uploads
-from service.engine.job import Engine
+from service.api.uploads import Guard, Uploads
 from service.engine.pool import pool_of
+from service.engine.port import Engine
 from service.jobs.attempts import Attempts
 from service.jobs.connection import connect
 from service.jobs.executor import Door, executor_of

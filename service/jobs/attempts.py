@@ -72,7 +72,7 @@ class Attempts:
         Raises:
             Nack: the engine of this worker takes no work now.
         """
-        attempt = await _retry(lambda: self.begin(execution))
+        attempt = await _until_reached(lambda: self.begin(execution))
         if attempt is None:
             return  # cancelled or done
         if attempt.found.deaths >= MAX_DEATHS:
@@ -204,36 +204,34 @@ class Attempts:
                 steps.get_nowait()
             steps.put_nowait(progress)
 
-        work = await self._work(attempt)
-        running = asyncio.create_task(self._until_done(attempt, work, on_progress))
+        running = asyncio.create_task(self._until_done(attempt, on_progress))
         watching = asyncio.create_task(self._watch(attempt))
-        publishing = asyncio.create_task(self._publish(attempt, steps))
+        tasks: list[asyncio.Task[Any]] = [running, watching]
+        if isinstance(attempt.found.options, DecodeOptions):  # an encode has no steps
+            tasks.append(asyncio.create_task(self._publish(attempt, steps)))
         try:
             await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
                 return None
             steps.put_nowait(None)
-            await publishing
+            await asyncio.gather(*tasks[2:])
             return running.result()
         finally:
-            for task in (running, watching, publishing):
+            for task in tasks:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
 
-    async def _work(self, attempt: Attempt) -> Work:
-        found = await _retry(lambda: self._store.fetch(attempt.execution))
-        if found is None:
-            raise JobExpired("the upload is no longer kept")
-        if isinstance(found, Work):
-            return found
-        options = attempt.found.options
-        if isinstance(options, DecodeOptions):
-            options = replace(options, steps=attempt.found.steps)
-        return await self._executor.admit(found, options)
-
-    async def _until_done(self, attempt: Attempt, work: Work, on_progress: Callable[[Progress], None]) -> Result:
+    async def _until_done(self, attempt: Attempt, on_progress: Callable[[Progress], None]) -> Result:
         """Run the work, coming back when the engine is full: a job has been promised, a request has not."""
+        work = await _until_reached(lambda: self._store.fetch(attempt.execution))
+        if work is None:
+            raise JobExpired("the upload is no longer kept")
+        if isinstance(work, bytes):
+            options = attempt.found.options
+            if isinstance(options, DecodeOptions):
+                options = replace(options, steps=attempt.found.steps)
+            work = await self._executor.admit(work, options)
         while True:
             try:
                 return await self._executor.run(work, on_progress)
@@ -281,8 +279,8 @@ class Attempts:
         """Result first, record second: a finished job always has its result."""
         name = f"result/{attempt.execution}/{attempt.fence}"
         info = ResultInfo(result.media_type, result.digest, len(result.data), result.metadata, dict(result.seconds))
-        await _retry(lambda: self._put(name, result.data, attempt))
-        if await _retry(lambda: self.finish(attempt, WorkState.SUCCEEDED, result=info)):
+        await _until_reached(lambda: self._put(name, result.data, attempt))
+        if await _until_reached(lambda: self.finish(attempt, WorkState.SUCCEEDED, result=info)):
             await self._drop(attempt)
         else:
             await self._store.blobs.delete(name)
@@ -303,7 +301,7 @@ class Attempts:
         defect = failure.error == ServiceError.__name__
         log.log(logging.ERROR if defect else logging.INFO, "a job failed", exc_info=error if defect else None,
                 extra={"error": type(error).__name__, "execution": attempt.execution})  # fmt: skip
-        if await _retry(lambda: self.finish(attempt, WorkState.FAILED, failure=failure)):
+        if await _until_reached(lambda: self.finish(attempt, WorkState.FAILED, failure=failure)):
             await self._drop(attempt)
 
     async def _drop(self, attempt: Attempt) -> None:
@@ -315,7 +313,7 @@ class Attempts:
             await self.release(attempt)
 
 
-async def _retry(call: Callable[[], Awaitable[T]]) -> T:
+async def _until_reached(call: Callable[[], Awaitable[T]]) -> T:
     """Try until the store can be reached; meanwhile the lease may pass to another worker."""
     while True:
         try:

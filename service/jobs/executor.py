@@ -20,7 +20,7 @@ import anyio.to_thread
 
 from model.container import Container, Header, Section, SectionType, parse
 from model.errors import CorruptStream, InvalidParameter, UnknownCodec, UnknownModel
-from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, Engine, EngineView, ModelInfo
+from service.engine.port import DecodeRequest, DecodeResult, EncodeRequest, Engine, EngineView, ModelInfo
 from service.errors import Draining, NotReady, TooManyPixels
 from service.images.alpha import pack_alpha, unpack_alpha
 from service.images.reading import probe_image, read_image
@@ -220,7 +220,7 @@ class Executor(Door):
 
     async def _encode(self, work: Work, options: EncodeOptions) -> Result:
         request, seconds = await self._in_thread(lambda: self._encode_request(work.body, options))
-        found = await self._running.encode(request)
+        found = await self._running.run(request)
         data = found.data
         small = len(data) <= SMALL_BYTES
         digest = _sha256(data) if small else await self._in_thread(lambda: _sha256(data))
@@ -257,7 +257,7 @@ class Executor(Door):
             previews=options.preview,
         )
         try:
-            found = await self._running.decode(request, on_progress)
+            found = await self._running.run(request, on_progress)
         except CorruptStream:
             self._metrics.entropy_failures.inc()
             raise

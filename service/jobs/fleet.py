@@ -11,7 +11,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from service.engine.job import EngineStatus, ModelInfo
+from service.engine.port import EngineStatus, ModelInfo
 from service.errors import ServiceError
 from service.jobs.redis import PREFIX, reachable
 from service.jobs.store import Place

@@ -66,6 +66,7 @@ class Jobs:
         self._generation = generation
         self._backlog = backlog
         self._draining = False
+        self._nobody = f"request:{new_id()}"  # owner of direct requests
         self._turns = [asyncio.Lock() for _ in range(TURNS)]  # who would only disturb one another takes turns
 
     async def start(self) -> None:
@@ -90,7 +91,7 @@ class Jobs:
         if (backlog := self._backlog()) > self._limits.max_backlog_s:
             raise Busy(f"{backlog:.0f} seconds of work are waiting", retry_after=max(1.0, backlog))
         direct = key is None
-        job = await self.submit(work, f"request:{new_id()}" if direct else owner, key, direct=direct)
+        job = await self.submit(work, self._nobody if direct else owner, key, direct=direct)
         try:
             await self.wait(job.id, job.owner)
             return await self.result(job.id, job.owner)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from model.config import quality_of_rate
 from model.container import SectionType, parse
-from service.engine.job import DecodeRequest, EncodeRequest
+from service.engine.port import DecodeRequest, EncodeRequest
 from service.images.alpha import pack_alpha
 from tests.service.conftest import image_file, photograph
 from tests.service.fake_engine import CODEC_ID, LITE, FakeEngine, gradient, make_file

@@ -16,7 +16,7 @@ import pytest
 from model.errors import CorruptStream
 from service import settings_page
 from service.api.app import create_app
-from service.engine.job import EngineStatus
+from service.engine.port import EngineStatus
 from service.logs import JsonFormatter, configure_logging, request_id
 from service.settings import Settings, SettingsError, load_settings
 from tests.service.conftest import MakeClient, image_file, photograph

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from prometheus_client import start_http_server
 
-from service.engine.job import EngineStatus
+from service.engine.port import EngineStatus
 from service.jobs.connection import connect
 from service.jobs.fleet import Fleet, RemoteEngine
 from service.jobs.store import Place

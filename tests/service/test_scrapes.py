@@ -12,9 +12,9 @@ import pytest
 from prometheus_client import generate_latest
 
 from service.engine import pool
-from service.engine.job import EncodeRequest
-from service.engine.messages import RunnerOptions, Ticked
+from service.engine.messages import DeviceOptions, Ticked
 from service.engine.pool import PoolEngine
+from service.engine.port import EncodeRequest
 from service.jobs.limits import JobLimits
 from service.metrics import Metrics
 from tests.service.jobs.conftest import Clock, FakeExecutor, jobs_of, memory_store, work_of
@@ -44,7 +44,7 @@ async def test_no_scrape_fails_under_load(scrapes: int, switch_s: float, monkeyp
     metrics, executor, clock = Metrics(), FakeExecutor(), Clock()
     store = memory_store(executor, limits, clock)
     jobs = jobs_of(store, executor, limits)
-    engine = PoolEngine([RunnerOptions()], max_waiting=1000)
+    engine = PoolEngine([DeviceOptions()], max_waiting=1000)
     await engine.start()
     await settle()
     metrics.watch(engine.status)
@@ -65,7 +65,7 @@ async def test_no_scrape_fails_under_load(scrapes: int, switch_s: float, monkeyp
     pixels = np.zeros((8, 8, 3), np.uint8)
     number = 0
     while thread.is_alive():
-        tasks = [asyncio.create_task(engine.encode(EncodeRequest(pixels))) for _ in range(50)]
+        tasks = [asyncio.create_task(engine.run(EncodeRequest(pixels))) for _ in range(50)]
         for _ in range(50):
             number += 1
             await jobs.submit(work_of(str(number).encode()), "ann")

@@ -21,12 +21,21 @@ from model.container import Header
 from model.rate_control import pack_to_target
 from model.registry import DEFAULT_MODEL, Registry
 from model.types import Analysis, DecodeState, Pixels
-from service.engine import wire
-from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, EncodeResult, ModelInfo, Request
-from service.engine.loop import Loop, Work
-from service.engine.messages import Cancel, Ready, RunnerOptions, Submit
+from service.engine.loop import Loop
+from service.engine.messages import Cancel, DeviceOptions, Ready, Submit
+from service.engine.port import (
+    DecodeRequest,
+    DecodeResult,
+    EncodeRequest,
+    EncodeResult,
+    Kind,
+    ModelInfo,
+    Order,
+)
 from service.engine.profile import Profile, cached, measure, store
-from service.engine.scheduler import Key, Kind, Unit
+from service.engine.request import Key, Task, Unit
+from service.engine.worker_process import receive
+from service.engine.worker_process import send as send_message
 from service.images.preview import SIDE, preview_file
 from service.work import Progress
 
@@ -38,17 +47,18 @@ PREPARED_SHAPES = (*((side, side) for side in TILE_SIDES if side <= 512), (512, 
 PREPARED_ROWS = (1, 2, 4, 8, 16)
 PREPARED_PIXELS = 1 << 20  # in one pass
 NOISE_BESIDE_PIXELS = 1 << 22
+SMALL_PASS_PIXELS = 1 << 16
 CPU_PASS_PIXELS = 1 << 19  # of several rows: on a CPU larger passes gain nothing and make others wait
 
 
-class EncodeWork:
+class EncodeTask:
     """An encode: pad (CPU thread), encoder tiles (device), hyper-encoder and entropy coding (CPU thread)."""
 
     codec: Codec  # from `prepare` on: a model that was unloaded is read again in a CPU thread, not between two ticks
 
-    def __init__(self, job: int, request: EncodeRequest, model: Callable[[], Codec]) -> None:
+    def __init__(self, number: int, request: EncodeRequest, model: Callable[[], Codec]) -> None:
         self._model = model
-        self._job = job
+        self._number = number
         self._request = request
         self._offered = False
         self.analysis: Analysis
@@ -64,7 +74,9 @@ class EncodeWork:
             return []
         self._offered = True
         name, step_cost = self.codec.info.name, self.codec.architecture.step_cost
-        return [Unit(self._job, i, Key(name, "analyse", t.shape, step_cost)) for i, t in enumerate(self.analysis.tiles)]
+        return [
+            Unit(self._number, i, Key(name, "analyse", t.shape, step_cost)) for i, t in enumerate(self.analysis.tiles)
+        ]
 
     def progress(self) -> None:
         """An encode has no steps."""
@@ -98,14 +110,14 @@ class EncodeWork:
         )
 
 
-class DecodeWork:
+class DecodeTask:
     """A decode: entropy decoding and noise (CPU thread), conditioner and K steps (device), 8 bits (CPU thread)."""
 
-    codec: Codec  # as in EncodeWork
+    codec: Codec  # as in EncodeTask
 
-    def __init__(self, job: int, request: DecodeRequest, model: Callable[[], Codec]) -> None:
+    def __init__(self, number: int, request: DecodeRequest, model: Callable[[], Codec]) -> None:
         self._model = model
-        self._job = job
+        self._number = number
         self._request = request
         self._entropy_seconds = 0.0
         self._offered: tuple[bool, int] | None = None  # phase and step whose tiles are with the scheduler
@@ -147,7 +159,9 @@ class DecodeWork:
         self._offered = now
         kind: Kind = "denoise" if self.state.conditioned else "condition"
         name, alone, step_cost = self.codec.info.name, self._request.deterministic, self.codec.architecture.step_cost
-        return [Unit(self._job, i, Key(name, kind, t.shape, step_cost), alone) for i, t in enumerate(self.state.tiles)]
+        return [
+            Unit(self._number, i, Key(name, kind, t.shape, step_cost), alone) for i, t in enumerate(self.state.tiles)
+        ]
 
     def progress(self) -> Progress | None:
         """A record for every step that is complete."""
@@ -187,13 +201,14 @@ def small_image(x0: Tensor, header: Header) -> Pixels:
     return pixels
 
 
-class Runner:
+class TorchDevice:
     """The models on one device."""
 
-    def __init__(self, options: RunnerOptions) -> None:
+    def __init__(self, options: DeviceOptions) -> None:
         """Load every installed model once and measure the device. Raises `model.errors.WeightsError`."""
         if options.threads:
             torch.set_num_threads(options.threads)
+        self._threads = torch.get_num_threads()
         torch.set_flush_denormal(True)
         gpu = options.device == "auto" and torch.cuda.is_available()
         self.device = "cuda:0" if gpu else "cpu" if options.device == "auto" else options.device
@@ -210,17 +225,18 @@ class Runner:
         self._cache_dir = options.cache_dir
         self.profile = Profile(measured, options.tick_seconds, CPU_PASS_PIXELS if self.device == "cpu" else None)
 
-    def work(self, job: int, request: Request) -> Work:
-        """Make the work of a request, whose `prepare` finds its model."""
-        if isinstance(request, EncodeRequest):
-            return EncodeWork(job, request, lambda: self.registry.get(request.model))
-        codec_id = request.container.header.codec_id
-        return DecodeWork(job, request, lambda: self.registry.for_file(codec_id, request.model))
+    def task(self, number: int, order: Order) -> Task:
+        """Make the task of a request, whose `prepare` finds its model."""
+        if isinstance(order, EncodeRequest):
+            return EncodeTask(number, order, lambda: self.registry.get(order.model))
+        codec_id = order.container.header.codec_id
+        return DecodeTask(number, order, lambda: self.registry.for_file(codec_id, order.model))
 
-    def run(self, units: Sequence[tuple[Work, Unit]]) -> None:
+    def run(self, units: Sequence[tuple[Task, Unit]]) -> None:
         """One forward pass. Raises MemoryError when the device has too little memory for so many rows."""
-        encodes = [(w, u) for w, u in units if isinstance(w, EncodeWork)]
-        decodes = [(w, u) for w, u in units if isinstance(w, DecodeWork)]
+        encodes = [(w, u) for w, u in units if isinstance(w, EncodeTask)]
+        decodes = [(w, u) for w, u in units if isinstance(w, DecodeTask)]
+        self._share_cores(units)
         try:
             if encodes:
                 encodes[0][0].codec.analyse_tiles([(w.analysis, u.tile) for w, u in encodes])
@@ -237,6 +253,17 @@ class Runner:
             if "can't allocate memory" in str(error):  # what torch's CPU allocator says
                 raise MemoryError(str(error)) from error
             raise
+
+    def _share_cores(self, units: Sequence[tuple[Task, Unit]]) -> None:
+        """Choose how many threads an operation takes, here and in the CPU threads: one for small encodes.
+
+        Their parts are shorter than a meeting of threads; requests beside one another fill the cores.
+        """
+        key = units[0][1].key
+        small = key.kind == "analyse" and len(units) * key.shape[0] * key.shape[1] <= SMALL_PASS_PIXELS
+        threads = 1 if small else self._threads
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
 
     def keep_profile(self) -> None:
         """Store what was learned of the device's speed for the next start."""
@@ -311,27 +338,27 @@ class Runner:
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
 
 
-def main(pipe: Connection, options: RunnerOptions) -> None:
+def main(pipe: Connection, options: DeviceOptions) -> None:
     """Body of the worker process: read messages in a thread, run the loop in this one, until told to leave."""
-    runner = Runner(options)
+    device = TorchDevice(options)
     sending = threading.Lock()
 
     def send(message: object) -> None:
         with sending, contextlib.suppress(BrokenPipeError):  # nobody is there any more: the listener ends the loop
-            wire.send(pipe, message)
+            send_message(pipe, message)
 
-    loop = Loop(runner, send)
+    loop = Loop(device, send)
     threading.Thread(target=_listen, args=(pipe, loop), daemon=True).start()
-    send(Ready(runner.models, runner.device, runner.profile.seconds_per_cost))
+    send(Ready(device.models, device.device, device.profile.seconds_per_cost))
     loop.run()
-    runner.keep_profile()
+    device.keep_profile()
 
 
 def _listen(pipe: Connection, loop: Loop) -> None:
     """Pass messages on; when the other side is gone, nobody is left to work for."""
     while True:
         try:
-            message = wire.receive(pipe)
+            message = receive(pipe)
         except (EOFError, OSError):
             message = None
         if not isinstance(message, Submit | Cancel):
