@@ -194,7 +194,10 @@ def test_a_key_a_304_and_the_end_of_events(client: httpx.Client, file: bytes) ->
 @pytest.mark.slow
 def test_a_worker_told_to_stop_finishes_what_it_runs(server: RedisServer, client: httpx.Client, file: bytes) -> None:
     with running_worker(server) as other:
-        time.sleep(5)
+        deadline = time.monotonic() + 60
+        while "cdc_workers 2.0" not in client.get("/metrics").text:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         jobs = [
             client.post("/decode", content=file, params={"steps": 20, "seed": 100 + n}, headers=ASYNC) for n in range(8)
         ]
