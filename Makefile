@@ -13,11 +13,11 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/serve.stamp: requirements/serve.lock pyproject.toml
+$(VENV)/serve.stamp: requirements/serve.lock pyproject.toml client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) --require-hashes -r requirements/serve.lock
-	$(INSTALL) --no-build-isolation -e .
+	$(INSTALL) --no-build-isolation -e client -e .
 	touch $@
 
 $(VENV)/dev.stamp: requirements/dev.lock $(VENV)/serve.stamp

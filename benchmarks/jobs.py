@@ -62,12 +62,12 @@ class Cluster:
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         env = os.environ | {f"CDC_{name.upper()}": value for name, value in self._settings.items()}
-        command = [sys.executable, "-m", "service.cli", "worker"]
+        command = [sys.executable, "-m", "cdc_client", "worker"]
         return subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
 
     def start_api(self, port: int) -> subprocess.Popen[bytes]:
         env = os.environ | {f"CDC_{name.upper()}": value for name, value in self._settings.items()}
-        command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port)]
+        command = [sys.executable, "-m", "cdc_client", "serve", "--port", str(port)]
         return subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
 
     def keys(self, pattern: str) -> int:

@@ -40,7 +40,7 @@ def run(*argv: str) -> tuple[float, float]:
     """Run `cdc` and return its peak resident memory in GiB and its seconds."""
     start = time.perf_counter()
     code = (
-        "import resource, sys; from service.cli import main\n"
+        "import resource, sys; from cdc_client.__main__ import main\n"
         "try: main()\n"
         "except SystemExit as e: code = e.code\n"
         "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"

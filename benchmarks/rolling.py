@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from service.client import CdcError, Client
+from cdc_client import CdcError, Client
 from tests.deploy.running_cluster import running_cluster
 from tests.service.conftest import image_file, photograph
 

@@ -29,7 +29,7 @@ def running_server(log: Path | None = None, **settings: str) -> Iterator[tuple[h
     """Yield a client of a ready server and its process; `settings` are CDC_ variables in lower case."""
     port = free_port()
     env = os.environ | {f"CDC_{k.upper()}": v for k, v in settings.items()}
-    argv = [sys.executable, "-m", "service.cli", "serve", "--port", str(port)]
+    argv = [sys.executable, "-m", "cdc_client", "serve", "--port", str(port)]
     with (log or Path(os.devnull)).open("wb") as out:
         process = subprocess.Popen(argv, env=env, stdout=out, stderr=out)
         try:

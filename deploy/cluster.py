@@ -102,7 +102,7 @@ class Cluster:
     def __init__(self, folder: Path, port: int, apis: int, workers: int) -> None:
         redis_port = free_port()
         common = os.environ | {"CDC_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0", "PYTHONPATH": str(ROOT)}
-        cdc = [sys.executable, "-m", "service.cli"]
+        cdc = [sys.executable, "-m", "cdc_client"]
         redis = ["redis-server", "--bind", "127.0.0.1", "--port", str(redis_port), "--dir", str(folder), "--save", ""]
         redis += ["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"]
         self.port, self.folder = port, folder

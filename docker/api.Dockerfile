@@ -18,12 +18,13 @@ RUN python -m venv --without-pip /opt/cdc \
 RUN python -m venv /opt/build \
  && /opt/build/bin/python -m pip install --no-cache-dir --no-deps --require-hashes -r requirements/build.lock
 COPY pyproject.toml README.md LICENSE ./
+COPY client client
 COPY model model
 COPY service service
 RUN rm -f model/weights/*.safetensors \
- && /opt/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /opt/wheels . \
+ && /opt/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /opt/wheels ./client . \
  && python -m pip --python /opt/cdc/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
-    --find-links /opt/wheels cdc-codec
+    --find-links /opt/wheels cdc-client cdc-codec
 # Bytecode (39 MB), tests, numpy's compilers and uvloop's symbols: a third of the environment, which serving never reads.
 RUN find /opt/cdc -depth -type d -name tests -exec rm -r {} + \
  && rm -r /opt/cdc/lib/python3.11/site-packages/numpy/f2py /opt/cdc/lib/python3.11/site-packages/numpy/distutils \

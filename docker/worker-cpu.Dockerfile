@@ -26,10 +26,11 @@ RUN python -m venv --without-pip /opt/cdc \
 RUN python -m venv /opt/build \
  && /opt/build/bin/python -m pip install --no-cache-dir --no-deps --require-hashes -r requirements/build.lock
 COPY pyproject.toml README.md LICENSE ./
+COPY client client
 COPY model model
 COPY service service
-RUN /opt/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /opt/wheels . \
- && python -m pip --python /opt/cdc/bin/python install --no-cache-dir --no-deps --no-index --find-links /opt/wheels cdc-codec \
+RUN /opt/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /opt/wheels ./client . \
+ && python -m pip --python /opt/cdc/bin/python install --no-cache-dir --no-deps --no-index --find-links /opt/wheels cdc-client cdc-codec \
  && mkdir /opt/cache
 
 FROM ${BASE}${BASE_DIGEST}

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from service.client import AsyncClient, Unusable
+from cdc_client import AsyncClient, Unusable
 
 
 async def main(photos: Path, archive: Path, url: str | None) -> None:

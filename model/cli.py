@@ -1,46 +1,20 @@
-"""Commands of `cdc` that need the codec's own files alone. `service.cli` mounts them."""
+"""`cdc weights`: make, fetch and check weights files."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from model.config import quality_of_rate
-from model.container import SectionType, parse
-from model.errors import CodecError, WeightsError
-from model.terminal import check_output, naming, read_bytes, report
+from cdc_client.command.terminal import check_output, report
+from cdc_client.command.transcode import JsonFlag
+from model.errors import WeightsError
 
 weights = typer.Typer(help="Make and check weights files.", no_args_is_help=True)
 VariantOption = Annotated[Literal["x", "eps"] | None, typer.Option(help="Checked against the shapes if given.")]
 RhoOption = Annotated[float | None, typer.Option(min=0, max=1, help="Weight of LPIPS in training, for the record.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-
-
-def inspect(
-    source: Annotated[str, typer.Argument(metavar="FILE", help="A .cdc file; - for standard input.")],
-    as_json: JsonFlag = False,
-) -> None:
-    """Say what a .cdc file is, without decoding it; its checksum is verified."""
-    data = read_bytes(source)
-    with naming(source, CodecError):
-        container = parse(data)
-    header = container.header
-    names = {int(t): t.name.lower() for t in SectionType}
-    sections = {names.get(s.type, f"type {s.type}"): len(s.data) for s in container.sections}
-    values: dict[str, Any] = {
-        "width": header.width,
-        "height": header.height,
-        "codec_id": header.codec_id.hex(),
-        "rate": header.rate,
-        "quality": quality_of_rate(header.rate),
-        "bytes": len(data),
-        "bpp": round(8 * len(data) / header.pixels, 4),
-        "sections": sections if as_json else ", ".join(f"{k} {v} B" for k, v in sections.items()),
-    }
-    report(values, as_json)
 
 
 @weights.command("export")
@@ -52,7 +26,7 @@ def export(
     name: Annotated[str | None, typer.Option(help="Name of the model; that of its architecture if unset.")] = None,
     version: Annotated[int, typer.Option(min=0, help="Version; the highest one of a codec id decodes.")] = 0,
     architecture: Annotated[
-        Literal["cdc-lite", "cdc-lite-2", "cdc-x", "cdc-eps"] | None,
+        Literal["cdc-lite", "cdc-x", "cdc-eps"] | None,
         typer.Option(help="A run's own, else cdc-lite, if unset."),
     ] = None,
     provenance: Annotated[

@@ -1,62 +1,62 @@
-"""The command `cdc`.
-
-Exit codes: 0 done, 1 refused or failed (the reason is on standard error), 2 wrong usage, 130 interrupted.
-Pictures and files go through standard input and output where `-` is given; all messages go to standard error.
-"""
+"""What this package adds to the command `cdc`: serving, keys, weights, training, evaluation, benchmarks."""
 
 from __future__ import annotations
 
-import os
-import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from model import cli as model_cli
+from cdc_client.command.backend import Backend, Precision
+from cdc_client.command.transcode import ModelsDir, PrecisionOption
 from model.errors import CodecError
-from model.evaluation.command import evaluate
-from model.terminal import Refused, plain
-from model.training import command as training
-from service import transcode
-from service.access import command as access
 from service.errors import ServiceError
-from service.transcode import ModelsDir, PrecisionOption
-from service.version import __version__
+from service.extras import Missing, missing, need_models, needs, refusing
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+# Name, where it is, and the extra that brings what it needs.
+COMMANDS = (
+    ("serve", "service.cli:serve", "serve"),
+    ("worker", "service.cli:worker", "serve"),
+    ("keys", "service.access.command:keys", "serve"),
+    ("demo", "service.transcode:demo", "demo"),
+    ("train", "model.training.command:train", "train"),
+    ("evaluate", "model.evaluation.command:evaluate", "evaluate"),
+    ("weights", "model.cli:weights", "model"),
+    ("bench", "service.cli:bench", "serve"),
 )
-app.command()(transcode.encode)
-app.command()(transcode.decode)
-app.command()(transcode.demo)
-app.command()(model_cli.inspect)
-app.command()(training.train)
-app.add_typer(model_cli.weights, name="weights")
-app.add_typer(access.keys, name="keys")
-app.add_typer(evaluate, name="evaluate")
 bench = typer.Typer(help="Measure speed.", no_args_is_help=True)
-app.add_typer(bench, name="bench")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(__version__)
-        raise typer.Exit
+def add_to(app: typer.Typer) -> tuple[type[Exception], ...]:
+    """Add the commands; one whose packages are not installed says so when it is called. Returns known errors."""
+    for name, place, extra in COMMANDS:
+        module, attribute = place.split(":")
+        try:
+            command = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            lacking = missing(error, f"cdc {name}", extra)
+            settings = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+            app.command(name, help=f"Not installed: {lacking}.", context_settings=settings)(refusing(lacking))
+            continue
+        if isinstance(command, typer.Typer):
+            for registered in command.registered_commands:
+                assert registered.callback is not None
+                registered.callback = needs(extra, f"cdc {name}")(registered.callback)
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(needs(extra, f"cdc {name}")(command))
+    return CodecError, ServiceError, Missing
 
 
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """CDC: compress images with a conditional-diffusion codec."""
+@needs("model", "work on this machine")
+def local(models_dir: Path | None, precision: Precision, *, quiet: bool) -> Backend:
+    """The models of this machine, for `cdc encode`, `cdc decode` and `cdc inspect`. Raises Missing."""
+    from service.transcode import Local
+
+    return Local(models_dir, precision, quiet=quiet)
 
 
-@app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; CDC_HOST, else 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; CDC_PORT, else 8000.")] = None,
@@ -76,7 +76,6 @@ def serve(
         raise typer.Exit(1) from None
 
 
-@app.command()
 def worker() -> None:
     """Take jobs from Redis (CDC_REDIS_URL) and run them here; one for each machine. Settings are CDC_ variables."""
     import asyncio
@@ -85,6 +84,7 @@ def worker() -> None:
     from service.settings import SettingsError, load_settings
     from service.worker import work
 
+    need_models("cdc worker")
     try:
         settings = load_settings()
         configure_logging(settings.log_level)
@@ -109,42 +109,9 @@ def bench_serve(
     from service import bench as load
     from service.engine.messages import DeviceOptions
 
+    need_models("cdc bench serve")
     options = DeviceOptions(models_dir=models_dir, precision=precision, device=device)
     figures = asyncio.run(load.run(options, quick=quick, say=lambda text: typer.echo(text, err=True)))
     typer.echo(load.table(figures))
     if out is not None:
         out.write_text(json.dumps(figures, indent=1))
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)
-
-
-def main() -> None:
-    """Run the command; known errors become one line on standard error and exit code 1."""
-    try:
-        app()
-    except BrokenPipeError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains at its end that it cannot flush
-        _fail(plain(error))
-    except OSError as error:
-        _fail(plain(error))
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("", "model", "service"):
-            raise
-        _fail(f"this command needs the package {error.name}, which is not installed")
-    except (CodecError, ServiceError, Refused) as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _fail(reason: str) -> NoReturn:
-    typer.echo(f"cdc: {reason}", err=True)
-    sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, with the id of the request in whose course the line was written."""
+"""Logs: one JSON object a line, or text on a terminal, with the id of the request in whose course it was written."""
 
 from __future__ import annotations
 
@@ -26,22 +26,38 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        current = request_id.get()
-        if current is not None:
-            line["request_id"] = current
-        line.update((key, value) for key, value in vars(record).items() if key not in _STANDARD)
+        line.update(_fields_of(record))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class TextFormatter(logging.Formatter):
+    """Formats a record for a person: time of day, level unless it is info, message, fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        fields = "".join(f"  {key}={value}" for key, value in _fields_of(record).items())
+        text = f"{datetime.fromtimestamp(record.created):%H:%M:%S}  {level}{record.getMessage()}{fields}"
+        return text if not record.exc_info else f"{text}\n{self.formatException(record.exc_info)}"
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """The id of the request, and the fields of `extra=`."""
+    current = request_id.get()
+    own = {} if current is None else {"request_id": current}
+    return own | {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
 def configure_logging(level: str = "info", stream: IO[str] | None = None) -> None:
-    """Send the logs and warnings of the whole process to `stream` (standard error) as JSON.
+    """Send the logs and warnings of the whole process to `stream` (standard error): text on a terminal, else JSON.
 
     Header values, query values and bodies are never logged, so neither are keys.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    stream = stream or sys.stderr
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextFormatter() if stream.isatty() else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -1,140 +1,146 @@
-"""`cdc encode`, `cdc decode` and `cdc demo`. What is wrong with input or output is said before torch is imported."""
+"""Work on this machine: `cdc encode`, `cdc decode` and `cdc inspect` without a service, and `cdc demo`.
+
+What is wrong with an input is said before torch is imported.
+"""
 
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from model.cli import JsonFlag
+from cdc_client.command.backend import Made, Precision
+from cdc_client.command.terminal import naming, progress, read_bytes, report
+from cdc_client.command.transcode import Gamma, JsonFlag, Steps
+from cdc_client.options import DecodeOptions, EncodeOptions
+from model.config import quality_of_rate
+from model.container import Section, SectionType, parse
 from model.errors import CodecError
-from model.terminal import Refused, check_output, naming, progress, read_bytes, report, write_output
 from service.errors import ServiceError
+from service.extras import needs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from model.codec import Codec
     from model.types import Latents, Pixels, Unpacked
 
-Image = Annotated[str, typer.Argument(metavar="IMAGE", help="An image file; - for standard input.")]
-Output = Annotated[str, typer.Argument(metavar="OUT", help="Where to write; - for standard output.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace OUT where it is there already.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="Name of the model.")]
-ModelsDir = Annotated[
-    Path | None, typer.Option(envvar="CDC_MODELS_DIR", help="Folder of further weights files.", file_okay=False)
-]
-PrecisionOption = Annotated[
-    Literal["auto", "float32", "bfloat16"], typer.Option(envvar="CDC_PRECISION", help="Arithmetic of the decoder.")
-]
-MAX_STEPS = 250  # as the default of CDC_MAX_STEPS: more do not pay
-Steps = Annotated[
-    int | None, typer.Option(min=1, max=MAX_STEPS, help="Denoising steps; the model's own default if unset.")
-]
-Gamma = Annotated[
-    float | None,
-    typer.Option(min=0, max=2, help="Standard deviation of the start noise; 0: deterministic; unset: the model's own."),
-]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the start noise; the file's own if unset.")]
 PIXEL_LIMIT = 1 << 32  # the caller's own machine: the format's limit is enough
-FORMATS: dict[str, Literal["png", "webp", "jpeg"]] = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
-IMAGE_ENDINGS = {*FORMATS, *(".avif", ".bmp", ".gif", ".heic", ".jxl", ".pgm", ".ppm", ".tif", ".tiff")}
 
 
-def encode(
-    image: Image,
-    out: Output,
-    quality: Annotated[int | None, typer.Option(min=1, max=100, help="1..100; 50 if no target is given.")] = None,
-    target_bpp: Annotated[float | None, typer.Option(help="Bits of the whole file per pixel.")] = None,
-    max_bytes: Annotated[int | None, typer.Option(min=1, help="Best quality of at most this many bytes.")] = None,
-    model: ModelOption = None,
-    alpha: Annotated[Literal["keep", "drop"], typer.Option(help="Keep transparency, or flatten on white.")] = "keep",
-    metadata: Annotated[Literal["strip", "keep"], typer.Option(help="keep: EXIF without location.")] = "strip",
-    first_frame: Annotated[bool, typer.Option(help="Take the first frame of an animation.")] = False,
-    models_dir: ModelsDir = None,
-    as_json: JsonFlag = False,
-    force: Force = False,
-) -> None:
-    """Compress an image file into a .cdc file."""
-    from model.container import Section, SectionType
-    from service.images.alpha import pack_alpha
-    from service.images.reading import read_image
+class Local:
+    """The models of this machine. `quiet`: without a progress bar for each file."""
 
-    if sum(value is not None for value in (quality, target_bpp, max_bytes)) > 1:
-        raise Refused("choose one of --quality, --target-bpp and --max-bytes")
-    if (ending := Path(out).suffix.lower()) in IMAGE_ENDINGS:
-        raise Refused(f"{out}: an encode writes a .cdc file, and {ending} is the ending of an image")
-    check_output(out, source=image, force=force)
-    data = read_bytes(image)
-    with naming(image, CodecError, ServiceError):
-        frame: Literal["first"] | None = "first" if first_frame else None
-        source_image = read_image(data, max_pixels=PIXEL_LIMIT, alpha=alpha, frame=frame, metadata=metadata)
-    sections = [] if source_image.alpha is None else [pack_alpha(source_image.alpha)]
-    if source_image.exif is not None:
-        sections.append(Section(SectionType.EXIF, source_image.exif))
+    failures = (CodecError, ServiceError)
 
-    from model.rate_control import pack_to_target  # torch, from here on
+    def __init__(self, models_dir: Path | None, precision: Precision, *, quiet: bool = False) -> None:
+        self._models_dir = models_dir
+        self._precision: Precision = precision
+        self._quiet = quiet
+        self._registry: Any = None
 
-    codec = registry_of(models_dir).get(model)
-    start = time.perf_counter()
-    latents = _analyse(codec, source_image.pixels)
-    with progress("packing"):
-        packed = pack_to_target(
-            codec, latents, quality=quality, target_bpp=target_bpp, max_bytes=max_bytes, sections=sections
+    @needs("model", "cdc encode on this machine")
+    def encode(self, image: bytes, options: EncodeOptions) -> Made:
+        """Compress an image file. Raises CodecError, ServiceError."""
+        from service.images.alpha import pack_alpha
+        from service.images.reading import read_image
+
+        frame: Literal["first"] | None = "first" if options.get("first_frame") else None
+        source = read_image(
+            image,
+            max_pixels=PIXEL_LIMIT,
+            alpha=options.get("alpha", "keep"),
+            frame=frame,
+            metadata=options.get("metadata", "strip"),
         )
-    write_output(out, packed.data)
-    height, width = source_image.pixels.shape[:2]
-    values = {
-        "bytes": len(packed.data),
-        "bpp": round(8 * len(packed.data) / (width * height), 4),
-        "quality": packed.quality,
-        "model": codec.info.name,
-        "seconds": round(time.perf_counter() - start, 2),
-    }
-    report({"width": width, "height": height, **values}, as_json, err=out == "-")
+        sections = [] if source.alpha is None else [pack_alpha(source.alpha)]
+        if source.exif is not None:
+            sections.append(Section(SectionType.EXIF, source.exif))
 
+        from model.rate_control import pack_to_target  # torch, from here on
 
-def decode(
-    source: Annotated[str, typer.Argument(metavar="FILE", help="A .cdc file; - for standard input.")],
-    out: Output,
-    steps: Steps = None,
-    gamma: Gamma = None,
-    seed: Seed = None,
-    model: ModelOption = None,
-    format: Annotated[Literal["png", "webp", "jpeg"] | None, typer.Option(help="By OUT's ending if unset.")] = None,
-    models_dir: ModelsDir = None,
-    precision: PrecisionOption = "auto",
-    as_json: JsonFlag = False,
-    force: Force = False,
-) -> None:
-    """Decode a .cdc file into an image file."""
-    from model.container import SectionType, parse
-    from service.images.alpha import unpack_alpha
-    from service.images.writing import check_output_size, write_image
+        codec = self._models().get(options.get("model"))
+        start = time.perf_counter()
+        latents = analyse(codec, source.pixels, self._quiet)
+        with _bar(self._quiet, "packing"):
+            packed = pack_to_target(
+                codec,
+                latents,
+                quality=options.get("quality"),
+                target_bpp=options.get("target_bpp"),
+                max_bytes=options.get("max_bytes"),
+                sections=sections,
+            )
+        height, width = source.pixels.shape[:2]
+        values = {
+            "width": width,
+            "height": height,
+            "bytes": len(packed.data),
+            "bpp": round(8 * len(packed.data) / (width * height), 4),
+            "quality": packed.quality,
+            "model": codec.info.name,
+            "seconds": round(time.perf_counter() - start, 2),
+        }
+        return Made(packed.data, values)
 
-    check_output(out, source=source, force=force, endings=() if format else tuple(FORMATS))
-    chosen = format or FORMATS.get(Path(out).suffix.lower(), "png")
-    data = read_bytes(source)
-    with naming(source, CodecError):
-        container = parse(data)
-        check_output_size(container.header.width, container.header.height, chosen)
-    codec = registry_of(models_dir, precision).for_file(container.header.codec_id, model)
-    start = time.perf_counter()
-    with progress("reading"), naming(source, CodecError):
-        unpacked = codec.unpack(container)
-    pixels = _decode(codec, unpacked, steps, gamma, seed)
-    sections = {s.type: s.data for s in unpacked.sections}
-    packed = sections.get(SectionType.ALPHA)
-    alpha = None if packed is None else unpack_alpha(packed, *pixels.shape[1::-1])
-    write_output(out, write_image(pixels, alpha, sections.get(SectionType.EXIF), chosen))
-    values: dict[str, Any] = {
-        "steps": codec.default_steps if steps is None else steps,
-        "gamma": codec.default_gamma if gamma is None else gamma,
-        "seed": unpacked.seed if seed is None else seed,
-        "model": codec.info.name,
-        "seconds": round(time.perf_counter() - start, 2),
-    }
-    report({"width": pixels.shape[1], "height": pixels.shape[0], **values}, as_json, err=out == "-")
+    @needs("model", "cdc decode on this machine")
+    def decode(self, file: bytes, options: DecodeOptions) -> Made:
+        """Decode a `.cdc` file. Raises CodecError, ServiceError."""
+        from service.images.alpha import unpack_alpha
+        from service.images.writing import check_output_size, write_image
+
+        container = parse(file)
+        format = options.get("format", "png")
+        check_output_size(container.header.width, container.header.height, format)
+        codec = self._models().for_file(container.header.codec_id, options.get("model"))
+        start = time.perf_counter()
+        with _bar(self._quiet, "reading"):
+            unpacked = codec.unpack(container)
+        steps, gamma, seed = options.get("steps"), options.get("gamma"), options.get("seed")
+        assert steps != "auto"  # of a service alone
+        pixels = synthesise(codec, unpacked, steps, gamma, seed, self._quiet)
+        sections = {s.type: s.data for s in unpacked.sections}
+        packed = sections.get(SectionType.ALPHA)
+        alpha = None if packed is None else unpack_alpha(packed, *pixels.shape[1::-1])
+        values: dict[str, Any] = {
+            "width": pixels.shape[1],
+            "height": pixels.shape[0],
+            "steps": codec.default_steps if steps is None else steps,
+            "gamma": codec.default_gamma if gamma is None else gamma,
+            "seed": unpacked.seed if seed is None else seed,
+            "model": codec.info.name,
+            "seconds": round(time.perf_counter() - start, 2),
+        }
+        return Made(write_image(pixels, alpha, sections.get(SectionType.EXIF), format), values)
+
+    def inspect(self, file: bytes) -> dict[str, Any]:
+        """Say what a `.cdc` file is. Raises CodecError."""
+        container = parse(file)
+        header = container.header
+        names = {int(t): t.name.lower() for t in SectionType}
+        return {
+            "width": header.width,
+            "height": header.height,
+            "codec_id": header.codec_id.hex(),
+            "rate": header.rate,
+            "quality": quality_of_rate(header.rate),
+            "bytes": len(file),
+            "bpp": round(8 * len(file) / header.pixels, 4),
+            "sections": {names.get(s.type, f"type {s.type}"): len(s.data) for s in container.sections},
+        }
+
+    def close(self) -> None:
+        """Forget the models."""
+        self._registry = None
+
+    def _models(self) -> Any:
+        if self._registry is None:
+            self._registry = registry_of(self._models_dir, self._precision)
+        return self._registry
 
 
 def demo(
@@ -142,7 +148,7 @@ def demo(
         str | None, typer.Argument(help="An image file; a portrait that matplotlib carries if unset.")
     ] = None,
     quality: Annotated[int, typer.Option(min=1, max=100)] = 50,
-    steps: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Denoising steps.")] = 17,
+    steps: Steps = None,
     gamma: Gamma = None,
     folder: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("out"),
     as_json: JsonFlag = False,
@@ -162,8 +168,8 @@ def demo(
     from model.rate_control import pack_to_target
 
     codec = registry_of(None).get()
-    file = pack_to_target(codec, _analyse(codec, pixels), quality=quality).data
-    decoded = _decode(codec, codec.unpack(file), steps, gamma, None)
+    file = pack_to_target(codec, analyse(codec, pixels), quality=quality).data
+    decoded = synthesise(codec, codec.unpack(file), steps, gamma, None)
     paths = {name: folder / name for name in ("original.png", "demo.cdc", "decoded.png", "both.png")}
     paths["original.png"].write_bytes(write_image(pixels, None, None, "png"))
     paths["demo.cdc"].write_bytes(file)
@@ -190,20 +196,22 @@ def registry_of(folder: Path | None, precision: Literal["auto", "float32", "bflo
     return Registry(folder, precision)
 
 
-def _analyse(codec: Codec, pixels: Pixels) -> Latents:
+def analyse(codec: Codec, pixels: Pixels, quiet: bool = False) -> Latents:
     """Run the encoder tile by tile, with a progress bar."""
     analysis = codec.begin(pixels)
-    with progress("encoding", len(analysis.tiles)) as advance:
+    with _bar(quiet, "encoding", len(analysis.tiles)) as advance:
         for i in range(len(analysis.tiles)):
             codec.analyse_tiles([(analysis, i)])
             advance()
     return analysis.latents
 
 
-def _decode(codec: Codec, unpacked: Unpacked, steps: int | None, gamma: float | None, seed: int | None) -> Pixels:
-    """Run all denoising steps tile by tile, with a progress bar: a step of a large picture takes minutes."""
+def synthesise(
+    codec: Codec, unpacked: Unpacked, steps: int | None, gamma: float | None, seed: int | None, quiet: bool = False
+) -> Pixels:
+    """Run all denoising steps tile by tile, with a progress bar: a step of a large image takes minutes."""
     state = codec.start(unpacked, steps, gamma, seed)
-    with progress("decoding", (1 + state.steps) * len(state.tiles)) as advance:
+    with _bar(quiet, "decoding", (1 + state.steps) * len(state.tiles)) as advance:
         for i in range(len(state.tiles)):
             codec.condition_tiles([(state, i)])
             advance()
@@ -212,6 +220,10 @@ def _decode(codec: Codec, unpacked: Unpacked, steps: int | None, gamma: float | 
                 codec.denoise_tiles([(state, i)])
                 advance()
     return codec.finish(state)
+
+
+def _bar(quiet: bool, text: str, total: int | None = None) -> AbstractContextManager[Callable[[], None]]:
+    return nullcontext(lambda: None) if quiet else progress(text, total)
 
 
 def _sample() -> bytes:

@@ -21,6 +21,8 @@ PACKAGES = {
     "docker-compose": "docker-compose",
     "strip": "binutils",
     "cjxl": "libjxl-tools",
+    "node": "nodejs",
+    "npm": "npm",
 }
 ALTERNATIVES = {"chromium": ("chromium-browser", "google-chrome")}
 APT_S = 600.0

@@ -21,9 +21,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from cdc_client import __main__ as cli
+from cdc_client.command import batch
+from cdc_client.command.terminal import plain
+from cdc_client.command.transcode import MAX_STEPS
+from model.architecture import ARCHITECTURES
 from model.registry import SHIPPED
-from model.terminal import plain
-from service import cli, transcode
+from service import transcode
 from service.settings import Settings
 from service.version import __version__
 
@@ -130,10 +134,17 @@ def test_standard_input_and_output(image: Path, file: Path, tmp_path: Path) -> N
 
 
 def test_the_seed_decides(file: Path) -> None:
-    default = cdc("decode", file, "-", "--steps", "1", "--json")
+    noisy = ("decode", file, "-", "--steps", "1", "--gamma", "0.8")
+    default = cdc(*noisy, "--json")
     own = str(json.loads(default.err)["seed"])
-    assert cdc("decode", file, "-", "--steps", "1", "--seed", own).out == default.out
-    assert cdc("decode", file, "-", "--steps", "1", "--seed", "7").out != default.out
+    assert cdc(*noisy, "--seed", own).out == default.out
+    assert cdc(*noisy, "--seed", "7").out != default.out
+
+
+def test_defaults_are_those_of_the_model(file: Path) -> None:
+    architecture = ARCHITECTURES["cdc-lite"]
+    told = json.loads(cdc("decode", file, "-", "--json").err)
+    assert (told["steps"], told["gamma"]) == (architecture.default_steps, architecture.default_gamma) == (1, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +326,7 @@ def test_input_errors_help_and_version_come_without_torch(paths: dict[str, Path]
     code = (
         "import json, sys, time\n"
         "start, spent = time.process_time(), []\n"
-        "from service import cli\n"
+        "from cdc_client import __main__ as cli\n"
         "for argv in json.loads(sys.argv[1]):\n"
         "    sys.argv = ['cdc', *argv]\n"
         "    try: cli.main()\n"
@@ -366,11 +377,13 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     monkeypatch.setattr(transcode, "registry_of", without_torch)
-    assert refused(cdc("decode", file, "-")) == "this command needs the package torch, which is not installed"
+    assert refused(cdc("decode", file, "-")) == (
+        "cdc decode on this machine needs the package torch, which is not installed: pip install 'cdc-codec[model]'"
+    )
 
 
 def test_steps_have_the_limit_of_the_service() -> None:
-    assert Settings.model_fields["max_steps"].default == transcode.MAX_STEPS
+    assert Settings.model_fields["max_steps"].default == MAX_STEPS
     done = cdc("decode", "-", "-", "--steps", "251")
     assert (done.code, "250" in done.err) == (2, True)
 
@@ -415,15 +428,15 @@ def test_an_interrupt_has_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(source: str) -> bytes:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(transcode, "read_bytes", interrupted)
+    monkeypatch.setattr(batch, "read_bytes", interrupted)
     assert cdc("encode", "-", "-").code == 130
 
 
 def test_a_real_process(image: Path, file: Path) -> None:
     """The bar goes to what is taken for a terminal, standard error; the pipe carries nothing but the picture."""
-    argv = [sys.executable, "-m", "service.cli"]
+    argv = [sys.executable, "-m", "cdc_client"]
     env = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TERM": "xterm", "OMP_NUM_THREADS": "1"}
-    decode = [*argv, "decode", "-", "-", "--steps", "3"]
+    decode = [*argv, "decode", "-", "-", "--steps", "3", "--gamma", "1"]
     done = subprocess.run(decode, input=file.read_bytes(), capture_output=True, env=env, check=True, timeout=120)
     assert b"decoding" in done.stderr
     assert re.search(rb"\d+%.*\d:\d\d", done.stderr)  # how far, and the time that is left

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from benchmarks.server import running_server
-from service.cli import app
+from cdc_client.command.app import make_app
 from tests.service.conftest import image_file, photograph
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,7 @@ def check_cdc(words: list[str], tmp_path: Path) -> None:
         if re.fullmatch(r"[\w./-]+\.(jpg|png|cdc|safetensors|pt|tar|json)", word):
             (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / word).touch()
-    command: click.Command = typer.main.get_command(app)
+    command: click.Command = typer.main.get_command(make_app()[0])
     context, rest = None, words[1:]
     while isinstance(command, click.Group):
         assert rest, f"{words} lacks a subcommand"
@@ -117,7 +117,7 @@ def test_curl_commands_of_the_documents_and_all_examples(tmp_path: Path) -> None
             if words[:2] in (["cdc", "encode"], ["cdc", "decode"]):
                 (tmp_path / words[3]).unlink(missing_ok=True)  # an earlier command's; nothing is replaced unasked
             if (words[0] == "cdc" and words[1] in ("encode", "decode", "inspect")) or words[:3] in LOCAL:
-                run([sys.executable, "-m", "service.cli", *words[1:]])
+                run([sys.executable, "-m", "cdc_client", *words[1:]])
         job = ""
         for path in (ROOT / "README.md", ROOT / "docs/api.md"):
             for command in dict.fromkeys(commands_of(path)):

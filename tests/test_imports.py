@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(p for top in ("service", "model") for p in (ROOT / top).rglob("*.py"))
+PLACES = {"service": ROOT, "model": ROOT, "cdc_client": ROOT / "client"}  # package -> the folder it lies in
+FILES = sorted(p for top, folder in PLACES.items() for p in (folder / top).rglob("*.py"))
 
 # The longest prefix of a module decides what it may import of this project. Its own room is named where it is allowed.
 ALLOWED: dict[str, tuple[str, ...]] = {
@@ -24,10 +25,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service.api": (
         "service.api",
         "service.access",
+        "service.images.baselines",
         "service.images.preview",
         "service.jobs",
         "service.engine.port",
         "service.engine.pool",
+        "service.extras",
         "service.playground",
         "service.settings",
         "service.errors",
@@ -36,6 +39,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "service.version",
         "service.work",
         "model.errors",
+        "model.config",
         "model.container",
     ),
     "service.images": ("service.images", "service.work", "service.errors", "model.errors", "model.container"),
@@ -74,9 +78,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "model.container",
     ),
     "service.playground": (),
-    "service.client": ("service.client", "service.api.app", "service.settings"),
-    "service.cli": ("service", "model"),
-    "service.transcode": ("service.images", "service.errors", "model"),
+    "cdc_client": ("cdc_client",),
+    "service.local": ("cdc_client", "service.api.app", "service.settings"),
+    "service.cli": ("service", "model", "cdc_client.command"),
+    "service.transcode": ("service.images", "service.errors", "service.extras", "model", "cdc_client"),
+    "service.extras": (),
     "service.bench": ("service.engine", "model.container"),
     "service.settings_page": ("service.settings",),
     "service.worker": ("service", "model.errors"),
@@ -117,6 +123,8 @@ ONLY: dict[str, tuple[str, ...]] = {
     "starlette": ("service.api",),
     "prometheus_client": ("service.api", "service.metrics", "service.worker"),
     "redis": ("service.jobs", "service.access"),
+    "typer": ("service", "model", "cdc_client.command"),
+    "rich": ("model.evaluation", "model.training", "cdc_client.command"),
     "streaq": ("service.jobs.queue",),
     "coredis": ("service.jobs.queue",),
     "fsspec": ("service.jobs.blobs",),
@@ -126,7 +134,7 @@ NEVER_IN_CONTAINER = ("torch", "numpy")
 
 
 def module_of(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = path.relative_to(ROOT / "client" if path.is_relative_to(ROOT / "client") else ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -152,11 +160,13 @@ def imports_of(path: Path) -> set[str]:
 
 
 def is_module(name: str) -> bool:
-    path = ROOT.joinpath(*name.split("."))
+    path = PLACES.get(name.split(".")[0], ROOT).joinpath(*name.split("."))
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
 def allowed_for(module: str) -> tuple[str, ...]:
+    if module == "model.cli":
+        return ("model", "cdc_client.command")
     if within(module, WHOLE_LIBRARY):
         return ("model",)
     return ALLOWED[max((p for p in ALLOWED if within(module, (p,))), key=len)]
@@ -167,8 +177,7 @@ def faults_of(module: str, imported: set[str]) -> list[str]:
     faults = []
     for name in sorted(imported):
         top = name.split(".")[0]
-        own = top in ("service", "model")
-        if own and name not in ("service", "model") and not within(name, allowed_for(module)):
+        if top in PLACES and name not in ("service", "model") and not within(name, allowed_for(module)):
             faults.append(f"{module} must not import {name}")
         if top in ONLY and not within(module, ONLY[top]):
             faults.append(f"{module} must not import {name}")
@@ -203,6 +212,11 @@ def test_imports_follow_the_table(path: Path) -> None:
         ("model.entropy.tables", "constriction"),
         ("model.container.header", "numpy"),
         ("service.brand_new", "service.api"),
+        ("service.api.app", "cdc_client"),
+        ("model.codec", "cdc_client"),
+        ("cdc_client.client", "service.local"),
+        ("cdc_client.command.backend", "model.container"),
+        ("cdc_client.client", "typer"),
     ],
 )
 def test_the_table_forbids(module: str, imported: str) -> None:
@@ -227,9 +241,9 @@ def test_the_client_needs_little(tmp_path: Path) -> None:
     """
     code = (
         "import sys, time; start = time.process_time(); import httpx, pydantic; pydantic.BaseModel; "
-        "both = time.process_time() - start; start = time.process_time(); import service.client; "
+        "both = time.process_time() - start; start = time.process_time(); import cdc_client; "
         "own = time.process_time() - start; "
-        "print(own / both, sorted({'torch', 'numpy', 'fastapi', 'PIL', 'redis'} & set(sys.modules)))"
+        "print(own / both, sorted({'torch', 'numpy', 'fastapi', 'PIL', 'redis', 'typer'} & set(sys.modules)))"
     )
     runs = [
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)

@@ -39,9 +39,14 @@ def roots_of(name: str) -> list[str]:
     """What a lock was made from."""
     if name == "generator":
         return (FOLDER / "generator.in").read_text().split()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project, client = (
+        tomllib.loads((folder / "pyproject.toml").read_text())["project"] for folder in (ROOT, ROOT / "client")
+    )
     extras = project["optional-dependencies"]
-    return [*project["dependencies"], *(line for extra in EXTRAS[name] for line in extras[extra])]
+    lines = [*project["dependencies"], *(line for extra in EXTRAS[name] for line in extras[extra])]
+    assert lines.pop(0).startswith("cdc-client[cli]")  # installed from its folder, as the project itself is
+    others = [line for line in lines if not line.startswith("cdc-codec[")]  # an extra of an extra, which is in EXTRAS
+    return [*client["dependencies"], *client["optional-dependencies"]["cli"], *others]
 
 
 def environment(python: str, machine: str) -> dict[str, str]:

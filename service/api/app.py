@@ -16,6 +16,7 @@ from service.access.gate import Gate
 from service.access.links import Links
 from service.access.stores import store_of
 from service.api import docs_page, health, playground, problems, routes
+from service.api import documentation as docs
 from service.api import jobs as job_routes
 from service.api.layers import Capacity, Head
 from service.api.middleware import Observe
@@ -92,10 +93,12 @@ def create_app(
     uploads = Budget(settings.max_concurrent_uploads, "requests")
 
     app = _Application(
-        title="CDC",
+        title="CDC API",
         summary="Image compression with conditional diffusion",
         description=DESCRIPTION,
         version=__version__,
+        servers=[{"url": settings.root_path or "/", "description": "This service"}],
+        openapi_tags=docs.TAGS,
         docs_url=None,  # that page loads its files from elsewhere
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs else None,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+BYTES_TYPE = "application/octet-stream"
 MULTIPART = "multipart/form-data"
 FIELD = b"file"
 FORM = "application/x-www-form-urlencoded"  # what curl --data-binary says of any file
@@ -160,14 +161,14 @@ class _PartReader:
 def pick_format(query: Format | None, accept: str | None) -> Format:
     """Return the output format: `query` if given, else what the Accept header (RFC 9110, 12.5.1) likes best.
 
-    Among equals PNG comes before WebP before JPEG; no header means PNG.
+    Among equals PNG comes before WebP before JPEG; no header means PNG, and so does application/octet-stream.
 
     Raises:
         NotAcceptable: the header excludes all three.
     """
     if query is not None:
         return query
-    if not accept or not accept.strip():
+    if not accept or accept.strip().lower() in ("", BYTES_TYPE):
         return "png"
     weights: dict[str, float] = {}
     for item in accept.lower().split(","):

@@ -19,7 +19,7 @@ from model.errors import (
     UnsupportedVersion,
 )
 from service.api import problems, refusals
-from service.api.body import MEDIA_TYPES, MULTIPART
+from service.api.body import BYTES_TYPE, MEDIA_TYPES, MULTIPART
 from service.api.schemas import JobAnswer, Problem
 from service.errors import (
     AnimatedImage,
@@ -86,6 +86,11 @@ DECODE = (
 FAILURES = (UnsupportedImage, BrokenImage, AnimatedImage, TargetUnreachable, CorruptStream, WorkerFailed, *FILE)
 INSPECT = (*BODY, *FILE, Busy, Draining, NotReady, DeadlineExceeded)
 
+TAGS = [
+    {"name": "codec", "description": "Images in, `.cdc` files out, and back; each call answers with the file itself."},
+    {"name": "jobs", "description": "Work that outlives its request: `Prefer: respond-async` makes a job of it."},
+    {"name": "operation", "description": "For those who run the service: health, version, metrics."},
+]
 _BINARY = {"type": "string", "format": "binary"}
 _FILE = {**_BINARY, "minLength": 1, "description": "The file."}
 
@@ -169,10 +174,10 @@ def work_upload(query: type[BaseModel], *media_types: str) -> dict[str, Any]:
 
 
 def binary_answer(description: str, media_types: tuple[str, ...], headers: tuple[str, ...]) -> dict[str, Any]:
-    """Return a response with a binary body."""
+    """Return a response with a binary body; also as bytes of no type, which generated clients know how to return."""
     return {
         "description": description,
-        "content": {media_type: {"schema": _BINARY} for media_type in media_types},
+        "content": {media_type: {"schema": _BINARY} for media_type in (*media_types, BYTES_TYPE)},
         "headers": {
             name: {"description": _HEADERS[name][1], "schema": {"type": _HEADERS[name][0]}} for name in headers
         },
@@ -224,10 +229,10 @@ ACCEPTED: dict[str, Any] = {
     "links": {
         name: {"operationId": operation, "parameters": {"id": "$response.body#/id"}, "description": text}
         for name, operation, text in (
-            ("status", "job", "How far the job is."),
-            ("result", "result", "Its result."),
-            ("cancel", "cancel", "Cancels it."),
-            ("link", "link", "A link to its result."),
+            ("status", "get_job", "How far the job is."),
+            ("result", "get_job_result", "Its result."),
+            ("cancel", "cancel_job", "Cancels it."),
+            ("link", "create_link", "A link to its result."),
         )
     },
 }

@@ -20,13 +20,13 @@ index_router = APIRouter()
 
 
 @router.get("/livez", summary="Is the process alive?")
-async def livez() -> HealthAnswer:
+async def check_live() -> HealthAnswer:
     """Answer as long as the event loop runs; the engine is not asked, so a busy worker never looks dead."""
     return HealthAnswer(status="live")
 
 
 @router.get("/readyz", summary="Does the service take work?", responses=docs.problem_answers(Draining, NotReady))
-async def readyz(state: StateOf) -> HealthAnswer:
+async def check_ready(state: StateOf) -> HealthAnswer:
     """Answer 503 while nobody would do the work: models are loading, Redis or the last worker is gone, or the service
     is shutting down.
     """
@@ -35,7 +35,7 @@ async def readyz(state: StateOf) -> HealthAnswer:
 
 
 @router.get("/version", summary="Versions of the service and of the file format")
-async def version() -> VersionAnswer:
+async def get_version() -> VersionAnswer:
     """Return the version of the service and of the `.cdc` files it writes."""
     return VersionAnswer(version=__version__, format_version=VERSION)
 
@@ -52,6 +52,6 @@ async def index() -> Response:
     response_class=Response,
     responses={200: {"description": "Text format 0.0.4.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-def metrics(state: StateOf) -> Response:
+def get_metrics(state: StateOf) -> Response:
     """Return the metrics of this process."""
     return Response(generate_latest(state.metrics.registry), 200, {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

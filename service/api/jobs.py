@@ -19,7 +19,7 @@ from service.api.access import AnyCaller
 from service.api.conditional import not_modified
 from service.api.parameters import given_once
 from service.api.refusals import MalformedRequest
-from service.api.responses import answer_of, event_data, response_of, root_of, varies, vary
+from service.api.responses import VARY, answer_of, as_accepted, event_data, response_of, root_of, varies
 from service.api.schemas import JobAnswer, LinkAnswer, LinkQuery
 from service.api.state import State, StateOf
 from service.errors import JobCancelled, JobNotFinished, LinksOff
@@ -77,7 +77,8 @@ async def submit(request: Request, state: State, work: Work, prefer: Preferences
         if job.state in (WorkState.SUCCEEDED, WorkState.FAILED):
             result = await state.jobs.result(job.id, owner)
             applied = {"Preference-Applied": f"respond-async, wait={prefer.wait:g}", **location}
-            return response_of(result, job.operation, applied, varies=varies(work.options))
+            response = response_of(result, job.operation, applied, varies=varies(work.options))
+            return as_accepted(request, response)
     headers = {**location, "Cache-Control": "no-store"}
     if prefer.respond_async:
         headers["Preference-Applied"] = "respond-async"
@@ -85,7 +86,7 @@ async def submit(request: Request, state: State, work: Work, prefer: Preferences
 
 
 @router.get("/jobs/{id}", summary="How far a job is", responses=docs.problem_answers(*docs.JOB))
-async def job(id: JobId, caller: AnyCaller, request: Request, response: Response, state: StateOf) -> JobAnswer:
+async def get_job(id: JobId, caller: AnyCaller, request: Request, response: Response, state: StateOf) -> JobAnswer:
     """Return the job as it stands."""
     found = await state.jobs.get(id, caller.owner)
     response.headers["Cache-Control"] = "no-store"
@@ -93,7 +94,7 @@ async def job(id: JobId, caller: AnyCaller, request: Request, response: Response
 
 
 @router.delete("/jobs/{id}", summary="Cancel a job", responses=docs.problem_answers(*docs.JOB))
-async def cancel(id: JobId, caller: AnyCaller, request: Request, state: StateOf) -> JobAnswer:
+async def cancel_job(id: JobId, caller: AnyCaller, request: Request, state: StateOf) -> JobAnswer:
     """Cancel the job, within one denoising step if it runs; one that has ended stays as it is."""
     return answer_of(await state.jobs.cancel(id, caller.owner), root_of(request))
 
@@ -107,7 +108,7 @@ async def cancel(id: JobId, caller: AnyCaller, request: Request, state: StateOf)
         **docs.problem_answers(*docs.JOB, JobNotFinished, JobCancelled, *docs.FAILURES),
     },
 )
-async def result(id: JobId, caller: AnyCaller, request: Request, state: StateOf) -> Response:
+async def get_job_result(id: JobId, caller: AnyCaller, request: Request, state: StateOf) -> Response:
     """Return the file with the headers of a direct answer; the problem of a job that failed."""
     return await _result(request, state, id, caller.owner)
 
@@ -117,7 +118,7 @@ async def result(id: JobId, caller: AnyCaller, request: Request, state: StateOf)
     summary="A link to the result",
     responses=docs.problem_answers(*docs.JOB, LinksOff),
 )
-async def link(
+async def create_link(
     id: JobId, caller: AnyCaller, request: Request, state: StateOf, query: Annotated[LinkQuery, Query()]
 ) -> LinkAnswer:
     """Make a link by which anybody can fetch the result without a key, until it expires."""
@@ -136,7 +137,7 @@ async def link(
         **docs.problem_answers(*docs.LINK, JobNotFinished, JobCancelled, *docs.FAILURES),
     },
 )
-async def linked(token: LinkToken, request: Request, state: StateOf) -> Response:
+async def get_linked_result(token: LinkToken, request: Request, state: StateOf) -> Response:
     """Return the result; needs no key."""
     return await _result(request, state, state.links.open(token), None)
 
@@ -147,8 +148,8 @@ async def _result(request: Request, state: State, id: str, owner: str | None) ->
     headers = {"Cache-Control": "private, max-age=3600"}
     known = None
     if found.result is not None:
-        known = not_modified(request, {"ETag": f'"{found.result.digest}"', **headers, **vary(found.operation)})
-    return known or response_of(await state.jobs.result(id, owner), found.operation, headers)
+        known = not_modified(request, {"ETag": f'"{found.result.digest}"', **headers, **VARY})
+    return known or as_accepted(request, response_of(await state.jobs.result(id, owner), found.operation, headers))
 
 
 @router.get(
@@ -157,7 +158,7 @@ async def _result(request: Request, state: State, id: str, owner: str | None) ->
     response_class=StreamingResponse,
     responses={200: docs.EVENTS, 204: docs.NO_MORE_EVENTS, **docs.problem_answers(*docs.JOB)},
 )
-async def events(
+async def follow_job(
     id: JobId,
     caller: AnyCaller,
     request: Request,

@@ -1,26 +1,57 @@
-"""The web page at /, its files, and what it has to know of this service."""
+"""The web page at /, its files, and what it has to know of this service: defaults, estimates, other codecs' files."""
 
 from __future__ import annotations
 
+import threading
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from service import playground
+from service.api.access import Encoder
+from service.api.body import BYTES_TYPE
 from service.api.conditional import not_modified
+from service.api.parameters import given_once
+from service.api.routes import serve_upload
 from service.api.state import StateOf
+from service.images.baselines import Baseline, Encoded, compare_with
+from service.jobs.limits import Budget
 from service.version import __version__
 
 # Files carry no version in their names, so that they are asked for again each time; unchanged, the answer is 304.
 CACHE_CONTROL = "no-cache"
+MAX_COMPARISONS = 6  # waiting or in work; one at a time is in work, on one core
+
+
+class CompareQuery(BaseModel):
+    """Query of POST /playground/compare."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Baseline
+    max_bytes: int = Field(ge=1, lt=2**63)
+
+
+class EstimateQuery(BaseModel):
+    """Query of GET /playground/estimate."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(ge=1, le=1 << 20)
+    height: int = Field(ge=1, le=1 << 20)
+    steps: int = Field(ge=1, le=1 << 16)
 
 
 def make_router() -> APIRouter:
     """Return the routes of the page; they stay out of the schema. Reads the files."""
-    router = APIRouter(include_in_schema=False)
+    router = APIRouter(include_in_schema=False, dependencies=[Depends(given_once)])
     assets = playground.load_assets()
+    comparisons = Budget(MAX_COMPARISONS, "comparisons")
+    one_at_a_time = anyio.CapacityLimiter(1)
 
     @router.get("/")
     async def index(request: Request) -> Response:
@@ -29,9 +60,56 @@ def make_router() -> APIRouter:
 
     @router.get("/playground/about")
     async def about(state: StateOf) -> dict[str, Any]:
-        """What the page cannot know: version, whether there is documentation, whether there is a photograph."""
-        samples = [playground.PORTRAIT] if playground.PORTRAIT in assets else []
-        return {"version": __version__, "docs": state.settings.docs, "samples": samples}
+        """What the page cannot know: version, documentation, samples, and the defaults of the default model."""
+        model = next((model for model in state.door.engine.models() if model.default), None)
+        return {
+            "version": __version__,
+            "docs": state.settings.docs,
+            "samples": playground.photographs(assets),
+            "model": model
+            and {
+                "name": model.name,
+                "default_steps": model.default_steps,
+                "default_gamma": model.default_gamma,
+                "max_steps": min(model.max_steps, state.settings.max_steps),
+            },
+        }
+
+    @router.get("/playground/estimate")
+    async def estimate(state: StateOf, query: Annotated[EstimateQuery, Query()]) -> dict[str, float]:
+        """Seconds that an encode and a decode of that size take by the default model, what waits now included."""
+        model = next(model for model in state.door.models() if model.default)
+        engine = state.door.engine
+        waiting = engine.status().backlog_seconds
+        encode = engine.seconds_of(model.encode_cost(query.width, query.height))
+        decode = engine.seconds_of(model.decode_cost(query.width, query.height, query.steps))
+        return {"encode": round(waiting + encode, 2), "decode": round(decode, 2)}
+
+    @router.post("/playground/compare")
+    async def compare(
+        request: Request, state: StateOf, _: Encoder, query: Annotated[CompareQuery, Query()]
+    ) -> Response:
+        """The best file of another codec within so many bytes; X-Quality says how good, X-Fits whether it is within."""
+
+        async def work(image: bytes, query: CompareQuery) -> Encoded | None:
+            left = threading.Event()
+
+            def run() -> Encoded | None:
+                limit = state.settings.max_pixels
+                return compare_with(
+                    query.format, image, query.max_bytes, max_pixels=limit, go_on=lambda: not left.is_set()
+                )
+
+            with comparisons.hold(1):
+                try:
+                    return await anyio.to_thread.run_sync(run, limiter=one_at_a_time, abandon_on_cancel=True)
+                finally:
+                    left.set()
+
+        made = await serve_upload(request, state, ("image/*", BYTES_TYPE), query, work)
+        assert made is not None  # only one that nobody waits for is given up
+        headers = {"X-Quality": str(made.quality), "X-Fits": str(made.fits).lower(), "Cache-Control": "no-store"}
+        return Response(made.data, 200, headers, f"image/{query.format}")
 
     @router.get("/playground/{name}")
     async def asset(request: Request, name: Annotated[str, Path(max_length=64)]) -> Response:

@@ -157,7 +157,8 @@ def problem_of_validation(errors: Iterable[Mapping[str, Any]]) -> Response:
     faults = []
     for error in errors:
         parts = [str(p) for p in error["loc"]]
-        faults.append({"in": parts[0], "parameter": ".".join(parts[1:]) or None, "message": error["msg"]})
+        message = str(error["msg"]).removeprefix("Value error, ")  # pydantic's words before ours
+        faults.append({"in": parts[0], "parameter": ".".join(parts[1:]) or None, "message": message})
     detail = "; ".join(f"{f['parameter']}: {f['message']}" if f["parameter"] else str(f["message"]) for f in faults)
     return problem(INVALID_PARAMETER, detail, errors=faults)
 

@@ -11,12 +11,15 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
+from service.api.body import BYTES_TYPE
 from service.api.problems import kind_of
 from service.api.schemas import JobAnswer, JobResultAnswer, Problem
 from service.images.preview import MEDIA_TYPE as PREVIEW_TYPE
 from service.jobs.records import Event, Job
 from service.logs import request_id
 from service.work import DecodeOptions, Metadata, Operation, Options, Result
+
+VARY = {"Vary": "Accept"}  # of a file: its type, and of a decode its format
 
 
 def root_of(request: Request) -> str:
@@ -35,6 +38,7 @@ def response_of(
     own = {
         "ETag": f'"{result.digest}"',
         "Server-Timing": stages,
+        **VARY,
         **_described(result.metadata),
         **(headers or {}),
     }
@@ -42,7 +46,6 @@ def response_of(
         own["Content-Disposition"] = 'attachment; filename="image.cdc"'
     else:
         own["Content-Disposition"] = f'inline; filename="image.{result.media_type.removeprefix("image/")}"'
-        own |= vary(operation)
     if varies:
         own["Cache-Control"] = "no-store"
     return Response(result.data, 200, own, result.media_type)
@@ -63,9 +66,11 @@ def varies(options: Options) -> bool:
     return isinstance(options, DecodeOptions) and options.steps == "auto"
 
 
-def vary(operation: Operation) -> dict[str, str]:
-    """The Vary header of a result: a decode's format may come from Accept."""
-    return {"Vary": "Accept"} if operation == "decode" else {}
+def as_accepted(request: Request, response: Response) -> Response:
+    """Give a file no type of its own where the caller takes bytes alone: `Accept: application/octet-stream`."""
+    if request.headers.get("accept", "").strip().lower() == BYTES_TYPE and response.status_code == 200:
+        response.headers["Content-Type"] = BYTES_TYPE
+    return response
 
 
 def answer_of(job: Job, root: str) -> JobAnswer:

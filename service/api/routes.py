@@ -11,15 +11,16 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from model.config import quality_of_rate
 from model.container import SectionType
 from service.access.gate import Caller
 from service.api import documentation as docs
 from service.api.access import AnyCaller, Decoder, Encoder
-from service.api.body import deadline, pick_format, read_upload, while_connected
+from service.api.body import BYTES_TYPE, deadline, pick_format, read_upload, while_connected
 from service.api.jobs import idempotency_key, preferences, submit
 from service.api.middleware import route_of
 from service.api.parameters import given_once, with_fields
-from service.api.responses import response_of, varies
+from service.api.responses import as_accepted, response_of, varies
 from service.api.schemas import (
     DecodeCost,
     DecodeQuery,
@@ -38,7 +39,6 @@ from service.work import DecodeOptions, EncodeOptions, Options, Work
 T = TypeVar("T")
 Q = TypeVar("Q", bound=BaseModel)
 
-BYTES_TYPE = "application/octet-stream"
 
 router = APIRouter(tags=["codec"], dependencies=[Depends(given_once)])
 
@@ -54,7 +54,9 @@ router = APIRouter(tags=["codec"], dependencies=[Depends(given_once)])
         **docs.problem_answers(*docs.ENCODE),
     },
 )
-async def encode(request: Request, state: StateOf, caller: Encoder, query: Annotated[EncodeQuery, Query()]) -> Response:
+async def encode_image(
+    request: Request, state: StateOf, caller: Encoder, query: Annotated[EncodeQuery, Query()]
+) -> Response:
     """Encode a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM image into a `.cdc` file.
 
     Orientation is applied, colours are converted to sRGB, 16-bit channels are brought to 8.
@@ -77,7 +79,9 @@ async def encode(request: Request, state: StateOf, caller: Encoder, query: Annot
         **docs.problem_answers(*docs.DECODE),
     },
 )
-async def decode(request: Request, state: StateOf, caller: Decoder, query: Annotated[DecodeQuery, Query()]) -> Response:
+async def decode_file(
+    request: Request, state: StateOf, caller: Decoder, query: Annotated[DecodeQuery, Query()]
+) -> Response:
     """Decode a `.cdc` file into a PNG (lossless), WebP or JPEG image.
 
     The same file, steps, gamma, seed and model give the same picture; the default seed comes from the file.
@@ -96,21 +100,21 @@ async def decode(request: Request, state: StateOf, caller: Decoder, query: Annot
     openapi_extra=docs.upload(InspectQuery, CDC_TYPE, BYTES_TYPE),
     responses=docs.problem_answers(*docs.INSPECT),
 )
-async def inspect(
+async def inspect_file(
     request: Request, state: StateOf, _: AnyCaller, query: Annotated[InspectQuery, Query()]
 ) -> InspectAnswer:
     """Return what a `.cdc` file says of itself and what a decode would cost; it is verified but not decoded."""
-    found = await _upload(request, state, (CDC_TYPE, BYTES_TYPE), query, lambda body, _: state.door.inspect(body))
+    found = await serve_upload(request, state, (CDC_TYPE, BYTES_TYPE), query, lambda body, _: state.door.inspect(body))
     return _describe(found)
 
 
 @router.get("/models", summary="List the installed models", responses=docs.problem_answers(*docs.ACCESS, NotReady))
-async def models(state: StateOf, _: AnyCaller) -> ModelsAnswer:
+async def list_models(state: StateOf, _: AnyCaller) -> ModelsAnswer:
     """Return the installed models; the default one encodes when none is asked for."""
     return ModelsAnswer(models=[ModelAnswer.model_validate(info) for info in state.door.models()])
 
 
-async def _upload(
+async def serve_upload(
     request: Request,
     state: State,
     accepted: tuple[str, ...],
@@ -146,9 +150,9 @@ async def _answer(
         result = await state.jobs.run(work, caller.owner, key)
         if key is None:
             state.metrics.observe_stages(route_of(request.scope), result.seconds)
-        return response_of(result, work.options.operation, varies=varies(work.options))
+        return as_accepted(request, response_of(result, work.options.operation, varies=varies(work.options)))
 
-    return await _upload(request, state, accepted, query, answer)
+    return await serve_upload(request, state, accepted, query, answer)
 
 
 def _over_sync(state: State, work: Work) -> bool:
@@ -170,7 +174,7 @@ def _describe(found: Inspection) -> InspectAnswer:
         height=header.height,
         codec_id=header.codec_id.hex(),
         rate=header.rate,
-        quality=None if one_rate else round(header.rate * 99 / 255) + 1,  # of rate = round(255 (quality - 1) / 99)
+        quality=None if one_rate else quality_of_rate(header.rate),
         bytes=found.size,
         bpp=8 * found.size / header.pixels,
         sections=[

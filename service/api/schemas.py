@@ -146,6 +146,7 @@ class ModelAnswer(BaseModel):
     name: str
     codec_id: str = Field(description="16 hexadecimal digits; files with this id decode with this model.")
     default_steps: int = Field(description="Steps of a decode that asks for none.")
+    default_gamma: float = Field(description="Standard deviation of the start noise of a decode that asks for none.")
     max_steps: int
     parameters: int = Field(description="Number of weights.")
     default: bool = Field(description="True for the model that encodes when none is asked for.")

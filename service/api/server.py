@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import socket
 import sys
 from typing import Any
@@ -15,20 +16,25 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.app import create_app
 from service.api.state import State
+from service.extras import need_models
 from service.jobs.connection import check_access
 from service.logs import configure_logging
 from service.settings import Settings, load_settings
 
+log = logging.getLogger(__name__)
+READY_POLL_S = 0.1
 MAX_HEAD_BYTES = 64 * 1024
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 STARTUP_FAILED = 3  # exit code, as uvicorn's own
 
 
 def run(values: dict[str, Any]) -> None:
-    """Serve until a signal; `values` take precedence over the environment. Raises SettingsError."""
+    """Serve until a signal; `values` take precedence over the environment. Raises SettingsError, Missing."""
     settings = load_settings(**values)
     configure_logging(settings.log_level)
-    if settings.redis_url is not None:
+    if settings.redis_url is None:
+        need_models("without CDC_REDIS_URL cdc serve does the work itself and")
+    else:
         asyncio.run(check_access(settings.redis_url.get_secret_value()))
     app = create_app(settings)
     server = Server(config_of(app, settings), app.state.parts)
@@ -98,9 +104,27 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, state: State) -> None:
         super().__init__(config)
         self._state = state
+        self._announcing: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; a line of the log says when the models are loaded."""
+        await super().startup(sockets)
+        if self.started:
+            self._announcing = asyncio.create_task(self._announce())
+
+    async def _announce(self) -> None:
+        door = self._state.door
+        while not door.engine.status().ready:  # noqa: ASYNC110 - an engine has no event for it
+            await asyncio.sleep(READY_POLL_S)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        models = ", ".join(model.name for model in door.models())
+        log.info("ready to serve", extra={"url": f"http://{shown}:{port}{self.config.root_path}/", "models": models})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, let running work end within the grace time, then end the application."""
+        if self._announcing is not None:
+            self._announcing.cancel()
         stopping = asyncio.create_task(self._state.door.engine.stop(self._state.settings.grace_s))
         await super().shutdown(sockets)
         await stopping

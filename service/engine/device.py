@@ -13,16 +13,17 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.codec import Codec, seed_of
 from model.config import TILE_SIDES
+from model.container import Header
 from model.rate_control import pack_to_target
 from model.registry import DEFAULT_MODEL, Registry
 from model.types import Analysis, DecodeState, Pixels
 from service.engine.loop import Loop
 from service.engine.messages import Cancel, DeviceOptions, Ready, Submit
 from service.engine.port import (
-    WEIGHT,
     DecodeRequest,
     DecodeResult,
     EncodeRequest,
@@ -167,7 +168,8 @@ class DecodeTask:
         if self.state.position == self._reported:
             return None
         self._reported = self.state.position
-        preview = None if self.state.x0 is None else preview_file(small_image(self.state))
+        estimate = self.codec.estimate(self.state)
+        preview = None if estimate is None else preview_file(small_image(estimate, self.state.header))
         return Progress(self.state.position, self.state.steps, preview)
 
     def done(self) -> bool:
@@ -188,15 +190,15 @@ class DecodeTask:
         )
 
 
-def small_image(state: DecodeState) -> Pixels:
-    """The x0 estimate as uint8 [H, W, 3], made smaller than two previews before it leaves the device."""
-    assert state.x0 is not None
-    header = state.header
+def small_image(x0: Tensor, header: Header) -> Pixels:
+    """An estimate of the image [3, H, W] as uint8 [H, W, 3], made smaller than two previews on its device."""
     factor = max(1, max(header.width, header.height) // SIDE)
-    x0 = state.x0[:, : header.height, : header.width]
+    x0 = x0[:, : header.height, : header.width]
     if factor > 1:
         x0 = torch.nn.functional.avg_pool2d(x0, factor, ceil_mode=True)
-    return (x0 * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
+    levels = (x0 * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
+    pixels: Pixels = levels.permute(1, 2, 0).contiguous().cpu().numpy()
+    return pixels
 
 
 class TorchDevice:
@@ -309,28 +311,24 @@ class TorchDevice:
             margin=kind.tiling.margin,
             encoder_margin=kind.tiling.encoder_margin,
             direct=codec.networks.has_base,
+            default_gamma=codec.default_gamma,
         )
 
     def _probe(self, pixels: int) -> float:
-        """Seconds of one denoising pass of that many pixels, a square: the least of five rounds.
-
-        A model without a denoiser is timed by its conditioner, whose share of such a pass is known.
-        """
+        """Seconds of one denoising pass of that many pixels, a square: the least of five rounds."""
         codec = self.registry.get()
         side = round(pixels**0.5)
         black = codec.unpack(codec.pack(codec.analyse(np.zeros((side, side, 3), np.uint8)), 0))
-        denoises = codec.max_steps > PROBE_ROUNDS
-        state = codec.start(black, steps=PROBE_ROUNDS + 1 if denoises else 1)
+        state = codec.start(black, steps=PROBE_ROUNDS + 1, gamma=1.0)
         codec.denoise_step(state)
         seconds = []
         for _ in range(PROBE_ROUNDS):
-            state = state if denoises else codec.start(black)
             start = time.perf_counter()
             codec.denoise_step(state)
             if self.device != "cpu":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
-        return min(seconds) / (1 if denoises else WEIGHT["condition"])
+        return min(seconds)
 
     def _fingerprint(self) -> str:
         """Names all that decides speed: device, threads, arithmetic, torch, default model."""

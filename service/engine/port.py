@@ -38,6 +38,7 @@ class ModelInfo:
         version: of the weights; of those with one codec id the highest decodes.
         whole_canvas: True where a pass takes the whole picture at once, and not tiles of it.
         margin, encoder_margin: pixels around a tile's centre in decoder and encoder.
+        default_gamma: strength of the start noise of a decode that asks for none.
         direct: True where a decode of one step without noise runs no denoising pass.
     """
 
@@ -57,6 +58,7 @@ class ModelInfo:
     margin: int = Tiling.margin
     encoder_margin: int = Tiling.encoder_margin
     direct: bool = False
+    default_gamma: float = 0.0
 
     def encode_cost(self, width: int, height: int) -> float:
         """Device work of an encode, in pixels of one denoising step of the default model, padding included."""

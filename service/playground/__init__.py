@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 INDEX = "index.html"
-PORTRAIT = "portrait.jpg"
+PHOTOGRAPHS = "photographs"  # their sources and licences stand beside them
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -43,22 +42,15 @@ class Asset:
 
 
 def load_assets() -> Mapping[str, Asset]:
-    """Return the files of the page by name, the index and the sample photograph (where there is one) among them."""
+    """Return the files of the page by name, the index and the sample photographs among them."""
     folder = Path(__file__).parent
-    paths = {path.name: path for path in folder.iterdir() if path.suffix in MEDIA_TYPES}
-    photograph = find_photograph()
-    if photograph is not None:
-        paths[PORTRAIT] = photograph
-    return {name: _asset(name, path.read_bytes()) for name, path in sorted(paths.items())}
+    paths = [path for path in (*folder.iterdir(), *(folder / PHOTOGRAPHS).iterdir()) if path.suffix in MEDIA_TYPES]
+    return {path.name: _asset(path.name, path.read_bytes()) for path in sorted(paths)}
 
 
-def find_photograph() -> Path | None:
-    """The public-domain portrait of Grace Hopper that matplotlib carries; None where matplotlib is not installed."""
-    spec = find_spec("matplotlib")  # looked for, not imported: that takes a second
-    if spec is None or spec.origin is None:
-        return None
-    path = Path(spec.origin).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
-    return path if path.is_file() else None
+def photographs(assets: Mapping[str, Asset]) -> list[str]:
+    """The names of the sample photographs."""
+    return [name for name, asset in assets.items() if asset.media_type == "image/jpeg"]
 
 
 def _asset(name: str, data: bytes) -> Asset:

@@ -11,15 +11,25 @@ const ENDED = new Set(["succeeded", "failed", "cancelled", "expired"]);
 export class Service {
   key = "";
 
-  /** What the page has to know of the service: {version, docs, samples}. */
+  /** What the page has to know of the service: {version, docs, samples, model}. */
   async about() {
     return (await this.#fetch("playground/about")).json();
   }
 
+  /** Seconds that an encode and a decode of that size are expected to take: {encode, decode}. */
+  async estimate(width, height, steps) {
+    return (await this.#fetch(`playground/estimate?${new URLSearchParams({ width, height, steps })}`)).json();
+  }
+
+  /** The best file of another codec within so many bytes. @returns {Promise<{blob: Blob, headers: Headers}>} */
+  async compare(file, format, bytes, signal) {
+    const query = new URLSearchParams({ format, max_bytes: bytes });
+    return picture(await this.#fetch(`playground/compare?${query}`, post(file, typeOf(file), signal)));
+  }
+
   /** Encode a picture. @returns {Promise<{blob: Blob, headers: Headers}>} the .cdc file */
   async encode(file, query, signal) {
-    const type = file.type.startsWith("image/") ? file.type : "application/octet-stream";
-    const response = await this.#fetch(`encode?${new URLSearchParams(query)}`, post(file, type, signal));
+    const response = await this.#fetch(`encode?${new URLSearchParams(query)}`, post(file, typeOf(file), signal));
     return { blob: new Blob([await response.arrayBuffer()], { type: CDC_TYPE }), headers: response.headers };
   }
 
@@ -53,9 +63,9 @@ export class Service {
     return picture(await this.#fetch(`jobs/${id}/result`, { signal }));
   }
 
-  /** Cancel a job; goes out even while the page is being left. */
+  /** Cancel a job. */
   async cancel(id) {
-    await this.#fetch(`jobs/${id}`, { method: "DELETE", keepalive: true });
+    await this.#fetch(`jobs/${id}`, { method: "DELETE" });
   }
 
   async #fetch(address, request = {}) {
@@ -70,6 +80,10 @@ export class Service {
     if (!response.ok) throw await Problem.from(response);
     return response;
   }
+}
+
+function typeOf(file) {
+  return file.type.startsWith("image/") ? file.type : "application/octet-stream";
 }
 
 function post(body, type, signal, headers = {}) {

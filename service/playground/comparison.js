@@ -1,26 +1,31 @@
 // The pictures on the stage: which two, their labels, the magnified parts.
 
 import { Details } from "./details.js";
-import { resize } from "./picture.js";
+import { drawDifference, resize } from "./picture.js";
 import { size } from "./results.js";
 import { Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
-const NAMES = { original: "Original", cdc: "CDC", jpeg: "JPEG" };
+const NAMES = { original: "Original", cdc: "CDC", jpeg: "JPEG", webp: "WebP", avif: "AVIF", difference: "Difference × 8" };
+const CODECS = ["jpeg", "webp", "avif"];
 
-/** Holds the three canvases, named original, cdc and jpeg. */
+/** Holds the canvases, named original, cdc, difference, and after the other codecs. */
 export class Comparison {
-  canvases = { original: $("canvas-original"), cdc: $("canvas-cdc"), jpeg: $("canvas-jpeg") };
+  canvases = Object.fromEntries(Object.keys(NAMES).map((name) => [name, $(`canvas-${name}`)]));
   #bytes = {};
+  #point = [0, 0];
 
   constructor() {
-    const parts = { original: $("detail-original"), cdc: $("detail-cdc"), jpeg: $("detail-jpeg") };
-    this.details = new Details(this.canvases, parts);
+    const parts = ["original", "cdc", ...CODECS].map((name) => [name, $(`detail-${name}`)]);
+    this.details = new Details(this.canvases, Object.fromEntries(parts));
     this.viewer = new Viewer(
       { stage: $("stage"), world: $("world"), divider: $("divider"), canvases: this.canvases },
       {
         onZoom: (scale) => ($("zoom").value = `${Math.round(scale * 100)} %`),
-        onFocus: (x, y) => this.details.lookAt(x, y),
+        onFocus: (x, y) => {
+          this.#point = [x, y];
+          this.details.lookAt(x, y);
+        },
       },
     );
     for (const id of ["left", "right"]) $(id).addEventListener("change", () => this.#choose(id));
@@ -37,14 +42,15 @@ export class Comparison {
     $("compare").hidden = false;
     this.viewer.reset(width, height);
     this.#pair("original", "original");
-    this.#allowJpeg();
+    this.#allow();
     $("chip-left").textContent = `Original, ${width} × ${height}, ${size(bytes)}`;
   }
 
   /** Expect a decoded picture. @param {boolean} alone there is no original beside it */
   expect(width, height, alone) {
     this.alone = alone;
-    resize(this.canvases.cdc, width, height);
+    const { cdc } = this.canvases;
+    if (cdc.width !== width || cdc.height !== height) resize(cdc, width, height);
     $("compare").hidden = false;
     if (alone) {
       this.viewer.reset(width, height);
@@ -62,8 +68,19 @@ export class Comparison {
   /** Sizes of files in bytes, by name; those of which there is one can be chosen. */
   setBytes(bytes) {
     this.#bytes = { ...this.#bytes, ...bytes };
-    this.#allowJpeg();
+    this.#allow();
     this.#label();
+  }
+
+  /** What there is, the original first: for a card. @returns {{name: string, canvas: HTMLCanvasElement, bytes: number}[]} */
+  get pictures() {
+    const names = ["original", "cdc", ...CODECS].filter((name) => name in this.#bytes);
+    return names.map((name) => ({ name: NAMES[name], canvas: this.canvases[name], bytes: this.#bytes[name] }));
+  }
+
+  /** The point of the picture that is looked at. */
+  get point() {
+    return this.#point;
   }
 
   /** Nothing to see. */
@@ -78,19 +95,27 @@ export class Comparison {
     this.#label();
   }
 
-  #allowJpeg() {
-    for (const id of ["left", "right"]) $(id).querySelector("[value=jpeg]").disabled = !("jpeg" in this.#bytes);
+  /** What there is to see can be chosen; the difference, where there are two to differ. */
+  #allow() {
+    for (const option of document.querySelectorAll("#left option, #right option")) {
+      const { value } = option;
+      const there = value === "difference" ? "cdc" in this.#bytes && !this.alone : value in this.#bytes;
+      option.disabled = !there && value !== "original" && value !== "cdc";
+    }
+    for (const name of CODECS) $(`detail-${name}`).closest("figure").hidden = !(name in this.#bytes);
   }
 
   #label() {
     for (const id of ["left", "right"]) {
       const name = $(id).value;
       if (name in this.#bytes) $(`chip-${id}`).textContent = `${NAMES[name]}, ${size(this.#bytes[name])}`;
+      else if (name === "difference") $(`chip-${id}`).textContent = "Difference of original and CDC, 8 times as strong";
     }
     for (const [name, bytes] of Object.entries(this.#bytes)) $(`caption-${name}`).textContent = `${NAMES[name]}, ${size(bytes)}`;
   }
 
   #pair(left, right) {
+    if (right === "difference") drawDifference(this.canvases.original, this.canvases.cdc, this.canvases.difference);
     this.viewer.show(left, right);
     $("left").value = left === "cdc" ? "original" : left;
     $("right").value = right === "original" ? "cdc" : right;

@@ -10,7 +10,6 @@ let lastSaid = 0;
 /** Show how far the work is; `share` 0..1, null where that is not known. */
 export function showProgress(text, share = null) {
   $("stage-text").textContent = text;
-  $("eta").textContent = "";
   const bar = $("bar");
   bar.classList.toggle("unknown", share === null);
   if (share === null) bar.removeAttribute("aria-valuenow");
@@ -20,9 +19,26 @@ export function showProgress(text, share = null) {
   if (performance.now() - lastSaid > SAID_EVERY_MS) say(text);
 }
 
-/** How long it may take, in words. */
-export function showEstimate(text) {
-  $("eta").textContent = text;
+/** Tells how long it may still take, every second. */
+export class Countdown {
+  #timer = 0;
+
+  /** @param {number} seconds that are left */
+  start(seconds) {
+    this.stop();
+    const end = performance.now() + seconds * 1000;
+    const show = () => {
+      const left = Math.ceil((end - performance.now()) / 1000);
+      $("eta").textContent = left > 1 ? `about ${left} s left` : "almost done";
+    };
+    show();
+    this.#timer = setInterval(show, 1000);
+  }
+
+  stop() {
+    clearInterval(this.#timer);
+    $("eta").textContent = "";
+  }
 }
 
 /** Tell screen readers. */

@@ -25,8 +25,20 @@ export function duration(ms) {
 }
 
 function decibels(value) {
+  if (value === undefined) return "…";
   if (value === null) return "–";
   return value === Infinity ? "equal" : `${value.toFixed(2)} dB`;
+}
+
+function similarity(value) {
+  if (value === undefined) return "…";
+  return value === null ? "–" : value.toFixed(4);
+}
+
+/** How many of the upload's bytes are gone, in percent. */
+export function saved(bytes, upload) {
+  const share = 100 * (1 - bytes / upload);
+  return `${share > 99 ? share.toFixed(2) : share.toFixed(1)} %`;
 }
 
 /** Fills the parts of the page below the pictures. */
@@ -41,28 +53,48 @@ export class Results {
   /** Forget the last run. */
   clear() {
     this.section.hidden = true;
+    this.stale = false;
     for (const link of this.#links) URL.revokeObjectURL(link);
     this.#links = [];
   }
 
   /**
-   * @param {{name: string, bytes: number, psnr: number | null, note?: string}[]} rows
+   * @param {{name: string, bytes: number, psnr?: number | null, msssim?: number | null, upload?: boolean}[]} rows
+   *   a figure that is undefined is still being worked out; null where there is none
    * @param {number} pixels of the picture
    * @param {boolean} detailed show the magnified parts as well
    */
   showFigures(rows, pixels, detailed) {
     this.#part("#details").hidden = !detailed;
-    const body = this.#part("#figures tbody");
-    body.replaceChildren(
+    this.#part("#share").hidden = !detailed;
+    const upload = rows.find((row) => row.upload)?.bytes;
+    this.#part("#figures tbody").replaceChildren(
       ...rows.map((row) => {
         const line = document.createElement("tr");
         const head = Object.assign(document.createElement("th"), { scope: "row", textContent: row.name });
-        const cells = [whole.format(row.bytes), ((8 * row.bytes) / pixels).toFixed(3), decibels(row.psnr)];
+        const share = upload === undefined || row.upload ? "–" : saved(row.bytes, upload);
+        const bpp = ((8 * row.bytes) / pixels).toFixed(3);
+        const cells = [whole.format(row.bytes), share, bpp, decibels(row.psnr), similarity(row.msssim)];
         line.append(head, ...cells.map((text) => Object.assign(document.createElement("td"), { textContent: text })));
         return line;
       }),
     );
     this.section.hidden = false;
+  }
+
+  /** Whether the settings have changed since. */
+  set stale(value) {
+    this.section.classList.toggle("stale", value);
+    this.#part("#stale").hidden = !value;
+  }
+
+  get shown() {
+    return !this.section.hidden;
+  }
+
+  /** What it came to, in a line. */
+  showHeadline(text) {
+    this.#part("#results-title").textContent = text;
   }
 
   /** A remark below the figures. */
@@ -100,6 +132,14 @@ export class Results {
     const stem = (name || "picture").replace(/\.[^.]*$/, "");
     this.#offer("#download-cdc", file, `${stem}.cdc`, ".cdc");
     this.#offer("#download-png", png, `${stem}.png`, "PNG");
+  }
+
+  /** Offer the card to keep. */
+  offerCard(blob) {
+    const link = this.#part("#download-card");
+    link.href = URL.createObjectURL(blob);
+    link.download = "cdc-comparison.png";
+    this.#links.push(link.href);
   }
 
   #offer(selector, blob, name, kind) {

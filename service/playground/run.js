@@ -1,9 +1,12 @@
-// One run: a picture goes to the service, comes back step by step, and is compared with its JPEG.
+// One run: a picture goes to the service, comes back step by step, and is compared with other codecs.
 
-import { say, showEstimate, showProgress } from "./messages.js";
-import { blobOf, draw, drawFile, jpegWithin, psnr } from "./picture.js";
+import { Countdown, say, showProgress } from "./messages.js";
+import { blobOf, draw, drawFile } from "./picture.js";
 import { Problem } from "./problems.js";
-import { duration, size } from "./results.js";
+import { saved, size } from "./results.js";
+import { forgetRun, keepRun } from "./store.js";
+
+const CODECS = { jpeg: "JPEG", webp: "WebP", avif: "AVIF" };
 
 /**
  * @typedef {{file: File, decodeOnly: boolean, visible: boolean}} Picture
@@ -16,12 +19,13 @@ export class Run {
   ended = Promise.resolve();
   cancelled = false;
   #controller = new AbortController();
+  #countdown = new Countdown();
   #job = null;
 
   /**
    * @param {Picture} picture
    * @param {{service: import("./api.js").Service, comparison: import("./comparison.js").Comparison,
-   *   results: import("./results.js").Results}} page
+   *   results: import("./results.js").Results, measure: import("./measure.js").Measure}} page
    */
   constructor(picture, page) {
     this.picture = picture;
@@ -31,17 +35,36 @@ export class Run {
   /**
    * @param {object | null} encodeQuery null for a .cdc file
    * @param {object} decodeQuery
+   * @param {number | null} expected seconds, where they are known
    * @throws {Problem} the service refuses or cannot be reached
    */
-  async run(encodeQuery, decodeQuery) {
+  async run(encodeQuery, decodeQuery, expected) {
     for (const name of ["start", "decode", "preview"]) performance.clearMarks(`cdc:${name}`);
     mark("start");
-    const encoded = encodeQuery === null ? null : await this.#encode(encodeQuery);
-    const file = encoded?.blob ?? this.picture.file;
-    const [width, height] = await this.#size(file, encoded);
-    this.comparison.expect(width, height, !this.picture.visible);
-    const decoded = await this.#decode(file, decodeQuery);
-    await this.#finish(file, encoded, decoded);
+    try {
+      if (expected !== null) this.#countdown.start(expected);
+      const encoded = encodeQuery === null ? null : await this.#encode(encodeQuery);
+      const file = encoded?.blob ?? this.picture.file;
+      const [width, height] = await this.#size(file, encoded);
+      this.comparison.expect(width, height, !this.picture.visible);
+      const decoded = await this.#decode(file, encoded, decodeQuery);
+      await this.#finish(file, encoded, decoded);
+    } finally {
+      await this.#end();
+    }
+  }
+
+  /** Go on with a run that a reload broke off, from its job. @param {object} kept see `keepRun` */
+  async resume({ job, file, encoded }) {
+    try {
+      const headers = encoded && new Headers(encoded);
+      const [width, height] = await this.#size(file, headers && { headers });
+      this.comparison.expect(width, height, !this.picture.visible);
+      this.#job = job;
+      await this.#finish(file, headers && { headers }, await this.#follow(job));
+    } finally {
+      await this.#end();
+    }
   }
 
   /** End it: a job by its address, a request by leaving it. */
@@ -49,17 +72,18 @@ export class Run {
     this.cancelled = true;
     this.#cancelJob();
     this.#controller.abort();
+    this.measure.stop();
     await this.ended;
-  }
-
-  /** The page is being left. */
-  abandon() {
-    this.#cancelJob();
   }
 
   #cancelJob() {
     if (this.#job !== null) this.service.cancel(this.#job).catch(() => {});
     this.#job = null;
+  }
+
+  async #end() {
+    this.#countdown.stop();
+    await forgetRun();
   }
 
   async #encode(query) {
@@ -73,7 +97,7 @@ export class Run {
     return [width, height];
   }
 
-  async #decode(file, query) {
+  async #decode(file, encoded, query) {
     const { signal } = this.#controller;
     mark("decode");
     showProgress("Waiting for the decoder…");
@@ -85,10 +109,17 @@ export class Run {
     this.#job = id;
     if (this.cancelled) this.#cancelJob();
     signal.throwIfAborted();
+    const { file: original, decodeOnly } = this.picture;
+    await keepRun({ job: id, original, file, encoded: encoded && [...encoded.headers], decodeOnly });
+    return this.#follow(id);
+  }
+
+  async #follow(id) {
+    const { signal } = this.#controller;
     for await (const event of this.service.events(id, signal)) {
       if (event.type === "preview") await this.#showPreview(event.data);
       else if (event.type === "progress") showStep(event.data);
-      else if (event.type === "state") showState(event.data);
+      else if (event.type === "state") this.#showState(event.data);
     }
     this.#job = null;
     return this.service.result(id, signal);
@@ -105,42 +136,71 @@ export class Run {
     }
   }
 
+  #showState(job) {
+    showState(job);
+    if (job.state !== "succeeded" && job.estimate_seconds) this.#countdown.start(job.estimate_seconds);
+  }
+
   async #finish(file, encoded, decoded) {
     const { comparison, picture, results } = this;
     const { original, cdc } = comparison.canvases;
+    this.#countdown.stop();
     showProgress("Comparing…", 1);
     await drawFile(decoded.blob, cdc);
     comparison.showDecoded(`CDC, ${size(file.size)}`);
     const comparable = picture.visible && original.width === cdc.width && original.height === cdc.height;
-    const own = { name: "CDC", bytes: file.size, psnr: comparable ? await psnr(original, cdc) : null };
-    const rows = picture.visible ? [{ name: "Original", bytes: picture.file.size, psnr: null }, own] : [own];
+    const own = { name: "CDC", bytes: file.size, psnr: comparable ? undefined : null, msssim: comparable ? undefined : null };
+    const upload = { name: "Original", bytes: picture.file.size, psnr: null, msssim: null, upload: true };
+    const rows = picture.visible ? [upload, own] : [own];
+    const show = () => results.showFigures(rows, cdc.width * cdc.height, comparable);
+    results.clear();
     comparison.setBytes({ cdc: file.size });
+    const [now, before] = [file.size, picture.file.size].map(size);
+    const smaller = picture.visible && file.size < picture.file.size;
+    results.showHeadline(smaller ? `${now} instead of ${before}: ${saved(file.size, picture.file.size)} saved` : "Result");
     results.showTimes(encoded?.headers ?? null, decoded.headers, elapsed("decode", "preview"));
     results.showFacts(decoded.headers, encoded?.headers.get("x-cdc-quality") ?? null);
     results.offer(picture.file.name, picture.decodeOnly ? null : file, decoded.blob);
     results.showNote(picture.visible || picture.decodeOnly ? "" : "The browser cannot show the original: there is nothing to compare with.");
-    results.showFigures(rows, cdc.width * cdc.height, comparable);
+    show();
     if (comparable) {
-      rows.push(await this.#jpeg(file.size));
-      results.showFigures(rows, cdc.width * cdc.height, true);
+      this.measure.setReference(original);
+      const measured = this.measure.of(cdc).then((figures) => show(Object.assign(own, figures)));
+      await Promise.all([measured, ...(await this.#others(file.size, rows, show))]);
+      this.#controller.signal.throwIfAborted();
     }
     comparison.details.redraw();
-    say(rows.map((r) => `${r.name}: ${size(r.bytes)}${r.psnr === null ? "" : `, ${r.psnr.toFixed(1)} decibels`}`).join(". "));
+    say(rows.map((r) => `${r.name}: ${size(r.bytes)}${r.psnr ? `, ${r.psnr.toFixed(1)} decibels` : ""}`).join(". "));
   }
 
-  /** The JPEG of as many bytes, on its canvas and as a row of the figures. */
-  async #jpeg(bytes) {
-    const { original, jpeg } = this.comparison.canvases;
-    const made = await jpegWithin(original, bytes);
-    await drawFile(made.blob, jpeg);
-    this.comparison.setBytes({ jpeg: made.blob.size });
-    const ratio = (made.blob.size / bytes).toFixed(1);
-    this.results.showNote(
-      made.fits
-        ? `JPEG: the best this browser makes within ${size(bytes)}, quality ${made.quality} of 100.`
-        : `No JPEG of this browser is that small: quality 0, shown here, takes ${ratio} times the bytes.`,
-    );
-    return { name: "JPEG", bytes: made.blob.size, psnr: await psnr(original, jpeg) };
+  /** The other codecs' files of as many bytes, on their canvases and as rows. @returns {Promise<Promise<void>[]>} measurements */
+  async #others(bytes, rows, show) {
+    const notes = [];
+    const measuring = [];
+    for (const [format, name] of Object.entries(CODECS)) {
+      showProgress(`Comparing with ${name}…`, 1);
+      const made = await this.service.compare(this.picture.file, format, bytes, this.#controller.signal).catch((error) => {
+        if (error.name === "AbortError") throw error;
+        notes.push(`${name}: ${error.title ?? error.message}.`);
+        return null;
+      });
+      if (made === null) continue;
+      const canvas = this.comparison.canvases[format];
+      const shown = await drawFile(made.blob, canvas);
+      const figures = shown ? {} : { psnr: null, msssim: null };
+      const row = { name, bytes: made.blob.size, ...figures };
+      rows.push(row);
+      if (shown) {
+        this.comparison.setBytes({ [format]: made.blob.size });
+        measuring.push(this.measure.of(canvas).then((found) => show(Object.assign(row, found))));
+      }
+      const times = (made.blob.size / bytes).toFixed(1);
+      if (made.headers.get("x-fits") === "false") notes.push(`No ${name} is that small: its smallest takes ${times} times the bytes.`);
+      show();
+      this.comparison.details.redraw();
+    }
+    this.results.showNote(["JPEG, WebP and AVIF: the best of at most as many bytes, made by the service.", ...notes].join(" "));
+    return measuring;
   }
 }
 
@@ -154,7 +214,6 @@ function showState(job) {
   } else if (job.state === "cancelled") {
     throw new Problem("The job was cancelled", { advice: "Press the button to start again." });
   }
-  if (job.state !== "succeeded" && job.estimate_seconds) showEstimate(`about ${duration(job.estimate_seconds * 1000)}`);
 }
 
 function showStep({ step, steps }) {

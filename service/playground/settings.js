@@ -12,18 +12,45 @@ const TARGETS = {
 /** Reads and keeps the form in step with itself. */
 export class Settings {
   /** @param {HTMLFormElement} form */
-  constructor(form) {
+  constructor(form, onChange) {
     this.form = form;
-    form.addEventListener("input", () => this.#update());
+    this.onChange = onChange;
+    form.addEventListener("input", (event) => {
+      this.#update();
+      if (event.target !== this.#field("key")) this.onChange();
+    });
     for (const button of form.querySelectorAll("[data-steps]")) {
       button.addEventListener("click", () => {
         this.#field("steps").value = button.dataset.steps;
         this.#field("gamma").value = button.dataset.gamma;
         this.#field("auto").checked = false;
         this.#update();
+        this.onChange();
       });
     }
     this.#update();
+  }
+
+  /** Begin with the defaults of the service's model. @param {{default_steps: number, default_gamma: number, max_steps: number}} model */
+  setDefaults(model) {
+    const [steps, gamma] = [this.#field("steps"), this.#field("gamma")];
+    steps.max = String(Math.min(Number(steps.max), model.max_steps));
+    steps.value = String(model.default_steps);
+    gamma.value = String(model.default_gamma);
+    this.#update();
+  }
+
+  /** Denoising steps that are asked for; those of auto are few. */
+  get steps() {
+    return this.#field("auto").checked ? 1 : Number(this.#field("steps").value);
+  }
+
+  /** Ask for so many steps. */
+  set steps(value) {
+    this.#field("steps").value = String(value);
+    this.#field("auto").checked = false;
+    this.#update();
+    this.onChange();
   }
 
   /** Query of POST /encode. Throws a Problem. */

@@ -34,7 +34,7 @@ def compress(page: Page, steps: int = 2) -> None:
     """Press the button and wait for the whole result."""
     slide(page, "#steps", steps)
     page.click("#go")
-    expect(page.locator("#figures tbody tr")).to_have_count(3)
+    expect(page.locator("#figures tbody tr")).to_have_count(5)
     expect(page.locator("#cancel")).to_be_hidden()
 
 

@@ -14,7 +14,7 @@ def test_the_documentation_shows_and_tries_a_call(open_page: OpenPage) -> None:
     page, watch = open_page()
     page.goto(page.url + "docs")
     expect(page.locator(".opblock-summary-path").filter(has_text="/encode")).to_have_count(1)
-    call = page.locator("#operations-operation-version")
+    call = page.locator("#operations-operation-get_version")
     call.locator(".opblock-summary-control").click()
     call.get_by_role("button", name="Try it out").click()
     call.get_by_role("button", name="Execute").click()

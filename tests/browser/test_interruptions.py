@@ -127,7 +127,7 @@ def test_keys_busy_and_silence(open_page: OpenPage, picture: bytes) -> None:
     slide(page, "#steps", 1)
     with page.expect_request("**/encode?*") as sent:
         page.click("#go")
-    expect(page.locator("#figures tbody tr")).to_have_count(3)
+    expect(page.locator("#figures tbody tr")).to_have_count(5)
     assert sent.value.headers["authorization"] == "Bearer secret-key"
     assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.client import CdcError, Client
+from cdc_client import CdcError, Client
 from tests.deploy.running_cluster import RunningCluster, running_cluster
 from tests.programs import need
 from tests.service.conftest import image_file, photograph

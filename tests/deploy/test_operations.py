@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from service.cli import app
+from cdc_client.command.app import make_app
 from service.settings import Settings
 from tests.deploy.files import DEPLOY, ROOT, load, rules
 from tests.deploy.test_compose import example
@@ -43,7 +43,7 @@ def test_settings_exist() -> None:
 
 
 def test_commands_of_cdc_exist() -> None:
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(make_app()[0])
     found = commands("cdc")
     assert len(found) > 6
     for words in found:

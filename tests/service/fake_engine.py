@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from model.config import rate_of_quality
 from model.container import Header, Section, SectionType, pack
 from service.engine.port import (
     DecodeRequest,
@@ -85,7 +86,7 @@ class FakeEngine:
     def _encode(self, request: EncodeRequest) -> EncodeResult:
         height, width = request.pixels.shape[:2]
         quality = request.quality or 50
-        rate = round(255 * (quality - 1) / 99)
+        rate = rate_of_quality(quality)
         data = make_file(width, height, rate, request.sections)
         bpp = 8 * len(data) / (width * height)
         seconds = {"queue": 0.001, "transform": 0.002, "entropy": 0.003}

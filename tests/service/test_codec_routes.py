@@ -220,7 +220,7 @@ async def test_inspect_describes_without_decoding(client: httpx.AsyncClient, eng
         "height": 30,
         "codec_id": CODEC_ID.hex(),
         "rate": 191,
-        "quality": 75,
+        "quality": 73,
         "bytes": len(data),
         "bpp": pytest.approx(8 * len(data) / 1200),
         "sections": [
@@ -256,6 +256,7 @@ async def test_models_are_listed(client: httpx.AsyncClient) -> None:
         "name": "lite",
         "codec_id": CODEC_ID.hex(),
         "default_steps": 17,
+        "default_gamma": 0.0,
         "max_steps": 200,
         "parameters": 1000,
         "default": True,

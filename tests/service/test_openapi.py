@@ -60,6 +60,18 @@ def test_all_routes_are_documented() -> None:
     }
 
 
+def test_every_operation_has_a_verb_and_a_tag_that_is_described() -> None:
+    operations = [operation for item in DOCUMENT["paths"].values() for operation in item.values()]
+    ids = [operation["operationId"] for operation in operations]
+    assert len(set(ids)) == len(ids)
+    verbs = {"encode", "decode", "inspect", "list", "get", "cancel", "create", "follow", "check"}
+    assert {id.split("_")[0] for id in ids} <= verbs
+    assert all("_" in id for id in ids)
+    described = {tag["name"] for tag in DOCUMENT["tags"] if tag["description"]}
+    assert {tag for operation in operations for tag in operation["tags"]} == described
+    assert DOCUMENT["servers"] == [{"url": "/", "description": "This service"}]
+
+
 @pytest.mark.parametrize(
     ("path", "raw"), [("/encode", "image/*"), ("/decode", "image/x-cdc"), ("/inspect", "image/x-cdc")]
 )
@@ -108,6 +120,17 @@ def test_every_reference_leads_somewhere() -> None:
     assert "#/components/schemas/Problem" in found
     for reference in found:
         assert reference.removeprefix("#/components/schemas/") in DOCUMENT["components"]["schemas"]
+
+
+@pytest.mark.anyio
+async def test_files_are_bytes_for_whoever_takes_no_type_of_image(client: httpx.AsyncClient) -> None:
+    bodies = {"/encode": image_file(photograph()), "/decode": make_file(8, 8)}
+    for path, body in bodies.items():
+        content = DOCUMENT["paths"][path]["post"]["responses"]["200"]["content"]
+        assert content["application/octet-stream"]["schema"] == {"type": "string", "format": "binary"}
+        answer = await client.post(path, content=body, headers={"Accept": "application/octet-stream"})
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/octet-stream")
+        assert answer.content == (await client.post(path, content=body)).content
 
 
 @pytest.mark.anyio

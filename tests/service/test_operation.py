@@ -250,6 +250,25 @@ def test_a_log_line_is_one_line_of_json() -> None:
     assert "request_id" not in json.loads(text)
 
 
+def test_a_terminal_gets_text(log_lines: io.StringIO) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    configure_logging("info", stream)
+    logging.getLogger("service.api").info("ready to serve", extra={"url": "http://127.0.0.1:8000/"})
+    try:
+        raise ValueError("the cause")
+    except ValueError:
+        logging.getLogger("service.api").exception("unhandled error")
+    first, second, *rest = stream.getvalue().splitlines()
+    assert first[8:] == "  ready to serve  url=http://127.0.0.1:8000/"
+    assert second[8:] == "  error: unhandled error"
+    assert rest[-1] == "ValueError: the cause"
+    assert log_lines.getvalue() == ""
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

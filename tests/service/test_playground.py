@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from service import playground
-from tests.service.conftest import MakeClient
+from service.images import baselines
+from tests.service.conftest import MakeClient, image_file, photograph
 from tests.service.test_problems import check
 
 pytestmark = pytest.mark.anyio
@@ -80,21 +83,76 @@ async def test_what_the_page_is_told(make_client: MakeClient) -> None:
     check(await bare.get("/docs"), 404, "not-found")
 
 
-async def test_the_sample_is_the_photograph_of_matplotlib(client: httpx.AsyncClient) -> None:
-    pytest.importorskip("matplotlib")
-    assert (await client.get("/playground/about")).json()["samples"] == ["portrait.jpg"]
-    answer = await client.get("/playground/portrait.jpg")
-    assert answer.headers["content-type"] == "image/jpeg"
-    assert answer.content[:3] == b"\xff\xd8\xff"
+async def test_the_samples_are_photographs_whose_source_is_named(client: httpx.AsyncClient) -> None:
+    names = (await client.get("/playground/about")).json()["samples"]
+    sources = (FOLDER / playground.PHOTOGRAPHS / "SOURCES.md").read_text()
+    assert len(names) >= 4
+    for name in names:
+        answer = await client.get(f"/playground/{name}")
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert answer.content[:3] == b"\xff\xd8\xff"
+        assert f"| `{name}` |" in sources
+    assert {p.name for p in (FOLDER / playground.PHOTOGRAPHS).iterdir()} == {*names, "SOURCES.md"}
 
 
-async def test_without_matplotlib_there_is_no_photograph(
-    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(playground, "find_photograph", lambda: None)
-    client = await make_client()
-    assert (await client.get("/playground/about")).json()["samples"] == []
-    check(await client.get("/playground/portrait.jpg"), 404, "not-found")
+async def test_the_page_is_told_the_defaults_of_the_model(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/playground/about")).json()["model"] == {
+        "name": "lite",
+        "default_steps": 17,
+        "default_gamma": 0.0,
+        "max_steps": 200,
+    }
+
+
+async def test_an_estimate_grows_with_pixels_and_steps(client: httpx.AsyncClient) -> None:
+    async def seconds(width: int, height: int, steps: int) -> dict[str, float]:
+        values = {"width": width, "height": height, "steps": steps}
+        return dict((await client.get("/playground/estimate", params=values)).json())
+
+    small, large, long = [await seconds(*values) for values in ((64, 64, 1), (4000, 3000, 1), (4000, 3000, 17))]
+    assert small["encode"] <= large["encode"] == long["encode"]
+    assert small["decode"] <= large["decode"] <= long["decode"]
+    check(await client.get("/playground/estimate?width=0&height=1&steps=1"), 422, "invalid-parameter")
+
+
+@pytest.mark.parametrize("format", ["jpeg", "webp", "avif"])
+async def test_other_codecs_within_as_many_bytes(client: httpx.AsyncClient, format: str) -> None:
+    photo = image_file(photograph(128, 96))
+    sizes = []
+    for max_bytes in (600, 900):
+        answer = await client.post(f"/playground/compare?format={format}&max_bytes={max_bytes}", content=photo)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == f"image/{format}"
+        assert answer.headers["x-fits"] == "true"
+        with Image.open(BytesIO(answer.content)) as image:
+            assert (image.format, image.size) == (format.upper(), (128, 96))
+        assert len(answer.content) <= max_bytes
+        sizes.append((len(answer.content), int(answer.headers["x-quality"])))
+    assert sizes[0] <= sizes[1]
+    answer = await client.post(f"/playground/compare?format={format}&max_bytes=20", content=photo)
+    assert (answer.headers["x-fits"], answer.headers["x-quality"]) == ("false", "0")
+
+
+async def test_comparisons_that_are_refused(make_client: MakeClient) -> None:
+    client = await make_client(max_pixels=100)
+    photo = image_file(photograph())
+    check(await client.post("/playground/compare?format=avif&max_bytes=100", content=photo), 422, "too-many-pixels")
+    check(await client.post("/playground/compare?format=avif&max_bytes=1", content=b"no"), 415, "unsupported-image")
+    for query in ("format=gif&max_bytes=1", "format=jpeg", "format=jpeg&max_bytes=0", "format=jpeg&max_bytes=1&x=1"):
+        check(await client.post(f"/playground/compare?{query}", content=photo), 422, "invalid-parameter")
+
+
+async def test_a_comparison_ends_with_its_caller() -> None:
+    asked = 0
+
+    def go_on() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked < 3
+
+    photo = image_file(photograph())
+    assert baselines.compare_with("jpeg", photo, 500, max_pixels=10**6, go_on=go_on) is None
+    assert asked == 3
 
 
 async def test_off_by_setting(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +175,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_nothing_inline() -> None:
     named = set(re.findall(r'(?:src|href)="playground/([^"]+)"', html))
     for script in SCRIPTS:
         text = (FOLDER / script).read_text()
-        named |= set(re.findall(r'from "\./([^"]+)"', text))
+        named |= set(re.findall(r'(?:from |new URL\()"\./([^"]+)"', text))
         assert "innerHTML" not in text
     assert named == {*SCRIPTS, *TYPES}
     for path in FOLDER.iterdir():

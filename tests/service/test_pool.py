@@ -91,7 +91,8 @@ async def file(engine: PoolEngine) -> Container:
 
 async def test_models(engine: PoolEngine) -> None:
     (info,) = engine.models()
-    assert (info.name, info.default_steps, info.max_steps, info.default) == ("cdc-lite", 17, 8193, True)
+    assert (info.name, info.default_steps, info.default_gamma) == ("cdc-lite", 1, 0.0)
+    assert (info.max_steps, info.default) == (8193, True)
 
 
 async def test_round_trip_with_progress(engine: PoolEngine, crop: np.ndarray) -> None:
@@ -100,7 +101,7 @@ async def test_round_trip_with_progress(engine: PoolEngine, crop: np.ndarray) ->
     assert encoded.bpp == pytest.approx(8 * len(encoded.data) / 18000)
     assert set(encoded.seconds) == {"queue", "analysis", "entropy"}
     seen: list[Progress] = []
-    decoded = await engine.run(DecodeRequest(parse(encoded.data), steps=4, gamma=0.0), seen.append)
+    decoded = await engine.run(DecodeRequest(parse(encoded.data), steps=4, gamma=0.1), seen.append)
     assert seen == [Progress(k, 4) for k in (1, 2, 3, 4)]
     assert decoded.pixels.shape == crop.shape
     assert np.square(decoded.pixels.astype(float) - crop).mean() < 60
@@ -145,7 +146,7 @@ async def test_company_never_changes_a_picture(engine: PoolEngine) -> None:
 async def test_previews_come_with_every_step(engine: PoolEngine, crop: np.ndarray) -> None:
     data = parse((await engine.run(EncodeRequest(crop, quality=90))).data)
     seen: list[Progress] = []
-    await engine.run(DecodeRequest(data, steps=3, previews=True), seen.append)
+    await engine.run(DecodeRequest(data, steps=3, gamma=0.1, previews=True), seen.append)
     assert [p.step for p in seen] == [1, 2, 3]
     for progress in seen:
         assert progress.preview is not None

@@ -128,6 +128,14 @@ async def test_headers_of_some_length_and_refused_bodies_are_no_such_case(engine
         assert server.server_state.total_requests == 6
 
 
+def test_a_line_of_the_log_says_when_it_is_ready(engine: FakeEngine, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"), serving(engine) as server:
+        while not (found := [r for r in caplog.records if r.getMessage() == "ready to serve"]):
+            time.sleep(0.01)
+        assert vars(found[0])["url"] == f"http://127.0.0.1:{server.config.port}/"
+        assert vars(found[0])["models"] == "lite, other"
+
+
 def test_idle_connections_outlive_those_of_a_proxy(engine: FakeEngine) -> None:
     assert config_of(create_app(Settings(), engine), Settings()).timeout_keep_alive > 60
     settings = Settings(keep_alive_s=9)
@@ -148,7 +156,8 @@ async def test_addresses_behind_a_proxy_that_takes_a_prefix_away(engine: FakeEng
             link = (await client.post(f"{inside}/links")).json()["href"]
             assert link.startswith("/codec/links/")
             assert (await client.get(link.removeprefix("/codec"))).status_code == 200
-            assert (await client.get("/openapi.json")).json()["servers"] == [{"url": "/codec"}]
+            servers = (await client.get("/openapi.json")).json()["servers"]
+            assert [server["url"] for server in servers] == ["/codec"]
             for path in ("/docs", "/"):
                 assert '="/' not in (await client.get(path)).text
             check(await client.get("/nothing"), 404, "not-found")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cdc_client.command.app import make_app
 from service.access.keys import ApiKey, KeyStore, new_key, split_token
 from service.access.links import Links
 from service.access.stores import FileKeys, RedisKeys, store_of
-from service.cli import app
 from service.errors import KeysUnavailable, LinkExpired, LinkInvalid, LinksOff
 from service.jobs.connection import connect
 
@@ -120,19 +120,19 @@ async def test_keys_in_redis(redis_url: str) -> None:
 def test_the_command(tmp_path: Path) -> None:
     runner = CliRunner()
     place = ["--keys", str(tmp_path / "keys.json")]
-    made = runner.invoke(app, ["keys", "add", "web shop", "--scope", "decode", "--rate", "10/s", *place])
+    made = runner.invoke(make_app()[0], ["keys", "add", "web shop", "--scope", "decode", "--rate", "10/s", *place])
     assert made.exit_code == 0
     token = made.stdout.strip().splitlines()[-1]
     parts = split_token(token)
     assert parts is not None
     assert parts[1] not in (tmp_path / "keys.json").read_text()
-    listed = runner.invoke(app, ["keys", "list", *place]).output
+    listed = runner.invoke(make_app()[0], ["keys", "list", *place]).output
     assert parts[0] in listed
     assert "web shop" in listed
     assert "10/second" in listed
-    assert runner.invoke(app, ["keys", "revoke", parts[0], *place]).exit_code == 0
-    assert runner.invoke(app, ["keys", "revoke", parts[0], *place]).exit_code == 1
-    assert runner.invoke(app, ["keys", "add", "a", "--rate", "often", *place]).exit_code == 2
+    assert runner.invoke(make_app()[0], ["keys", "revoke", parts[0], *place]).exit_code == 0
+    assert runner.invoke(make_app()[0], ["keys", "revoke", parts[0], *place]).exit_code == 1
+    assert runner.invoke(make_app()[0], ["keys", "add", "a", "--rate", "often", *place]).exit_code == 2
 
 
 def test_links_open_with_their_secret_until_they_end() -> None:

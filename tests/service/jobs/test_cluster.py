@@ -41,7 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 def running_worker(server: RedisServer, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     values = {"redis_url": server.url, "threads": "1", "lease_s": "3", "grace_s": "10", **settings}
     env = os.environ | {f"CDC_{name.upper()}": value for name, value in values.items()}
-    process = subprocess.Popen([sys.executable, "-m", "service.cli", "worker"], cwd=ROOT, env=env)
+    process = subprocess.Popen([sys.executable, "-m", "cdc_client", "worker"], cwd=ROOT, env=env)
     try:
         yield process
     finally:

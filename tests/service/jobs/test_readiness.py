@@ -107,7 +107,7 @@ async def test_a_wrong_password_stops_the_start_in_words(redis: RedisServer) -> 
 @pytest.mark.parametrize("command", ["serve", "worker"])
 def test_the_command_says_that_the_password_is_wrong(redis: RedisServer, command: str) -> None:
     env = os.environ | {"CDC_REDIS_URL": f"redis://:guessed@127.0.0.1:{redis.port}/0"}
-    argv = [sys.executable, "-m", "service.cli", command]
+    argv = [sys.executable, "-m", "cdc_client", command]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "cdc: CDC_REDIS_URL: Redis refuses this user name or password"
@@ -136,7 +136,7 @@ async def test_sigterm_ends_a_worker_that_still_loads_its_models(redis: RedisSer
 def test_sigterm_ends_a_worker_process_that_loads(redis: RedisServer) -> None:
     """With the real engine, whose process reads weights and measures for some seconds."""
     env = os.environ | {"CDC_REDIS_URL": redis.url, "CDC_GRACE_S": "30"}
-    process = subprocess.Popen([sys.executable, "-m", "service.cli", "worker"], env=env, stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-m", "cdc_client", "worker"], env=env, stderr=subprocess.PIPE)
     assert process.stderr is not None
     try:
         while b"worker started" not in process.stderr.readline():

@@ -1,0 +1,1 @@
+"""The command `cdc`: `cdc encode`, `cdc decode` and `cdc inspect`, here or on a service; other packages add theirs."""
