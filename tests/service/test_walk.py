@@ -54,9 +54,7 @@ class ThreadProcess:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
-        from service.engine.device import main
-
-        main(self._pipe, self._options)
+        worker_process.work(self._pipe, self._options)
         self._pipe.close()
 
     def start(self) -> None:
