@@ -25,7 +25,7 @@ MISSING = [
     ("worker", "", "serve"),
     ("keys list", "", "serve"),
     ("demo", "", "demo"),
-    ("train out", "pydantic_settings", "train"),
+    ("train out", "", "train"),
     ("evaluate run", "", "evaluate"),
     ("weights verify x", "", "model"),
     ("bench serve", "", "serve"),
