@@ -39,7 +39,7 @@ from PIL import Image
 
 from benchmarks.server import running_server
 from service.bench import picture
-from service.engine.process import NICENESS
+from service.engine.worker_process import NICENESS
 
 BAR_S = 0.1
 DEADLINE = "X-Deadline-Ms: 45000"  # 504 is then a foreseen answer

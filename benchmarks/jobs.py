@@ -195,9 +195,7 @@ async def lease(quick: bool) -> Figures:
         device.resume()
         job = await ended(c.client, location)
         client = redis.Redis.from_url(c.redis.url)
-        attempts = [
-            int(client.hget(k, "attempts") or 0) for k in client.scan_iter("cdc:exec:*") if client.type(k) == b"hash"
-        ]
+        attempts = [json.loads(client.get(k) or "{}").get("fence", 0) for k in client.scan_iter("cdc:exec:*")]
         client.close()
         return {
             "lease_s": LEASE_S,
@@ -224,11 +222,11 @@ async def overhead(quick: bool) -> Figures:
             answer = c.client.post("/decode", content=c.file, params=params, headers=headers)
             received = time.time()
             client = redis.Redis.from_url(c.redis.url)
-            record = client.hgetall(f"cdc:job:{answer.headers['location'].rsplit('/', 1)[1]}")
-            fields = client.hgetall(f"cdc:exec:{record[b'execution'].decode()}")  # type: ignore[index]
+            record = json.loads(str(client.get(f"cdc:job:{answer.headers['location'].rsplit('/', 1)[1]}"), "utf-8"))
+            execution = json.loads(str(client.get(f"cdc:exec:{record['execution']}"), "utf-8"))
             client.close()
-            to_start.append(1000 * (float(fields[b"started_at"]) - float(record[b"created_at"])))  # type: ignore[index]
-            to_client.append(1000 * (received - float(fields[b"finished_at"])))  # type: ignore[index]
+            to_start.append(1000 * (execution["started_at"] - record["created_at"]))
+            to_client.append(1000 * (received - execution["finished_at"]))
         return {
             "jobs": len(to_start),
             "accepted_to_start_p50_ms": round(statistics.median(to_start), 2),

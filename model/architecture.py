@@ -10,12 +10,10 @@ from torch import Tensor
 
 from model.config import DEFAULT_GAMMA
 from model.diffusion.schedule import Schedule, cosine_schedule, linear_schedule
-from model.entropy.likelihood import LITE_LEVELS, WIDE_LEVELS, ScaleLevels
 from model.errors import WeightsError
 from model.networks.family import Family
 from model.networks.lite import CDCLite, LiteConfig
 from model.networks.paper import CDCPaper, PaperConfig
-from model.networks.second import CDCSecond, SecondConfig
 from model.tiling import Tiling
 
 WHOLE_CANVAS_PIXELS = 1 << 22  # 2048x2048: what a denoiser with global attention takes (docs/benchmarks.md: memory)
@@ -32,12 +30,9 @@ class Architecture:
         times: indices of a decode, noisiest first, and the schedule's length -> the denoiser's time inputs.
         default_steps: steps of a decode that asks for none, in library, service, command, client and page alike: 1
             where more bring nothing an eye can see.
-        levels: what sigma may be.
         silent: scale indices below it are not coded: their symbols are zero.
         filters: of the prior of z.
         default_gamma: strength of the start noise of a decode that asks for none.
-        max_steps: most steps of a decode, None for the length of the schedule.
-        samples: False where no denoiser has been trained to start from noise: gamma is 0.
         tiling: tiles of encoder and decoder.
         one_rate: True where a checkpoint has a single rate: the rate byte is 0.
         whole_canvas: True where the denoiser must see the whole canvas at once, padded to multiples of 64 exactly.
@@ -52,12 +47,9 @@ class Architecture:
     schedule: Callable[[], Schedule]
     times: Callable[[tuple[int, ...], int], list[float]]
     default_steps: int
-    levels: ScaleLevels
     silent: int = 0
     filters: tuple[int, ...] = (3, 3, 3, 3)
     default_gamma: float = DEFAULT_GAMMA
-    max_steps: int | None = None
-    samples: bool = True
     tiling: Tiling = field(default_factory=Tiling)
     one_rate: bool = True
     whole_canvas: bool = True
@@ -66,10 +58,6 @@ class Architecture:
     step_cost: float = 10.0
     decode_bytes: int = 3000
     encode_bytes: int = 900
-
-    def takes(self, steps: int, gamma: float) -> bool:
-        """True where models of this family have been trained to decode so."""
-        return (self.max_steps is None or steps <= self.max_steps) and (self.samples or not gamma)
 
 
 def _next_share(indices: tuple[int, ...], length: int) -> list[float]:
@@ -94,13 +82,9 @@ def _paper(tensors: Mapping[str, Tensor]) -> CDCPaper:
         return CDCPaper(PaperConfig.of_tensors(tensors))
 
 
-def _second(tensors: Mapping[str, Tensor]) -> CDCSecond:
-    return CDCSecond(SecondConfig.of_tensors(tensors))
-
-
 # Receptive radii: 32 (analysis before the rate's factor; the rest sees whole canvases) and 136 (synthesis). What is
 # left out at 64 is below 1e-5 of the range of 2 (docs/benchmarks.md), a thousandth of a level.
-SECOND_TILING = Tiling(margin=64, encoder_margin=32)
+LITE_TILING = Tiling(margin=64, encoder_margin=32)
 PAPER_FILTERS = (3, 3, 3)  # of the paper's prior of z
 ARCHITECTURES = {
     a.name: a
@@ -108,37 +92,18 @@ ARCHITECTURES = {
         Architecture(
             "cdc-lite",
             _lite,
-            cosine_schedule,
+            lambda: cosine_schedule(parameterization="residual"),
             _next_share,
             1,
-            LITE_LEVELS,
             default_gamma=0.0,
+            silent=1,  # sigma 0.1: a symbol in two million is not zero
+            tiling=LITE_TILING,
             one_rate=False,
             whole_canvas=False,
             max_pixels=None,
             rate_distortion=True,
             step_cost=1.0,
             decode_bytes=115,
-            encode_bytes=80,
-        ),
-        Architecture(
-            "cdc-lite-2",
-            _second,
-            cosine_schedule,
-            _next_share,
-            1,
-            WIDE_LEVELS,
-            default_gamma=0.0,
-            max_steps=1,
-            samples=False,
-            silent=1,  # sigma 0.1: a symbol in two million is not zero
-            tiling=SECOND_TILING,
-            one_rate=False,
-            whole_canvas=False,
-            max_pixels=None,
-            rate_distortion=True,
-            step_cost=1.0,
-            decode_bytes=100,
             encode_bytes=105,
         ),
         Architecture(
@@ -147,10 +112,9 @@ ARCHITECTURES = {
             lambda: cosine_schedule(floor=None, beta_limit=0.999),
             _share,
             17,
-            WIDE_LEVELS,
             filters=PAPER_FILTERS,
         ),
-        Architecture("cdc-eps", _paper, linear_schedule, _position, 200, WIDE_LEVELS, filters=PAPER_FILTERS),
+        Architecture("cdc-eps", _paper, linear_schedule, _position, 200, filters=PAPER_FILTERS),
     )
 }
 

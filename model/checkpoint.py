@@ -146,7 +146,7 @@ def entropy_model_of(networks: Family, prior: FactorizedPrior, architecture: str
     kind = architecture_of(architecture)
     log_gain = None if kind.one_rate else log_gain_by_rate(networks)
     context = networks.context.layers() if networks.context is not None else None
-    return export_entropy_model(prior, networks.hyper_decoder, log_gain, context, kind.levels, kind.silent)
+    return export_entropy_model(prior, networks.hyper_decoder, log_gain, context, kind.silent)
 
 
 def export_weights(

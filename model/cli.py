@@ -26,7 +26,7 @@ def export(
     name: Annotated[str | None, typer.Option(help="Name of the model; that of its architecture if unset.")] = None,
     version: Annotated[int, typer.Option(min=0, help="Version; the highest one of a codec id decodes.")] = 0,
     architecture: Annotated[
-        Literal["cdc-lite", "cdc-lite-2", "cdc-x", "cdc-eps"] | None,
+        Literal["cdc-lite", "cdc-x", "cdc-eps"] | None,
         typer.Option(help="A run's own, else cdc-lite, if unset."),
     ] = None,
     provenance: Annotated[

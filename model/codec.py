@@ -51,7 +51,7 @@ class Codec:
         self.default_steps = self.architecture.default_steps
         self.default_gamma = self.architecture.default_gamma
         self.schedule = self.architecture.schedule()
-        self.max_steps = self.architecture.max_steps or self.schedule.length
+        self.max_steps = self.schedule.length
         module = weights.networks.to(self.device).to(memory_format=torch.channels_last)
         self.parameters = sum(p.numel() for p in module.parameters())
         self.networks = module
@@ -156,12 +156,16 @@ class Codec:
         return Unpacked(header, Quantised(hyper, latent, means, indices, header.rate), others, seed)
 
     def noise(self, header: Header, gamma: float, seed: int) -> Tensor:
-        """The start of a decode, gamma times standard normal noise on the picture's canvas, float32 [3, H, W]."""
+        """The start of a decode, standard normal noise on the picture's canvas, float32 [3, H, W].
+
+        It is multiplied by gamma, but for models whose gamma is the share of the residual.
+        """
         side = padded if self.architecture.whole_canvas else canvas_side
         rows, columns = side(header.height), side(header.width)
         if not gamma:
             return torch.zeros((3, rows, columns))
-        return torch.from_numpy(normal_noise(seed, 0, 0, rows, columns)).mul_(gamma)
+        noise = torch.from_numpy(normal_noise(seed, 0, 0, rows, columns))
+        return noise if self.networks.has_base else noise.mul_(gamma)
 
     @torch.inference_mode()
     def start(
@@ -182,7 +186,8 @@ class Codec:
         Args:
             unpacked: what `unpack` gave.
             steps: 1..`max_steps`, None for the model's default.
-            gamma: standard deviation of the start noise, 0..2; 0 starts from zeros; None for the model's default.
+            gamma: 0..2, None for the model's default: the share of the sampled residual that is added to the image of
+                least error, or, for models without such an image, the standard deviation of the start noise.
             seed: of the noise, None for the file's own.
             keep_x0: keep the present guess of the picture for `preview`.
             noise: what `noise` gave for this file, gamma and seed, where it was drawn before; it is used up.
@@ -191,6 +196,8 @@ class Codec:
             InvalidParameter: a parameter out of range.
         """
         gamma = self.default_gamma if gamma is None else gamma
+        if seed is not None and not 0 <= seed <= MAX_SEED:
+            raise InvalidParameter(f"seed must be 0..2**63-1, not {seed}")
         indices = self._sampling(self.default_steps if steps is None else steps, gamma)
         header = unpacked.header
         x = self.noise(header, gamma, unpacked.seed if seed is None else seed) if noise is None else noise
@@ -200,20 +207,25 @@ class Codec:
         latents = F.pad(latents[None], beyond, mode="replicate")[0]
         tile = max(rows, columns) if self.architecture.whole_canvas else self.tiling.tile
         cover = tiles(rows, columns, tile, self.tiling.margin)
+        direct, q = self.networks.has_base and not gamma, header.rate / 255
+        size = self.networks.residual_size(torch.tensor([q], device=self.device)) if self.networks.has_base else None
         return DecodeState(
             header=header,
             alpha_bar=self.schedule.at(torch.tensor([*indices, -1], device=self.device)),
             modulation=self._modulate(indices, header.rate),
             position=0,
             x=x.to(self.device),
-            after=torch.empty_like(x, device=self.device) if len(cover) > 1 else None,
-            x0=torch.zeros_like(x, device=self.device) if keep_x0 else None,
-            q=header.rate / 255,
+            after=torch.empty_like(x, device=self.device) if len(cover) > 1 and not direct else None,
+            x0=torch.zeros_like(x, device=self.device) if keep_x0 and not direct else None,
+            q=q,
             latents=latents,
             injected=[None] * len(cover),
             tiles=cover,
             pending=set(range(len(cover))),
-            direct=self.networks.has_base and len(indices) == 1 and not gamma,
+            base=torch.empty_like(x, device=self.device) if self.networks.has_base and not direct else None,
+            gain=gamma * float(size) if size is not None else 1.0,
+            direct=direct,
+            keep_x0=keep_x0,
         )
 
     @torch.inference_mode()
@@ -226,17 +238,18 @@ class Codec:
         latents = torch.stack(windows).to(self.device).contiguous(memory_format=torch.channels_last)
         maps = self.networks.inject(latents, torch.tensor([s.q for s, _ in rows], device=self.device))
         for row, (state, i) in enumerate(rows):
-            if state.direct:
+            base = state.x if state.direct else state.base
+            if base is not None:
                 tile = state.tiles[i]
-                state.x[:, *tile.centre()] = maps[0][row, :, *tile.inner()]
-            else:
-                state.injected[i] = tuple(m[row : row + 1].clone(memory_format=torch.preserve_format) for m in maps)
+                base[:, *tile.centre()] = maps[0][row, :, *tile.inner()]
+            if not state.direct:
+                own = maps[1:] if self.networks.has_base else maps
+                state.injected[i] = tuple(m[row : row + 1].clone(memory_format=torch.preserve_format) for m in own)
             state.pending.discard(i)
             if not state.pending:
                 state.latents, state.pending = None, set(range(len(state.tiles)))
                 if state.direct:
                     state.position = state.steps
-                    state.x0 = state.x if state.x0 is not None else None
 
     @torch.inference_mode()
     def denoise_tiles(self, rows: Sequence[tuple[DecodeState, int]]) -> None:
@@ -296,13 +309,20 @@ class Codec:
         network = self.networks.denoise
         self.denoiser = PreparedDenoiser(network, Graphs(torch.compile(network, dynamic=False)))
 
+    def estimate(self, state: DecodeState) -> Tensor | None:
+        """The present guess of the image, float32 [3, H, W] of the canvas; None unless `keep_x0` was set."""
+        if state.direct:
+            return state.x if state.keep_x0 else None
+        return None if state.x0 is None else _image(state.x0, state)
+
     def preview(self, state: DecodeState) -> Pixels | None:
         """Return the present guess of the picture, uint8 [H, W, 3]; None unless `keep_x0` was set."""
-        return None if state.x0 is None else _to_pixels(state.x0, state.header)
+        estimate = self.estimate(state)
+        return None if estimate is None else _to_pixels(estimate, state.header)
 
     def finish(self, state: DecodeState) -> Pixels:
         """Return the picture, uint8 [H, W, 3], cropped; before the last step it is still noisy."""
-        return _to_pixels(state.x, state.header)
+        return _to_pixels(_image(state.x, state), state.header)
 
     def decode(
         self, file: bytes, steps: int | None = None, gamma: float | None = None, seed: int | None = None
@@ -321,8 +341,6 @@ class Codec:
             raise InvalidParameter(f"gamma must be 0..{MAX_GAMMA:g}, not {gamma}")
         if not 1 <= steps <= self.max_steps:
             raise InvalidParameter(f"model {self.info.name!r} takes 1..{self.max_steps} steps, not {steps}")
-        if gamma and not self.architecture.samples:
-            raise InvalidParameter(f"model {self.info.name!r} decodes without noise: gamma must be 0, not {gamma:g}")
         return self.schedule.indices(steps)
 
     def _dequantise(self, quantised: Quantised) -> Tensor:
@@ -356,6 +374,11 @@ def _gather(maps: list[Injected | None]) -> Injected:
     if len(present) == 1:
         return present[0]
     return tuple(torch.cat(level) for level in zip(*present, strict=True))
+
+
+def _image(x: Tensor, state: DecodeState) -> Tensor:
+    """What is denoised, [3, H, W] -> the image that it stands for."""
+    return x if state.base is None else state.base + state.gain * x
 
 
 def _to_pixels(x: Tensor, header: Header) -> Pixels:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from model.errors import InvalidParameter
 
 LATENT_STRIDE = 16  # pixels a side of one latent
@@ -26,6 +28,10 @@ ENCODER_MARGIN = 144
 DEFAULT_QUALITY = 50
 DEFAULT_GAMMA = 0.8  # the paper's best stochastic setting
 MAX_GAMMA = 2.0
+# Rate bytes of the qualities 1, 10, 20 .. 100: equal steps of quality are equal steps of PSNR, 2 dB in ten on Kodak
+# (docs/benchmarks.md).
+QUALITIES = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
+RATES = (0, 35, 68, 96, 120, 142, 164, 185, 206, 229, 255)
 
 
 def rate_of_quality(quality: int) -> int:
@@ -36,12 +42,12 @@ def rate_of_quality(quality: int) -> int:
     """
     if not 1 <= quality <= 100:
         raise InvalidParameter(f"quality must be 1..100, not {quality}")
-    return round(255 * (quality - 1) / 99)
+    return round(float(np.interp(quality, QUALITIES, RATES)))
 
 
 def quality_of_rate(rate: int) -> int:
     """Rate byte 0..255 -> the nearest quality 1..100."""
-    return round(1 + 99 * rate / 255)
+    return round(float(np.interp(rate, RATES, QUALITIES)))
 
 
 def padded(side: int) -> int:

@@ -97,7 +97,10 @@ class DecodeState:
         q: rate in [0, 1].
         latents: what `Family.dequantise` gives, float32 [C, H/16, W/16]; dropped when every tile is conditioned.
         injected: step-invariant maps of the denoiser for each tile, None before the conditioner has run on it.
+        base: the image of least error that the residual x is added to, float32 [3, H, W]; None where x is an image.
+        gain: what x is multiplied by first.
         direct: the decode is the synthesis transform's own image: no denoising pass runs.
+        keep_x0: whether previews are asked for.
         tiles: what covers the canvas.
         pending: numbers of the tiles that this step, or the conditioner, still has to compute.
     """
@@ -114,7 +117,10 @@ class DecodeState:
     injected: list[Injected | None]
     tiles: list[Tile]
     pending: set[int]
+    base: Tensor | None = None
+    gain: float = 1.0
     direct: bool = False
+    keep_x0: bool = False
 
     @property
     def steps(self) -> int:

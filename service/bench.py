@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from service.engine.job import DecodeRequest, EncodeRequest, OnProgress
-from service.engine.messages import RunnerOptions, Ticked
+from model.container import Container, parse
+from service.engine.messages import DeviceOptions, Ticked
 from service.engine.pool import PoolEngine
+from service.engine.port import DecodeRequest, EncodeRequest, OnProgress
 
 Figures = dict[str, Any]
+Files = dict[int, Container]  # by the side of the picture
 SIZES = (64, 128, 256, 512)
 
 
@@ -35,7 +37,7 @@ class Subject:
 
 
 @asynccontextmanager
-async def subject(options: RunnerOptions) -> AsyncIterator[Subject]:
+async def subject(options: DeviceOptions) -> AsyncIterator[Subject]:
     """Start an engine, wait until it is warm, stop it afterwards."""
     ticks: list[tuple[float, Ticked]] = []
     engine = PoolEngine(
@@ -63,20 +65,20 @@ def picture(side: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return pixels
 
 
-async def make_files(engine: PoolEngine, sides: Sequence[int]) -> dict[int, bytes]:
+async def make_files(engine: PoolEngine, sides: Sequence[int]) -> Files:
     """One file of each size."""
-    return {side: (await engine.encode(EncodeRequest(picture(side)))).data for side in sides}
+    return {side: parse((await engine.run(EncodeRequest(picture(side)))).data) for side in sides}
 
 
 async def timed_decode(it: Subject, request: DecodeRequest) -> float:
     """Seconds of one decode, its wait for a place included."""
     start = time.perf_counter()
     async with it.places:
-        await it.engine.decode(request)
+        await it.engine.run(request)
     return time.perf_counter() - start
 
 
-async def saturated(both: Sequence[Subject], files: dict[int, bytes], side: int, count: int, rounds: int) -> Figures:
+async def saturated(both: Sequence[Subject], files: Files, side: int, count: int, rounds: int) -> Figures:
     """Many requests at once, mixed steps, gammas and seeds: throughput against one at a time."""
     rng = random.Random(side)
     requests = [
@@ -97,13 +99,13 @@ async def saturated(both: Sequence[Subject], files: dict[int, bytes], side: int,
     }
 
 
-async def together(it: Subject, files: dict[int, bytes], count: int) -> Figures:
+async def together(it: Subject, files: Files, count: int) -> Figures:
     """Decodes of 512x512 in 17 steps that arrive at the same time: when each is done."""
     start = time.perf_counter()
     ends: list[float] = []
 
     async def one(seed: int) -> None:
-        await it.engine.decode(DecodeRequest(files[512], steps=17, seed=seed))
+        await it.engine.run(DecodeRequest(files[512], steps=17, seed=seed))
         ends.append(time.perf_counter() - start)
 
     await asyncio.gather(*(one(seed) for seed in range(count)))
@@ -111,11 +113,11 @@ async def together(it: Subject, files: dict[int, bytes], count: int) -> Figures:
     return {"count": count, "last_s": last, "mean_s": mean, "median_s": statistics.median(ends), "ratio": mean / last}
 
 
-async def behind_a_panorama(it: Subject, files: dict[int, bytes], steps: int) -> Figures:
+async def behind_a_panorama(it: Subject, files: Files, steps: int) -> Figures:
     """A one-step 256x256 decode that arrives behind a long 2048x2048 one."""
     small = DecodeRequest(files[256], steps=1)
     idle = statistics.median([await timed_decode(it, small) for _ in range(5)])
-    big = asyncio.create_task(it.engine.decode(DecodeRequest(files[2048], steps=steps)))
+    big = asyncio.create_task(it.engine.run(DecodeRequest(files[2048], steps=steps)))
     before = len(it.ticks)
     while not any(t.shape == (1024, 1024) and t.kind == "denoise" for _, t in it.ticks[before:]):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
@@ -140,18 +142,18 @@ async def behind_a_panorama(it: Subject, files: dict[int, bytes], steps: int) ->
     }
 
 
-async def cancelled(it: Subject, files: dict[int, bytes], rounds: int) -> Figures:
+async def cancelled(it: Subject, files: Files, rounds: int) -> Figures:
     """From a cancel to the moment nothing of the request runs any more."""
     waits, ticks = [], []
     for number in range(rounds):
         begun = asyncio.Event()
-        task = asyncio.create_task(it.engine.decode(DecodeRequest(files[512], steps=200), _setter(begun)))
+        task = asyncio.create_task(it.engine.run(DecodeRequest(files[512], steps=200), _setter(begun)))
         await begun.wait()
         await asyncio.sleep(0.02 * number)
         first, start = len(it.ticks), time.perf_counter()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await it.engine.decode(DecodeRequest(files[64], steps=1))  # the engine answers this when it has seen the cancel
+        await it.engine.run(DecodeRequest(files[64], steps=1))  # the engine answers this when it has seen the cancel
         late = [(at, t) for at, t in it.ticks[first:] if t.shape == (512, 512)]
         waits.append(late[-1][0] - start if late else 0.0)
         ticks.append(len(late))
@@ -162,7 +164,7 @@ def _setter(event: asyncio.Event) -> OnProgress:
     return lambda _: event.set()
 
 
-async def open_loop(it: Subject, files: dict[int, bytes], seconds: float, per_second: float, seed: int) -> Figures:
+async def open_loop(it: Subject, files: Files, seconds: float, per_second: float, seed: int) -> Figures:
     """Poisson arrivals of mixed sizes, steps and gammas; they do not wait for answers."""
     rng = random.Random(seed)
     latencies: list[float] = []
@@ -188,7 +190,7 @@ async def open_loop(it: Subject, files: dict[int, bytes], seconds: float, per_se
     }
 
 
-async def run(options: RunnerOptions, *, quick: bool, say: Callable[[str], None]) -> Figures:
+async def run(options: DeviceOptions, *, quick: bool, say: Callable[[str], None]) -> Figures:
     """Run everything; `quick` takes a few rounds only. `say` is told of each part."""
     rounds, seconds = (3, 8.0) if quick else (9, 60.0)
     figures: Figures = {}
@@ -196,7 +198,7 @@ async def run(options: RunnerOptions, *, quick: bool, say: Callable[[str], None]
         both = (batching, replace(batching, places=asyncio.Semaphore(1)))
         files = await make_files(batching.engine, (*SIZES, 2048))
         for side in SIZES:  # first passes of a shape are slow
-            await batching.engine.decode(DecodeRequest(files[side], steps=2))
+            await batching.engine.run(DecodeRequest(files[side], steps=2))
         for side, count in ((64, 48), (128, 24), (256, 8)):
             say(f"saturation at {side}x{side}")
             figures[f"saturated {side}"] = await saturated(both, files, side, count, rounds)

@@ -107,10 +107,10 @@ def bench_serve(
     import json
 
     from service import bench as load
-    from service.engine.messages import RunnerOptions
+    from service.engine.messages import DeviceOptions
 
     need_models("cdc bench serve")
-    options = RunnerOptions(models_dir=models_dir, precision=precision, device=device)
+    options = DeviceOptions(models_dir=models_dir, precision=precision, device=device)
     figures = asyncio.run(load.run(options, quick=quick, say=lambda text: typer.echo(text, err=True)))
     typer.echo(load.table(figures))
     if out is not None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.engine.job import EngineStatus
 from service.engine.messages import Ticked
-from service.jobs.records import State
+from service.engine.port import EngineStatus
+from service.work import WorkState
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120)
 _LAGS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -151,6 +150,6 @@ class _JobCollector(Collector):
         """Yield cdc_jobs{state}; states without jobs are reported as 0."""
         jobs = GaugeMetricFamily("cdc_jobs", "Jobs by state", labels=("state",))
         counts = self._counts()
-        for state in get_args(State):
+        for state in WorkState:
             jobs.add_metric((state,), counts.get(state, 0))
         yield jobs

@@ -10,21 +10,19 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client import Gauge, start_http_server
 
-from service.codec.limits import Budget, Limits
-from service.codec.service import CodecService
-from service.engine.job import Engine
 from service.engine.pool import pool_of
+from service.engine.port import Engine
 from service.errors import ServiceError
-from service.executor import CodecExecutor
-from service.jobs.attempt import Attempts
+from service.jobs.attempts import Attempts
 from service.jobs.blobs import store_of
 from service.jobs.connection import check_access, connect
+from service.jobs.executor import executor_of
 from service.jobs.fleet import REPORT_S, Fleet, WorkerReport
-from service.jobs.notifications import Notifications
-from service.jobs.port import JobLimits
+from service.jobs.limits import job_limits_of
 from service.jobs.queue import Consumer, Enqueuer
 from service.jobs.records import new_id
-from service.jobs.store import JobStore
+from service.jobs.redis import RedisStore
+from service.jobs.store import Store
 from service.metrics import Metrics
 from service.settings import Settings, SettingsError
 
@@ -55,14 +53,10 @@ async def work(settings: Settings, engine: Engine | None = None) -> None:
     server = None
     if settings.metrics_port is not None:
         server, _ = start_http_server(settings.metrics_port, settings.host, metrics.registry)
-    limits = Limits(settings.max_pixels, settings.max_steps, settings.max_pixel_steps)
-    service = CodecService(
-        engine, limits, Budget(settings.max_pixels_in_flight, "pixels"), metrics, settings.image_threads
-    )
+    executor, limits = executor_of(settings, metrics, engine), job_limits_of(settings)
     async with connect(url) as redis:
-        store = JobStore(redis, JobLimits(settings.job_result_ttl_s, settings.job_gone_ttl_s))
-        blobs, notifications = store_of(settings.blobs_url, redis), Notifications(redis)
-        attempts = Attempts(store, blobs, notifications, CodecExecutor(service))
+        store = RedisStore(redis, Enqueuer(url), store_of(settings.blobs_url, redis))
+        attempts = Attempts(store, executor, limits)
         consumer = Consumer(url, attempts.execute, settings.max_running_jobs, settings.grace_s, settings.lease_s)
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
 
@@ -73,12 +67,12 @@ async def work(settings: Settings, engine: Engine | None = None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
         await engine.start()
-        notifications.start()
+        await store.start()
         name = new_id()
         helpers = [
             asyncio.create_task(_report(Fleet(redis), name, engine, metrics.heartbeat())),
-            asyncio.create_task(_sweep(blobs.sweep)),
-            asyncio.create_task(_deliver_again(store, Enqueuer(url), OVERDUE_LEASES * settings.lease_s)),
+            asyncio.create_task(_sweep(store.blobs.sweep)),
+            asyncio.create_task(_deliver_again(store, OVERDUE_LEASES * settings.lease_s)),
         ]
         log.info("worker started", extra={"worker": name})
         try:
@@ -91,7 +85,7 @@ async def work(settings: Settings, engine: Engine | None = None) -> None:
             with contextlib.suppress(ServiceError):
                 await Fleet(redis).leave(name)
             await engine.stop(0.0)
-            await notifications.stop()
+            await store.stop(0.0)
             if server is not None:
                 server.shutdown()
                 server.server_close()
@@ -115,7 +109,7 @@ async def _report(fleet: Fleet, name: str, engine: Engine, heartbeat: Gauge) -> 
         await asyncio.sleep(REPORT_S)
 
 
-async def _deliver_again(store: JobStore, queue: Enqueuer, overdue_s: float) -> None:
+async def _deliver_again(store: Store, overdue_s: float) -> None:
     """Put into the queue what was promised and is not in it; what is in it already stays there once.
 
     The sender may have died between record and delivery; or a worker that was overtaken acknowledged a delivery, and
@@ -125,7 +119,7 @@ async def _deliver_again(store: JobStore, queue: Enqueuer, overdue_s: float) -> 
         await asyncio.sleep(overdue_s / 2)
         with contextlib.suppress(ServiceError):
             for execution in await store.overdue(overdue_s):
-                await queue.put(execution)
+                await store.deliver(execution, at_once=False)
 
 
 async def _sweep(sweep: Callable[[], Awaitable[None]]) -> None:

@@ -28,22 +28,22 @@ def ddim_step(
     """Move x from one noise level to a lower one (paper Eq. 6 and 7 with sigma = 0).
 
     Args:
-        network: x_n [B, 3, H, W] -> x0_hat or eps_hat, by `parameterization`; time and context are bound in it.
+        network: x_n [B, 3, H, W] -> x0_hat, eps_hat or v0_hat, by `parameterization`; time and context are bound in it.
         x: x_n, float32 [B, 3, H, W].
         alpha_from: alpha_bar of x, float32 [B], 0 < a < 1.
         alpha_to: alpha_bar of the result, float32 [B], 0 < a <= 1; 1 gives the clean picture.
-        parameterization: for "x" the prediction is clamped to [-1, 1], for "eps" nothing is.
+        parameterization: for "x" the prediction is clamped to [-1, 1], else nothing is.
 
     Rows are independent: each has its own levels, so decodes at different steps share a call.
     """
     a, a_to = alpha_from.view(-1, 1, 1, 1), alpha_to.view(-1, 1, 1, 1)
     prediction = network(x).float()
-    if parameterization == "x":
-        x0 = prediction.clamp(-1, 1)
-        eps = (x - a.sqrt() * x0) / (1 - a).sqrt()
-    else:
+    if parameterization == "eps":
         eps = prediction
         x0 = (x - (1 - a).sqrt() * eps) / a.sqrt()
+    else:
+        x0 = prediction.clamp(-1, 1) if parameterization == "x" else prediction
+        eps = (x - a.sqrt() * x0) / (1 - a).sqrt()
     return Step(x=a_to.sqrt() * x0 + (1 - a_to).sqrt() * eps, x0=x0)
 
 

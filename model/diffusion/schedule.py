@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.errors import InvalidParameter
 
-Parameterization = Literal["x", "eps"]
+Parameterization = Literal["x", "eps", "residual"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Schedule:
     """A training schedule: what the network predicts and alpha_bar at each of its indices.
 
     Attributes:
-        parameterization: "x" (the network predicts x0) or "eps" (it predicts the noise).
+        parameterization: what the network predicts: "x" (x0), "eps" (the noise) or "residual" (x0, of a residual).
         alpha_bar: float32 [N], the cumulative product of paper Eq. 2, decreasing; x_n = sqrt(a) x0 + sqrt(1 - a) eps.
         single_step_index: index used by a one-step decode.
     """
@@ -53,8 +53,14 @@ class Schedule:
         return torch.where(index < 0, torch.ones((), device=index.device), values[index.clamp(min=0)])
 
 
-def cosine_schedule(length: int = 8193, *, floor: float | None = 1e-6, beta_limit: float | None = None) -> Schedule:
-    """Cosine schedule for x-prediction: alpha_bar[n] = f((n + 1) / N) / f(0), f(u) = cos((u + s) / (1 + s) pi / 2)^2.
+def cosine_schedule(
+    length: int = 8193,
+    *,
+    floor: float | None = 1e-6,
+    beta_limit: float | None = None,
+    parameterization: Parameterization = "x",
+) -> Schedule:
+    """Cosine schedule: alpha_bar[n] = f((n + 1) / N) / f(0), f(u) = cos((u + s) / (1 + s) pi / 2)^2.
 
     s = 0.008 (Nichol & Dhariwal 2021, Eq. 17). cdc-lite clamps alpha_bar to at least `floor`; cdc-x instead builds it
     from betas of at most `beta_limit` (0.999 in the published models) and has no floor.
@@ -68,7 +74,7 @@ def cosine_schedule(length: int = 8193, *, floor: float | None = 1e-6, beta_limi
         alpha_bar = torch.cumprod(1 - betas, dim=0)
     if floor is not None:
         alpha_bar = alpha_bar.clamp(floor, 1)
-    return Schedule("x", alpha_bar.float(), single_step_index=length - 1)
+    return Schedule(parameterization, alpha_bar.float(), single_step_index=length - 1)
 
 
 def linear_schedule(length: int = 20000) -> Schedule:

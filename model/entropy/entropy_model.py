@@ -17,7 +17,7 @@ from model.entropy.coder import SYMBOL_LIMIT, SymbolCoder, Symbols
 from model.entropy.context_head import LAYERS as CONTEXT_LAYERS
 from model.entropy.context_head import ContextHead, Part, Take, checkerboard, predict
 from model.entropy.export_layers import ContextLayers, export_context, export_head, float_context, float_head
-from model.entropy.likelihood import LITE_LEVELS, SIGMA_LEVELS, FactorizedPrior, ScaleLevels
+from model.entropy.likelihood import SIGMA_LEVELS, FactorizedPrior
 from model.entropy.passes import LATENT_BITS
 from model.entropy.scale_head import (
     ACTIVATION_LIMIT,
@@ -319,20 +319,19 @@ def export_entropy_model(
     hyper_decoder: nn.Sequential,
     log_gain: Tensor | None,
     context: Sequence[ContextLayers] | None = None,
-    levels: ScaleLevels = LITE_LEVELS,
     silent: int = 0,
 ) -> EntropyModel:
     """Make the integer half from float weights. Needs no calibration set.
 
     `log_gain` is g [256, M] at each rate byte; None for the paper's networks, which have one rate and emit sigma.
-    `context` are the layers of the context model's networks, None for a model without; `levels` is what sigma may be,
-    `silent` how many of the lowest are not coded.
+    `context` are the layers of the context model's networks, None for a model without; `silent` is how
+    many of the lowest scale indices are not coded.
 
     Raises:
         WeightsError: a bound of the exact range does not hold.
     """
     medians = torch.round(prior.medians.double() * (1 << Z_BITS))
     tables = prior_tables(prior, medians / (1 << Z_BITS))
-    head = export_head(hyper_decoder, log_gain, levels, with_context=bool(context))
+    head = export_head(hyper_decoder, log_gain, with_context=bool(context))
     corrections = export_context(context) if context else None
-    return EntropyModel(tables, gaussian_tables(levels), medians.to(torch.int32).numpy(), head, corrections, silent)
+    return EntropyModel(tables, gaussian_tables(), medians.to(torch.int32).numpy(), head, corrections, silent)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from model.entropy.context_head import ContextHead
-from model.entropy.likelihood import LITE_LEVELS, SIGMA_LEVELS, ScaleLevels
+from model.entropy.likelihood import LEVELS_PER_NAT, SIGMA_LEVELS, sigma_of_index
 from model.entropy.passes import INDEX_STEP
 from model.entropy.scale_head import (
     ACTIVATION_BITS,
@@ -37,16 +37,13 @@ from model.errors import WeightsError
 ContextLayers = tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d, nn.Conv2d]
 
 
-def export_head(
-    decoder: nn.Sequential, log_gain: Tensor | None, levels: ScaleLevels = LITE_LEVELS, *, with_context: bool = False
-) -> ScaleHead:
+def export_head(decoder: nn.Sequential, log_gain: Tensor | None, *, with_context: bool = False) -> ScaleHead:
     """Turn a float hyper-decoder into integers: cdc-lite's with its gain table, the paper's with thresholds of sigma.
 
     Args:
         decoder: two transposed convolutions 5x5 of stride 2, each followed by ReLU (cdc-lite) or LeakyReLU 0.2, then a
             3x3 or 1x1 convolution to 2 M.
         log_gain: g [256, M] at each rate byte; None for a decoder that emits sigma.
-        levels: what the scale indices mean.
         with_context: a context model corrects its means, which are emitted finer.
 
     Raises:
@@ -66,14 +63,14 @@ def export_head(
     limit = FINE_LIMIT if with_context else OUTPUT_LIMIT
     layers.append(_quantise(*_of(final), fraction, bits, relu=False, limit=limit))
     if log_gain is None:
-        return ScaleHead(tuple(layers), thresholds=thresholds_of(levels))
-    table = torch.round(log_gain.detach().double() * levels.per_nat * (1 << SCALE_BITS))
+        return ScaleHead(tuple(layers), thresholds=thresholds())
+    table = torch.round(log_gain.detach().double() * LEVELS_PER_NAT * (1 << SCALE_BITS))
     return ScaleHead(tuple(layers), table.to(torch.int32).numpy())
 
 
-def thresholds_of(levels: ScaleLevels) -> npt.NDArray[np.int32]:
+def thresholds() -> npt.NDArray[np.int32]:
     """The geometric midpoints between neighbouring levels of sigma, in 1/4096, int32 [63]."""
-    midpoints = levels.sigma(torch.arange(SIGMA_LEVELS - 1, dtype=torch.float64) + 0.5)
+    midpoints = sigma_of_index(torch.arange(SIGMA_LEVELS - 1, dtype=torch.float64) + 0.5)
     return torch.round(midpoints * (1 << SIGMA_BITS)).to(torch.int32).numpy()
 
 

@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SIGMA_MIN, SIGMA_MAX, SIGMA_LEVELS = 0.11, 64.0, 64
+SIGMA_MIN, SIGMA_MAX, SIGMA_LEVELS = 0.1, 256.0, 64
 LEVELS_PER_NAT = (SIGMA_LEVELS - 1) / (math.log(SIGMA_MAX) - math.log(SIGMA_MIN))  # scale index per unit of ln(sigma)
 PROBABILITY_FLOOR = 1e-9
 
 
-@dataclass(frozen=True)
-class ScaleLevels:
-    """The 64 values sigma may take, log-spaced from `low` to `high` in units of the latent."""
-
-    low: float = SIGMA_MIN
-    high: float = SIGMA_MAX
-
-    @property
-    def per_nat(self) -> float:
-        """Scale index per unit of ln(sigma)."""
-        return (SIGMA_LEVELS - 1) / (math.log(self.high) - math.log(self.low))
-
-    def sigma(self, index: Tensor) -> Tensor:
-        """Scale index 0..63 (any float shape) -> sigma."""
-        return torch.exp(math.log(self.low) + index / self.per_nat)
-
-
-LITE_LEVELS = ScaleLevels()
-WIDE_LEVELS = ScaleLevels(
-    0.1, 256.0
-)  # of the paper's networks and of cdc-lite-2, whose block means are hundreds of steps
-
-
 def sigma_of_index(index: Tensor) -> Tensor:
-    """Scale index 0..63 (any float shape) -> sigma of cdc-lite, log-spaced from 0.11 to 64."""
-    return LITE_LEVELS.sigma(index)
+    """Scale index 0..63 (any float shape) -> sigma, log-spaced from 0.1 to 256: a block mean is hundreds of steps."""
+    return torch.exp(math.log(SIGMA_MIN) + index / LEVELS_PER_NAT)
 
 
 def gaussian_bin_probability(offset: Tensor, sigma: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.entropy.likelihood import LITE_LEVELS, SIGMA_LEVELS, FactorizedPrior, ScaleLevels, gaussian_bin_probability
+from model.entropy.likelihood import SIGMA_LEVELS, FactorizedPrior, gaussian_bin_probability, sigma_of_index
 from model.errors import WeightsError
 
 COUNT_BITS = 20  # every table sums to 2**20
@@ -61,11 +61,11 @@ def quantise_probabilities(probabilities: npt.NDArray[np.float64], escape: float
     return integers
 
 
-def gaussian_tables(levels: ScaleLevels = LITE_LEVELS) -> Tables:
-    """Tables of the 64 scale levels: round(y - mean) of a zero-mean Gaussian, for cdc-lite of sigma 0.11 .. 64."""
+def gaussian_tables() -> Tables:
+    """Tables of the 64 scale levels: round(y - mean) of a zero-mean Gaussian of sigma 0.1 .. 256."""
     lowest: list[int] = []
     tables: list[npt.NDArray[np.int32]] = []
-    sigmas = levels.sigma(torch.arange(SIGMA_LEVELS, dtype=torch.float64))
+    sigmas = sigma_of_index(torch.arange(SIGMA_LEVELS, dtype=torch.float64))
     offsets = torch.arange(-MAX_RADIUS, MAX_RADIUS + 1, dtype=torch.float64)
     for sigma in sigmas:
         p = gaussian_bin_probability(offsets, sigma)

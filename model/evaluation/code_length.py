@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from model.codec import Codec
-from model.entropy.likelihood import SIGMA_LEVELS, gaussian_bits
+from model.entropy.likelihood import LEVELS_PER_NAT, SIGMA_LEVELS, SIGMA_MIN, gaussian_bits, sigma_of_index
 from model.entropy.passes import Pass
 from model.entropy.tables import COUNT_BITS, Tables
 from model.networks.family import interpolate_levels
@@ -46,15 +46,14 @@ def code_length(codec: Codec, latents: Latents, rate: int) -> CodeLength:
     z_hat = torch.from_numpy(q.hyper).float() + medians
     z_bits = float(codec.prior.bits(z_hat[None]).sum())
     mean, scale = _float_prior(codec, z_hat, q)
-    levels = codec.architecture.levels
     if codec.architecture.one_rate:  # the head emits sigma
-        index = torch.log(scale.clamp(min=levels.low) / levels.low) * levels.per_nat
+        index = torch.log(scale.clamp(min=SIGMA_MIN) / SIGMA_MIN) * LEVELS_PER_NAT
     else:
-        index = scale + interpolate_levels(codec.networks.log_gain, q_of)[0, :, None, None] * levels.per_nat
+        index = scale + interpolate_levels(codec.networks.log_gain, q_of)[0, :, None, None] * LEVELS_PER_NAT
     index = index.clamp(0, SIGMA_LEVELS - 1)
-    float_y = _latent_bits(y - mean, levels.sigma(index))
-    rounded_y = _latent_bits(y - torch.round(16 * mean) / 16, levels.sigma(torch.round(index)))
-    sigma = levels.sigma(q.indices.float())
+    float_y = _latent_bits(y - mean, sigma_of_index(index))
+    rounded_y = _latent_bits(y - torch.round(16 * mean) / 16, sigma_of_index(torch.round(index)))
+    sigma = sigma_of_index(q.indices.float())
     integer_y = _latent_bits(y - q.means / 16, sigma)
     chosen_y = float(gaussian_bits(torch.from_numpy(q.latent).float(), sigma).double().sum())
     channels = np.repeat(np.arange(len(codec.entropy.medians)), q.hyper[0].size)

@@ -148,7 +148,7 @@ def models(
         info = infos[name]
         kind = architecture_of(info.architecture)
         points: list[Parameters] = []
-        for mode in (m for m in modes if kind.takes(m.steps, m.gamma)):
+        for mode in modes:
             common: dict[str, Value] = {"steps": mode.steps, "gamma": mode.gamma}
             if mode.seed is not None:
                 common["seed"] = mode.seed

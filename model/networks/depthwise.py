@@ -1,4 +1,4 @@
-"""Parts of the second generation's transforms: the depthwise block, and the block means that go around them."""
+"""Parts of cdc-lite's transforms: the depthwise block, and the block means that go around them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class DepthwiseBlock(nn.Module):
             if last.bias is not None:
                 nn.init.zeros_(last.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, width, H, W] -> the same shape."""
-        x = x + self.after(self.depthwise(F.silu(self.before(x))))
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """x [B, width, H, W] -> the same shape; `skip` is what the first branch is added to, x itself by default."""
+        x = (x if skip is None else skip) + self.after(self.depthwise(F.silu(self.before(x))))
         out: Tensor = x + self.contract(F.silu(self.expand(x)))
         return out
 

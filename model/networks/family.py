@@ -28,7 +28,8 @@ class Family(nn.Module, ABC):
         hyper_encoder, hyper_decoder: h_a and h_s; the latter as `model.entropy.export_layers.export_head` takes it.
         context: what corrects the prior by decoded symbols, None without.
         log_gain: [levels, M], natural logarithms, interpolated linearly over q.
-        has_base: the first map of `inject` is the image of least error, what a decode of one step without noise gives.
+        has_base: the first map of `inject` is the image of least error; what is denoised is the residual from it, in
+            units of `residual_size`, of which gamma is the share that is added.
     """
 
     latents: int
@@ -81,13 +82,17 @@ class Family(nn.Module, ABC):
     def inject(self, latents: Tensor, q: Tensor) -> tuple[Tensor, ...]:
         """What `dequantise` gave, [B, C, h, w] -> the maps of the denoiser that are the same at every step."""
 
+    def residual_size(self, q: Tensor) -> Tensor:
+        """Of families with a base: rates [B] in [0, 1] -> the standard deviation of the residual, [B]."""
+        raise NotImplementedError
+
     @abstractmethod
     def modulate(self, times: Tensor, rate: int) -> Tensor:
         """Times float64 [K] and a rate byte -> what they alone decide in the denoiser, float64 [K, S]."""
 
     @abstractmethod
     def denoise(self, x: Tensor, modulation: Tensor, injected: tuple[Tensor, ...]) -> Tensor:
-        """x_n [B, 3, H, W], modulation [B, S], the maps of `inject` -> x0_hat or eps_hat [B, 3, H, W]."""
+        """x_n [B, 3, H, W], modulation [B, S], maps of `inject` -> x0_hat, eps_hat or v0_hat [B, 3, H, W]."""
 
     @abstractmethod
     def cast(self, dtype: torch.dtype) -> None:

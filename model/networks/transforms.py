@@ -1,4 +1,4 @@
-"""Analysis and synthesis of the second generation, at patch 8: nothing is convolved at a finer scale than 1/8."""
+"""Analysis and synthesis transforms of cdc-lite, at patch 8: nothing is convolved at a finer scale than 1/8."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class AnalysisTransform(nn.Module):
     def __init__(self, config: TransformConfig) -> None:
         super().__init__()
         fine, coarse = config.widths
-        self.stem = nn.Conv2d(PATCH_CHANNELS, fine, 3, padding=1)
+        self.stem = nn.Conv2d(PATCH_CHANNELS, fine, 1)
         self.fine = depthwise_blocks(fine, config.analysis[0])
         self.down = nn.Conv2d(4 * fine, coarse, 1)
         self.coarse = depthwise_blocks(coarse, config.analysis[1])
-        self.head = nn.Conv2d(coarse, config.latents, 3, padding=1)
+        self.head = nn.Conv2d(coarse, config.latents, 1)
         self.log_rate = nn.Parameter(torch.zeros(config.levels, coarse))
 
     def analyse(self, image: Tensor) -> Tensor:
@@ -77,18 +77,18 @@ class SynthesisTransform(nn.Module):
         super().__init__()
         fine, coarse = config.widths
         self.latents = config.latents
-        self.stem = nn.Conv2d(config.latents, coarse, 3, padding=1)
+        self.stem = nn.Conv2d(config.latents, coarse, 1)
         self.prior = nn.Conv2d(2 * config.latents, coarse, 1)
         self.coarse = depthwise_blocks(coarse, config.synthesis[1])
         self.up = nn.Conv2d(coarse, 4 * fine, 1)
         self.fine = depthwise_blocks(fine, config.synthesis[0])
-        self.head = nn.Conv2d(fine, PATCH_CHANNELS, 3, padding=1)
+        self.head = nn.Conv2d(fine, PATCH_CHANNELS, 1)
         self.log_rate = nn.Parameter(torch.zeros(config.levels, coarse))
         nn.init.zeros_(self.prior.weight)
         assert self.prior.bias is not None
         nn.init.zeros_(self.prior.bias)
 
-    def forward(self, latents: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, latents: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
         """Run the transform.
 
         Args:
@@ -97,7 +97,7 @@ class SynthesisTransform(nn.Module):
             q: rate [B] in [0, 1].
 
         Returns:
-            x_base, float32 [B, 3, 16 h, 16 w], not clamped, and the maps at 1/8 and 1/16 in the weights' precision.
+            x_base, float32 [B, 3, 16 h, 16 w], not clamped, and the map at 1/8 in the weights' precision.
         """
         y, mean, index = torch.split(latents, self.latents, dim=1)
         dtype = self.stem.weight.dtype
@@ -107,7 +107,7 @@ class SynthesisTransform(nn.Module):
         fine = self.fine(F.pixel_shuffle(self.up(coarse), 2))
         # The means are added in float32: in bfloat16 a flat sky would come in steps of a level.
         image = F.pixel_shuffle(self.head(fine), PATCH).float() + image_of_means(y[:, :MEANS])
-        return image, fine, coarse
+        return image, fine
 
 
 def _less_dc(y: Tensor) -> Tensor:

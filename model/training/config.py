@@ -13,7 +13,6 @@ from model.errors import InvalidParameter
 
 Architecture = Literal["cdc-lite", "cdc-x", "cdc-eps"]
 Learning = Literal["all", "decoder", "denoiser", "entropy"]  # which part of the model
-DECODER_PARTS: tuple[Learning, ...] = ("decoder", "denoiser")  # what leaves the codec as it is
 
 
 class TrainingConfig(BaseModel):
@@ -34,7 +33,7 @@ class TrainingConfig(BaseModel):
     )
     validation: Path | None = Field(default=None, description="Folder or .tar to evaluate on; none: no evaluation.")
     crop: int = Field(default=256, ge=64, multiple_of=64, description="Side of the random crops, in pixels.")
-    batch: int = Field(default=4, ge=1, description="Crops a step, on each device.")
+    batch: int = Field(default=8, ge=1, description="Crops a step, on each device.")
     flat_below: float = Field(
         default=1.5, ge=0, description="Crops whose levels (0..255) deviate less than this are drawn again."
     )
@@ -47,17 +46,16 @@ class TrainingConfig(BaseModel):
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Of crops, noise and rates.")
 
-    lr: float = Field(default=2e-4, gt=0, description="Learning rate of the networks.")
+    lr: float = Field(default=1e-3, gt=0, description="Learning rate of the networks.")
     lr_schedule: Literal["cosine", "steps"] = Field(
         default="cosine", description="cosine: over the whole run to lr_final; steps: the paper's decay."
     )
     lr_warmup: int = Field(default=200, ge=0, description="Steps of linear warm-up after every start of an optimiser.")
-    lr_final: float = Field(default=6e-6, ge=0, description="cosine: where it ends; steps: where it stops falling.")
+    lr_final: float = Field(default=2e-5, ge=0, description="cosine: where it ends; steps: where it stops falling.")
     lr_decay: float = Field(default=0.8, gt=0, le=1, description="steps: factor at each drop.")
     lr_decay_every: int = Field(default=100_000, ge=1, description="steps: steps between drops.")
-    gain_lr_factor: float = Field(default=10.0, gt=0, description="Learning rate of the gain tables, relative to lr.")
     aux_lr: float = Field(default=1e-3, gt=0, description="Learning rate of the prior's quantiles (auxiliary loss).")
-    betas: tuple[float, float] = Field(default=(0.9, 0.98), description="Of Adam.")
+    betas: tuple[float, float] = Field(default=(0.9, 0.99), description="Of Adam.")
     clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
     ema: float = Field(default=0.9995, ge=0, lt=1, description="Decay of the averaged weights; 0: no average.")
 
@@ -66,20 +64,11 @@ class TrainingConfig(BaseModel):
     )
     lambda_warmup: float = Field(default=1e-5, gt=0, description="lambda during the first lambda_warmup_steps.")
     lambda_warmup_steps: int = Field(default=0, ge=0, description="Steps before the target lambda holds.")
-    one_step_share: float = Field(
-        default=0.5, ge=0, le=1, description="Share of a batch that trains the one-step decode (x_n = 0, w = 1)."
-    )
     weighting: Literal["snr", "l1"] = Field(
         default="snr", description="snr: squared error by w(n) = clamp(SNR, snr_min, snr_max); l1: of the noise."
     )
     snr_min: float = Field(default=0.3, ge=0, description="Least weight of a noise level.")
     snr_max: float = Field(default=5.0, gt=0, description="Largest weight of a noise level.")
-    rollout: int = Field(
-        default=0,
-        ge=0,
-        description="Rows with noise reach their noise level by up to this many steps of the model's own decode, from "
-        "pure noise times a random gamma; 0: the noise is added to the picture (paper Eq. 2).",
-    )
     rho: float = Field(default=0.0, ge=0, le=1, description="Share of the perceptual term, Eq. 9.")
     perceptual: str | None = Field(
         default=None,
@@ -89,13 +78,10 @@ class TrainingConfig(BaseModel):
     perceptual_scale: float = Field(
         default=1.0, gt=0, description="Factor of d, since distances of different backbones differ in size."
     )
-    perceptual_on: Literal["all", "diffusion"] = Field(
-        default="all", description="diffusion: only on the share of the batch with random noise levels."
-    )
     part: Learning = Field(
         default="all",
-        description="decoder: conditioner and denoiser alone, so that the codec id and published files stay; denoiser: "
-        "without the conditioner; entropy: the entropy model alone, by rate.",
+        description="decoder: what decodes, alone, so that the codec id and published files stay; of cdc-lite also "
+        "denoiser: the sampler alone; entropy: the entropy model alone, by rate.",
     )
     rates_per_crop: int = Field(default=4, ge=1, description="entropy: rates that each crop is coded at in a step.")
     initial: Path | None = Field(
@@ -123,14 +109,12 @@ class TrainingConfig(BaseModel):
             raise ValueError("snr_min is above snr_max")
         if self.architecture != "cdc-eps" and self.weighting == "l1":
             raise ValueError("weighting l1 is of the noise: it needs cdc-eps")
-        if self.rollout > 0 and self.architecture == "cdc-eps":
-            raise ValueError("rollout needs a network that predicts the picture: own steps have no true noise to match")
-        if self.rollout > 0 and self.one_step_share == 1:
-            raise ValueError("rollout needs rows with noise: one_step_share below 1")
-        if self.part == "entropy" and (self.rollout > 0 or self.rho > 0):
-            raise ValueError("part=entropy trains by rate alone: no rollout and no rho")
-        if self.architecture != "cdc-lite" and self.one_step_share > 0:
-            raise ValueError("one_step_share is of cdc-lite alone: the paper trains random noise levels")
+        if self.part in ("entropy", "denoiser") and self.architecture != "cdc-lite":
+            raise ValueError(f"part {self.part} is of cdc-lite")
+        if self.part == "entropy" and self.rho > 0:
+            raise ValueError("part=entropy trains by rate alone: no rho")
+        if self.part == "denoiser" and self.perceptual is None:
+            raise ValueError("part=denoiser needs `perceptual`, the features that its samples are judged by")
         return self
 
 
@@ -143,13 +127,20 @@ _PAPER: dict[str, Any] = {
     "lr_final": 2e-5,
     "betas": (0.9, 0.999),
     "lambda_warmup_steps": 500_000,
-    "one_step_share": 0.0,
     "snr_min": 0.0,
     "ema": 0.999,
     "precision": "32-true",
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "lite": {},
+    "lite-sampler": {
+        "part": "denoiser",
+        "lr": 1e-3,
+        "crop": 128,
+        "batch": 8,
+        "ema": 0.999,
+        "perceptual": "lpips:squeeze",
+    },
     "paper-x": {**_PAPER, "architecture": "cdc-x"},
     "paper-eps": {**_PAPER, "architecture": "cdc-eps", "weighting": "l1"},
 }
@@ -159,7 +150,7 @@ def resolve(preset: str, overrides: Mapping[str, Any] | None = None, assignments
     """Return a preset with some values replaced.
 
     Args:
-        preset: "lite", "paper-x" or "paper-eps".
+        preset: a name in `PRESETS`.
         overrides: values by name.
         assignments: texts "name=value"; the value is JSON, or else a plain text.
 

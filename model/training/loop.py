@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,18 +26,19 @@ from model.diffusion.schedule import Schedule
 from model.errors import InvalidParameter, WeightsError
 from model.precision import faster_dtype
 from model.training import snapshot
-from model.training.config import DECODER_PARTS, TrainingConfig
+from model.training.config import TrainingConfig
 from model.training.crops import CropRule, Crops, batches
 from model.training.ema import Ema
-from model.training.losses import Draw, Loss, draw, loss_of
-from model.training.module import LiteTraining, TrainingModule, training_module_of
+from model.training.lite import LiteTraining
+from model.training.losses import Loss
+from model.training.module import TrainingModule, training_module_of
 from model.training.perceptual import ShiftedDistance, load_distance
-from model.training.rates import lambda_of, learning_rate, progress
+from model.training.rates import learning_rate, progress
 from model.training.report import Line, Report
+from model.training.sampler import SamplerTraining
 from model.training.snapshot import Snapshot
 from model.training.sources import open_sources
 from model.training.start import start_as_klt
-from model.training.types import Walk
 from model.training.validation import codec_of, evaluate, pictures_of
 
 log = logging.getLogger(__name__)
@@ -68,7 +70,8 @@ class Trainer:
         self.sources = open_sources(config.data)
         self.crops = Crops(self.sources, CropRule(config.crop, config.flat_below, config.seed), cache=config.cache)
         self.pictures = pictures_of(config.validation, config.evaluate_pictures) if config.validation else []
-        distance = load_distance(config.perceptual) if config.perceptual and config.rho > 0 else None
+        judged = config.rho > 0 or config.part == "denoiser"
+        distance = load_distance(config.perceptual) if config.perceptual and judged else None
         self.distance = None if distance is None else ShiftedDistance(distance).to(self.fabric.device)
 
         saved = snapshot.load(out) if resume else None
@@ -89,7 +92,7 @@ class Trainer:
             optimizer.load_state_dict(saved.optimizer)
             self.step, self.elapsed_s = saved.step, saved.elapsed_s
         self.wrapped, self.optimizer = cast(tuple[Any, Any], self.fabric.setup(self.module, optimizer))
-        self.rates = [factor for _, factor in _factors(config)]
+        self.rates = [group["factor"] for group in optimizer.param_groups]
         if self.fabric.is_global_zero:
             out.mkdir(parents=True, exist_ok=True)
             snapshot.write_record(out, config, self.sources, self.step)
@@ -130,20 +133,14 @@ class Trainer:
         config, device = self.config, self.fabric.device
         torch.manual_seed(config.seed + SEED_STRIDE * (self.step + 1) + self.fabric.global_rank)
         image = crops.to(device, non_blocking=True).float() / 127.5 - 1
-        drawn = draw(
-            image.contiguous(memory_format=torch.channels_last), self.schedule, config.one_step_share, config.rollout
-        )
         for group, factor in zip(self.optimizer.param_groups, self.rates, strict=True):
             if group["name"] != "quantiles":
                 group["lr"] = factor * learning_rate(config, self.step, self.elapsed_s)
-        times = self.module.times(drawn.n, self.schedule.length)
-        q = drawn.q if config.part != "entropy" else torch.rand(len(crops) * config.rates_per_crop, device=device)
-        prediction = self.wrapped(drawn.image, q, drawn.x, times, self._walk(drawn))
-        lambdas = self.module.lambdas(q, lambda_of(config, self.step))
-        loss = loss_of(config, drawn, prediction.output, prediction.rate, lambdas, self.distance)
+        image = image.contiguous(memory_format=torch.channels_last)
+        loss = self.module.loss(self.wrapped, image, config, self.schedule, self.step, self.distance)
         self.optimizer.zero_grad(set_to_none=True)
         # The auxiliary loss reaches the quantiles alone, and nothing else does: one backward pass serves both.
-        aux = 0.0 if config.part in DECODER_PARTS else self.module.aux_loss()
+        aux = self.module.aux_loss() if self.module.moves_quantiles else 0.0
         self.fabric.backward(loss.total + aux)
         norm = float(torch.nn.utils.clip_grad_norm_(self._clipped(), config.clip))
         if math.isfinite(norm):
@@ -151,14 +148,6 @@ class Trainer:
         self.step += 1
         self.ema.update(self.module.float_tensors(), self.step)
         return loss, norm
-
-    def _walk(self, drawn: Draw) -> Walk | None:
-        if not drawn.path:
-            return None
-        own = ~drawn.one_step
-        n = torch.tensor(drawn.path, device=drawn.n.device)
-        alpha_bar = torch.cat([self.schedule.at(n), drawn.alpha_bar[own][:1]])
-        return Walk(int(own.sum()), self.module.times(n, self.schedule.length), alpha_bar)
 
     def save(self) -> None:
         """Write the checkpoint and the averaged weights, from one process."""
@@ -185,30 +174,50 @@ class Trainer:
         if config.initial is not None:
             module.load_float_tensors(load_file(config.initial), config.initial.name)
         elif isinstance(module, LiteTraining):
-            crops = torch.stack([self.crops[i] for i in range(KLT_CROPS)])
-            start_as_klt(module.networks, crops.float() / 127.5 - 1)
+            start_as_klt(module.networks, self._first_crops())
+        if isinstance(module, SamplerTraining):
+            module.measure_residual(self._first_crops())
         return module
+
+    def _first_crops(self) -> Tensor:
+        crops = torch.stack([self.crops[i] for i in range(KLT_CROPS)])
+        return crops.float() / 127.5 - 1
 
     def _clipped(self) -> list[Tensor]:
         groups = self.optimizer.param_groups
         return [p for group in groups if group["name"] != "quantiles" for p in group["params"]]
 
 
-def _factors(config: TrainingConfig) -> list[tuple[str, float]]:
-    """Names of the parameter groups and their learning rates relative to `lr`."""
-    factors = [("networks", 1.0)]
-    if config.architecture == "cdc-lite" and config.part in ("all", "decoder"):
-        factors.append(("gains", config.gain_lr_factor))
-    return factors if config.part in DECODER_PARTS else [*factors, ("quantiles", config.aux_lr / config.lr)]
-
-
 def _groups(module: TrainingModule, config: TrainingConfig) -> list[dict[str, Any]]:
-    groups: dict[str, list[Tensor]] = {name: [] for name, _ in _factors(config)}
+    """Parameter groups that learn, each with its rate relative to `lr`."""
+    groups: dict[tuple[str, float], list[Tensor]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            kind = "quantiles" if name.endswith("quantiles") else "gains" if ".log_" in name else "networks"
-            groups[kind].append(parameter)
-    return [{"name": name, "params": groups[name], "lr": factor * config.lr} for name, factor in _factors(config)]
+            groups.setdefault(_group_of(name, config), []).append(parameter)
+    return [
+        {"name": name, "params": parameters, "lr": factor * config.lr, "factor": factor}
+        for (name, factor), parameters in sorted(groups.items())
+    ]
+
+
+# Of cdc-lite. What scales amplitudes hardly moves: a jitter of 1 % is an error of -40 dB.
+LITE_GROUPS = (
+    ("gains", r"networks\.log_gain", 5.0),
+    ("amplitudes", r"networks\.(log_shrink|g_[as]\.log_rate)", 0.15),
+    ("linear path", r"networks\.g_[as]\.(stem|down|up|head)\.", 0.5),
+    ("entropy", r"networks\.(hyper_|context)", 2.0),
+    ("prior", r"hyper_prior", 5.0),
+)
+
+
+def _group_of(name: str, config: TrainingConfig) -> tuple[str, float]:
+    if name.endswith("quantiles"):
+        return "quantiles", config.aux_lr / config.lr
+    if config.architecture == "cdc-lite":
+        for group, pattern, factor in LITE_GROUPS:
+            if re.match(pattern, name):
+                return group, factor
+    return "networks", 1.0
 
 
 def _on_cpu(config: TrainingConfig) -> bool:
@@ -231,7 +240,7 @@ def _precision(config: TrainingConfig) -> Literal["bf16-mixed", "32-true"]:
 
 
 def _line(trainer: Trainer, loss: Loss, norm: float) -> Line:
-    values = [loss.total, loss.one_step, loss.diffusion, loss.perceptual, loss.rate]
-    total, one_step, diffusion, perceptual, rate = (float(v.detach()) for v in values)
+    values = [loss.total, loss.distortion, loss.perceptual, loss.rate]
+    total, distortion, perceptual, rate = (float(v.detach()) for v in values)
     lr = trainer.optimizer.param_groups[0]["lr"]
-    return Line(trainer.step, trainer.elapsed_s, total, one_step, diffusion, perceptual, rate, norm, lr)
+    return Line(trainer.step, trainer.elapsed_s, total, distortion, perceptual, rate, norm, lr)

@@ -17,13 +17,12 @@ from model.training.validation import Evaluation
 
 @dataclass(frozen=True)
 class Line:
-    """One step: loss, squared errors of both kinds of rows, perceptual distance, bit per pixel, gradient norm."""
+    """One step: loss, squared error, perceptual distance, bit per pixel, gradient norm."""
 
     step: int
     seconds: float
     total: float
-    one_step: float
-    diffusion: float
+    distortion: float
     perceptual: float
     rate_bpp: float
     gradient_norm: float
@@ -72,8 +71,8 @@ class Report:
         """Say how a step went."""
         self.lines.append(line)
         self._console.print(
-            f"{line.step} {line.seconds:.0f}s loss {line.total:.4f} one-step {_decibel(line.one_step)} "
-            f"diffusion {_decibel(line.diffusion)} {line.rate_bpp:.3f} bpp gradient {line.gradient_norm:.2f}"
+            f"{line.step} {line.seconds:.0f}s loss {line.total:.4f} {_decibel(line.distortion)} "
+            f"{line.rate_bpp:.3f} bpp gradient {line.gradient_norm:.2f}"
             + (f" perceptual {line.perceptual:.4f}" if line.perceptual else ""),
             highlight=False,
         )

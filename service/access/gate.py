@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
@@ -58,17 +59,9 @@ class Slots:
 class RedisSlots:
     """The same over all processes that share a Redis: a sorted set of slots by the time they end by themselves."""
 
-    _TAKE = """
-    redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, ARGV[1])
-    if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
-    redis.call('ZADD', KEYS[1], ARGV[3], ARGV[4])
-    redis.call('EXPIRE', KEYS[1], ARGV[5])
-    return 1
-    """
-
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._take = redis.register_script(self._TAKE)
+        self._take = redis.register_script(Path(__file__).with_name("take_slot.lua").read_text())
 
     async def take(self, id: str, most: int) -> str | None:
         """See `Slots.take`."""

@@ -14,22 +14,24 @@ from starlette.middleware.cors import CORSMiddleware
 from service.access.gate import Gate
 from service.access.links import Links
 from service.access.stores import store_of
-from service.api import docs_page, health, jobs, playground, problems, routes
+from service.api import docs_page, health, playground, problems, routes
 from service.api import documentation as docs
+from service.api import jobs as job_routes
 from service.api.layers import Capacity, Head
-from service.api.middleware import Guard, Observe
+from service.api.middleware import Observe
 from service.api.schemas import ParameterFault, Problem
 from service.api.state import State
 from service.api.turns import TakeTurns, measure_lag
-from service.api.uploads import Uploads
-from service.codec.limits import Budget, Limits
-from service.codec.service import CodecService
-from service.engine.job import Engine
+from service.api.uploads import Guard, Uploads
 from service.engine.pool import pool_of
-from service.executor import CodecExecutor, RequestExecutor
+from service.engine.port import Engine
+from service.jobs.attempts import Attempts
 from service.jobs.connection import connect
-from service.jobs.memory import MemoryBackend
-from service.jobs.port import JobBackend, JobLimits
+from service.jobs.executor import Door, executor_of
+from service.jobs.limits import Budget, job_limits_of, limits_of
+from service.jobs.memory import MemoryStore
+from service.jobs.service import Jobs
+from service.jobs.store import Store
 from service.metrics import Metrics
 from service.settings import Settings, load_settings
 from service.version import __version__
@@ -72,11 +74,18 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     settings = settings or load_settings()
     metrics = Metrics()
     if settings.redis_url is not None and engine is None:
-        service, executor, backend, close_queue = _queued(settings, metrics)
+        door, store, close_queue = _queued(settings, metrics)
     else:
-        service, executor, backend, close_queue = *_in_process(settings, metrics, engine), None
-    metrics.watch(service.engine.status)
-    metrics.watch_jobs(backend.counts)
+        door, store, close_queue = *_in_process(settings, metrics, engine), None
+    jobs = Jobs(
+        store,
+        job_limits_of(settings),
+        seconds_of=door.seconds_of,
+        generation=door.generation,
+        backlog=lambda: door.engine.status().backlog_seconds,
+    )
+    metrics.watch(door.engine.status)
+    metrics.watch_jobs(jobs.counts)
     uploads = Budget(settings.max_concurrent_uploads, "requests")
 
     app = _Application(
@@ -94,10 +103,10 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         lifespan=_lifespan,
     )
     links = Links([secret.get_secret_value() for secret in settings.link_secrets])
-    app.state.parts = State(settings, service, executor, backend, metrics, _gate(settings), links, uploads, close_queue)
+    app.state.parts = State(settings, door, jobs, metrics, _gate(settings), links, uploads, close_queue)
     problems.install(app)
     app.include_router(routes.router)
-    app.include_router(jobs.router)
+    app.include_router(job_routes.router)
     app.include_router(health.router)
     if settings.docs:
         app.include_router(docs_page.make_router())
@@ -111,34 +120,29 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     return app
 
 
-Parts = tuple[CodecService, RequestExecutor, JobBackend]
-Queued = tuple[CodecService, RequestExecutor, JobBackend, Callable[[], Awaitable[None]]]  # the last closes the queue
-
-
-def _in_process(settings: Settings, metrics: Metrics, engine: Engine | None) -> Parts:
+def _in_process(settings: Settings, metrics: Metrics, engine: Engine | None) -> tuple[Door, Store]:
     """All work in this process and its worker processes."""
-    service = _service(settings, metrics, engine or pool_of(settings, metrics.observe_tick))
-    executor = CodecExecutor(service)
-    return service, executor, MemoryBackend(executor, _job_limits(settings))
+    executor = executor_of(settings, metrics, engine or pool_of(settings, metrics.observe_tick))
+    limits = job_limits_of(settings)
+    store = MemoryStore(limits)
+    store.serve(Attempts(store, executor, limits).execute)
+    return executor, store
 
 
-def _queued(settings: Settings, metrics: Metrics) -> Queued:
-    """All work through Redis, done by `cdc worker` processes."""
+def _queued(settings: Settings, metrics: Metrics) -> tuple[Door, Store, Callable[[], Awaitable[None]]]:
+    """All work through Redis, done by `cdc worker` processes; the last part closes the connections."""
     from service.jobs.blobs import store_of
-    from service.jobs.fleet import Fleet
-    from service.jobs.redis import RedisBackend
-    from service.jobs.store import JobStore
-    from service.remote import RemoteEngine, RemoteExecutor
+    from service.jobs.fleet import Fleet, RemoteEngine
+    from service.jobs.queue import Enqueuer
+    from service.jobs.redis import RedisStore
 
     assert settings.redis_url is not None
-    url, limits = settings.redis_url.get_secret_value(), _job_limits(settings)
+    url = settings.redis_url.get_secret_value()
     redis = connect(url)
-    engine = RemoteEngine(Fleet(redis), JobStore(redis, limits))
+    store = RedisStore(redis, Enqueuer(url), store_of(settings.blobs_url, redis))
+    engine = RemoteEngine(Fleet(redis), store.place)
     metrics.watch_fleet(engine.fleet)
-    service = _service(settings, metrics, engine)
-    local = CodecExecutor(service)
-    backend = RedisBackend(redis, url, store_of(settings.blobs_url, redis), limits, local.seconds_of, local.generation)
-    return service, RemoteExecutor(local, backend, engine, settings.max_backlog_s), backend, redis.aclose
+    return Door(engine, limits_of(settings), settings.image_threads), store, redis.aclose
 
 
 def _gate(settings: Settings) -> Gate:
@@ -149,22 +153,6 @@ def _gate(settings: Settings) -> Gate:
         return Gate(store_of(settings.keys, None))
     redis = connect(settings.redis_url.get_secret_value())
     return Gate(store_of(settings.keys, redis), redis)
-
-
-def _service(settings: Settings, metrics: Metrics, engine: Engine) -> CodecService:
-    limits = Limits(settings.max_pixels, settings.max_steps, settings.max_pixel_steps)
-    pixels = Budget(settings.max_pixels_in_flight, "pixels")
-    return CodecService(engine, limits, pixels, metrics, settings.image_threads)
-
-
-def _job_limits(settings: Settings) -> JobLimits:
-    return JobLimits(
-        result_ttl_s=settings.job_result_ttl_s,
-        gone_ttl_s=settings.job_gone_ttl_s,
-        max_queued=settings.max_queued_jobs,
-        max_running=settings.max_running_jobs,
-        max_bytes=settings.max_job_bytes,
-    )
 
 
 def _add_layers(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
@@ -197,18 +185,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         server, _ = start_http_server(settings.metrics_port, settings.host, state.metrics.registry)
     lag = asyncio.create_task(measure_lag(state.metrics.loop_lag.observe))
     try:
-        await state.service.engine.start()
+        await state.door.engine.start()
         await state.jobs.start()
         yield
     finally:
         await state.jobs.stop(settings.grace_s)
-        await state.service.engine.stop(settings.grace_s)
+        await state.door.engine.stop(settings.grace_s)
         await state.gate.close()
         lag.cancel()
         if state.close_queue is not None:
             await state.close_queue()
-        if state.abandoned:
-            await asyncio.wait(set(state.abandoned), timeout=settings.grace_s)
         if server is not None:
             server.shutdown()
             server.server_close()

@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from service.api.refusals import EmptyBody, MalformedRequest, NotAcceptable, UnsupportedMediaType
 from service.errors import Cancelled, DeadlineExceeded
-from service.images.writing import Format
+from service.work import Format
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -28,6 +28,7 @@ MULTIPART = "multipart/form-data"
 FIELD = b"file"
 FORM = "application/x-www-form-urlencoded"  # what curl --data-binary says of any file
 MAX_PARTS = 16
+SMALL_BYTES = 1 << 20  # joined sooner than a thread starts
 MAX_FIELD_BYTES = 256  # of a parameter: the longest, a model's name, has 64
 MEDIA_TYPES: dict[Format, str] = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 _DIGITS = re.compile(r"[0-9]{1,9}")
@@ -59,7 +60,8 @@ async def read_upload(request: Request, accepted: tuple[str, ...]) -> Upload:
     if not {media_type, family} & {"", FORM, MULTIPART, *accepted}:
         raise UnsupportedMediaType(f"send {', '.join(accepted)} or {MULTIPART}, not {media_type!r}")
     parts = [part async for part in request.stream()]
-    upload = Upload(await anyio.to_thread.run_sync(b"".join, parts))  # 64 MiB would hold up the event loop for 0.1 s
+    whole = len(parts) < 2 or sum(map(len, parts)) < SMALL_BYTES  # 64 MiB would hold up the event loop for 0.1 s
+    upload = Upload(b"".join(parts) if whole else await anyio.to_thread.run_sync(b"".join, parts))
     if media_type == MULTIPART:
         upload = await anyio.to_thread.run_sync(read_form, upload.data, header)
     if not upload.data:
@@ -209,11 +211,8 @@ async def deadline(request: Request, default_s: float, longest_s: float) -> Asyn
         raise DeadlineExceeded(f"the work was not done within {seconds:g} seconds") from None
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T], abandoned: set[asyncio.Task[Any]]) -> T:
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Return the result of `work`; cancel it when the caller goes away or this task is cancelled.
-
-    Cancelled work ends in the background (a thread that reads an image cannot be interrupted), kept in `abandoned`
-    until then, so that a deadline is answered on time.
 
     Raises:
         Cancelled: the caller went away first.
@@ -228,10 +227,9 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T], abando
     finally:
         watch.cancel()
         if not task.done():
-            abandoned.add(task)
-            task.add_done_callback(abandoned.discard)
-            task.add_done_callback(lambda t: t.cancelled() or t.exception())  # an error nobody waits for any more
             task.cancel()
+            await asyncio.wait({task})
+            task.cancelled() or task.exception()  # an error nobody waits for any more
 
 
 async def _disconnected(request: Request) -> None:

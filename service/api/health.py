@@ -30,7 +30,7 @@ async def check_ready(state: StateOf) -> HealthAnswer:
     """Answer 503 while nobody would do the work: models are loading, Redis or the last worker is gone, or the service
     is shutting down.
     """
-    state.service.check_ready()
+    state.door.check_ready()
     return HealthAnswer(status="ready")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -19,11 +19,12 @@ from service.api.access import AnyCaller
 from service.api.conditional import not_modified
 from service.api.parameters import given_once
 from service.api.refusals import MalformedRequest
-from service.api.responses import VARY, answer_of, as_accepted, event_data, response_of, root_of
+from service.api.responses import VARY, answer_of, as_accepted, event_data, response_of, root_of, varies
 from service.api.schemas import JobAnswer, LinkAnswer, LinkQuery
 from service.api.state import State, StateOf
-from service.errors import Busy, JobCancelled, JobNotFinished, LinksOff
-from service.jobs.records import Event, Work
+from service.errors import JobCancelled, JobNotFinished, LinksOff
+from service.jobs.records import Event
+from service.work import Work, WorkState
 
 HEARTBEAT_S = 15.0
 MAX_WAIT_S = 300.0
@@ -65,7 +66,7 @@ async def submit(request: Request, state: State, work: Work, prefer: Preferences
 
     Raises:
         MalformedRequest: an Idempotency-Key that is none.
-        KeyReused, Busy, Draining, QueueUnavailable: see `JobBackend.submit`.
+        KeyReused, Busy, Draining, QueueUnavailable: see `Jobs.submit`.
         The job's own error, if it failed within that time.
     """
     owner, root = caller.owner, root_of(request)
@@ -73,36 +74,15 @@ async def submit(request: Request, state: State, work: Work, prefer: Preferences
     location = {"Location": f"{root}/jobs/{job.id}"}
     if prefer.wait:
         job = await state.jobs.wait(job.id, owner, prefer.wait)
-        if job.state in ("succeeded", "failed"):
-            answer = await state.jobs.result(job.id, owner)
+        if job.state in (WorkState.SUCCEEDED, WorkState.FAILED):
+            result = await state.jobs.result(job.id, owner)
             applied = {"Preference-Applied": f"respond-async, wait={prefer.wait:g}", **location}
-            return as_accepted(request, response_of(answer, work.operation, work.options, applied))
+            response = response_of(result, job.operation, applied, varies=varies(work.options))
+            return as_accepted(request, response)
     headers = {**location, "Cache-Control": "no-store"}
     if prefer.respond_async:
         headers["Preference-Applied"] = "respond-async"
     return JSONResponse(answer_of(job, root).model_dump(mode="json"), 202, headers)
-
-
-async def replay(state: State, work: Work, key: str, caller: Caller, seconds_left: float) -> Response:
-    """Do the work once for all direct requests with this Idempotency-Key; each gets the one answer, or its error.
-
-    The work is a job, so that it goes on where a caller is lost, who then asks again with the same key. `seconds_left`
-    is what `steps=auto` has.
-
-    Raises:
-        Busy: more waits than may; a request is not kept waiting as a job is.
-        KeyReused, Draining, QueueUnavailable: see `JobBackend.submit`.
-        JobCancelled, or the error of the work.
-    """
-    backlog = state.service.engine.status().backlog_seconds
-    if backlog > state.settings.max_backlog_s:
-        raise Busy(f"{backlog:.0f} seconds of work are waiting", retry_after=backlog)
-    if not work.repeatable:
-        work = replace(work, options={**work.options, "seconds_left": max(0.0, seconds_left)})
-    job = await state.jobs.submit(work, caller.owner, key)
-    while not job.ended:
-        job = await state.jobs.wait(job.id, caller.owner, MAX_WAIT_S)
-    return response_of(await state.jobs.result(job.id, caller.owner), work.operation, work.options)
 
 
 @router.get("/jobs/{id}", summary="How far a job is", responses=docs.problem_answers(*docs.JOB))
@@ -167,9 +147,9 @@ async def _result(request: Request, state: State, id: str, owner: str | None) ->
     found = await state.jobs.get(id, owner)
     headers = {"Cache-Control": "private, max-age=3600"}
     known = None
-    if found.digest is not None:
-        known = not_modified(request, {"ETag": f'"{found.digest}"', **headers, **VARY})
-    return known or as_accepted(request, response_of(await state.jobs.result(id, owner), found.operation, {}, headers))
+    if found.result is not None:
+        known = not_modified(request, {"ETag": f'"{found.result.digest}"', **headers, **VARY})
+    return known or as_accepted(request, response_of(await state.jobs.result(id, owner), found.operation, headers))
 
 
 @router.get(
@@ -193,7 +173,7 @@ async def follow_job(
     owner, after = caller.owner, int(last_event_id or 0)
     found = await state.jobs.get(id, owner)  # refuse before the stream begins
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # proxies must not collect events
-    if found.ended and not await _any_events(state.jobs.events(id, owner, after)):
+    if found.state.ended and not await _any_events(state.jobs.events(id, owner, after)):
         return Response(None, 204, headers)
     stream = _with_heartbeats(state.jobs.events(id, owner, after), root_of(request))
     return StreamingResponse(stream, headers=headers, media_type="text/event-stream")

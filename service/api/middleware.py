@@ -1,4 +1,4 @@
-"""Pure ASGI layers around the application: `Observe` outermost, `Guard` innermost."""
+"""The outermost layer: request ids, headers, the access log and the metrics of every request."""
 
 from __future__ import annotations
 
@@ -7,21 +7,15 @@ import logging
 import re
 import time
 import uuid
-from contextlib import ExitStack
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import problem_of
-from service.api.refusals import MalformedRequest
-from service.api.uploads import Upload, Uploads
-from service.errors import BodyTooLarge
 from service.logs import request_id
 from service.metrics import Metrics
 
 _access = logging.getLogger("service.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_DIGITS = re.compile(r"[0-9]{1,18}")
 _QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -95,71 +89,3 @@ def route_of(scope: Scope) -> str:
     """Return the template of the matched route, "other" when none matched: raw paths would be endless labels."""
     path = getattr(scope.get("route"), "path", None)
     return path if isinstance(path, str) else "other"
-
-
-class Guard:
-    """Limits on the body while it arrives, and an answer to every error that nothing else has answered.
-
-    Args:
-        max_body_bytes: largest body; refused by Content-Length before a byte is read, then by what really comes.
-        body_timeout_s: seconds from the start of the request to the last byte of its body.
-        uploads: follows all bodies.
-    """
-
-    def __init__(self, app: ASGIApp, max_body_bytes: int, body_timeout_s: float, uploads: Uploads) -> None:
-        self.app = app
-        self._max_bytes = max_body_bytes
-        self._timeout = body_timeout_s
-        self._uploads = uploads
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started = False
-
-        async def send_marked(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        try:
-            with ExitStack() as answered:
-                await self.app(scope, self._limited(scope, receive, answered), send_marked)
-        except Exception as error:
-            if started:
-                raise
-            await problem_of(error)(scope, receive, send)
-
-    def _check_length(self, headers: Headers) -> None:
-        length = headers.get("content-length")
-        if length is None:
-            return
-        if not _DIGITS.fullmatch(length):
-            raise MalformedRequest("Content-Length is not a number")
-        if int(length) > self._max_bytes:
-            raise BodyTooLarge(f"the body has {length} bytes; the limit is {self._max_bytes}")
-
-    def _limited(self, scope: Scope, receive: Receive, answered: ExitStack) -> Receive:
-        state = scope["state"]
-        until = state["started"] + self._timeout
-        upload: Upload | None = None
-        complete = False
-
-        async def receive_limited() -> Message:
-            nonlocal upload, complete
-            if complete:
-                return await receive()  # only a disconnect can follow, however late
-            if upload is None:
-                self._check_length(Headers(scope=scope))
-                upload = answered.enter_context(self._uploads.follow((scope.get("client") or ("", 0))[0]))
-            message = await self._uploads.receive(upload, receive, until)
-            if message["type"] == "http.request":
-                state["received"] = state.get("received", 0) + len(message.get("body", b""))
-                complete = not message.get("more_body", False)
-            if state.get("received", 0) > self._max_bytes:
-                raise BodyTooLarge(f"the body has more than {self._max_bytes} bytes, which is the limit")
-            return message
-
-        return receive_limited

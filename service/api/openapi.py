@@ -6,18 +6,10 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from service.api.app import create_app
-from service.engine.job import (
-    DecodeRequest,
-    DecodeResult,
-    EncodeRequest,
-    EncodeResult,
-    EngineStatus,
-    ModelInfo,
-    OnProgress,
-)
-from service.errors import NotReady
+from service.engine.port import EngineStatus, ModelInfo
 from service.settings import Settings
 
 PATH = Path("openapi/openapi.json")
@@ -30,11 +22,9 @@ class _NoEngine:
 
     async def stop(self, grace: float) -> None: ...
 
-    async def encode(self, request: EncodeRequest) -> EncodeResult:
-        raise NotReady("there is no engine")
-
-    async def decode(self, request: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult:
-        raise NotReady("there is no engine")
+    async def run(self, order: Any, on_progress: Any = None) -> Any:
+        """Never called."""
+        raise NotImplementedError
 
     def seconds_of(self, cost: float) -> float:
         return 0.0

@@ -13,8 +13,11 @@ from pydantic import BaseModel, ValidationError
 Q = TypeVar("Q", bound=BaseModel)
 
 
-def given_once(request: Request) -> None:
-    """Refuse a query that gives a parameter twice, a dependency of routes. Raises RequestValidationError."""
+async def given_once(request: Request) -> None:
+    """Refuse a query that gives a parameter twice, a dependency of routes. Raises RequestValidationError.
+
+    A coroutine, since FastAPI runs any other dependency in a thread.
+    """
     counted = Counter(name for name, _ in request.query_params.multi_items())
     twice = [name for name, count in counted.items() if count > 1]
     if twice:

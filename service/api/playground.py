@@ -18,8 +18,8 @@ from service.api.conditional import not_modified
 from service.api.parameters import given_once
 from service.api.routes import serve_upload
 from service.api.state import StateOf
-from service.codec.limits import Budget
 from service.images.baselines import Baseline, Encoded, compare_with
+from service.jobs.limits import Budget
 from service.version import __version__
 
 # Files carry no version in their names, so that they are asked for again each time; unchanged, the answer is 304.
@@ -61,7 +61,7 @@ def make_router() -> APIRouter:
     @router.get("/playground/about")
     async def about(state: StateOf) -> dict[str, Any]:
         """What the page cannot know: version, documentation, samples, and the defaults of the default model."""
-        model = next((model for model in state.service.engine.models() if model.default), None)
+        model = next((model for model in state.door.engine.models() if model.default), None)
         return {
             "version": __version__,
             "docs": state.settings.docs,
@@ -78,8 +78,8 @@ def make_router() -> APIRouter:
     @router.get("/playground/estimate")
     async def estimate(state: StateOf, query: Annotated[EstimateQuery, Query()]) -> dict[str, float]:
         """Seconds that an encode and a decode of that size take by the default model, what waits now included."""
-        model = next(model for model in state.service.models() if model.default)
-        engine = state.service.engine
+        model = next(model for model in state.door.models() if model.default)
+        engine = state.door.engine
         waiting = engine.status().backlog_seconds
         encode = engine.seconds_of(model.encode_cost(query.width, query.height))
         decode = engine.seconds_of(model.decode_cost(query.width, query.height, query.steps))

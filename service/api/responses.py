@@ -15,8 +15,9 @@ from service.api.body import BYTES_TYPE
 from service.api.problems import kind_of
 from service.api.schemas import JobAnswer, JobResultAnswer, Problem
 from service.images.preview import MEDIA_TYPE as PREVIEW_TYPE
-from service.jobs.records import Answer, Event, Job, Operation
+from service.jobs.records import Event, Job
 from service.logs import request_id
+from service.work import DecodeOptions, Metadata, Operation, Options, Result
 
 VARY = {"Vary": "Accept"}  # of a file: its type, and of a decode its format
 
@@ -27,24 +28,42 @@ def root_of(request: Request) -> str:
 
 
 def response_of(
-    answer: Answer, operation: Operation, options: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    result: Result, operation: Operation, headers: Mapping[str, str] | None = None, *, varies: bool = False
 ) -> Response:
-    """Return the file with what it says of itself as X-Cdc headers, a strong ETag (RFC 9110, 8.8.3) and timings."""
-    stages = ", ".join(f"{stage};dur={value * 1000:.1f}" for stage, value in answer.seconds.items())
+    """Return the file with what it says of itself as X-Cdc headers, a strong ETag (RFC 9110, 8.8.3) and timings.
+
+    `varies`: the same request may get another picture under another load, so it is not to be kept.
+    """
+    stages = ", ".join(f"{stage};dur={value * 1000:.1f}" for stage, value in result.seconds.items())
     own = {
-        "ETag": f'"{answer.digest}"',
+        "ETag": f'"{result.digest}"',
         "Server-Timing": stages,
         **VARY,
-        **{f"X-Cdc-{name.title()}": value for name, value in answer.facts.items()},
+        **_described(result.metadata),
         **(headers or {}),
     }
     if operation == "encode":
         own["Content-Disposition"] = 'attachment; filename="image.cdc"'
     else:
-        own["Content-Disposition"] = f'inline; filename="image.{answer.media_type.removeprefix("image/")}"'
-    if options.get("steps") == "auto":
-        own["Cache-Control"] = "no-store"  # the same request may get another picture under another load
-    return Response(answer.data, 200, own, answer.media_type)
+        own["Content-Disposition"] = f'inline; filename="image.{result.media_type.removeprefix("image/")}"'
+    if varies:
+        own["Cache-Control"] = "no-store"
+    return Response(result.data, 200, own, result.media_type)
+
+
+def _described(metadata: Metadata) -> dict[str, str]:
+    """What a result says of itself, as X-Cdc headers."""
+    values = {**vars(metadata), "bpp": f"{metadata.bpp:.5g}"}
+    if metadata.gamma is not None:
+        values["gamma"] = f"{metadata.gamma:g}"
+    return {
+        f"X-Cdc-{name.replace('_', '-').title()}": str(value) for name, value in values.items() if value is not None
+    }
+
+
+def varies(options: Options) -> bool:
+    """True where a result depends on the load: with `steps=auto`."""
+    return isinstance(options, DecodeOptions) and options.steps == "auto"
 
 
 def as_accepted(request: Request, response: Response) -> Response:
@@ -57,16 +76,12 @@ def as_accepted(request: Request, response: Response) -> Response:
 def answer_of(job: Job, root: str) -> JobAnswer:
     """A job as JSON; `root` goes before its addresses, see `root_of`."""
     result = None
-    if job.state == "succeeded":
-        result = JobResultAnswer(
-            href=f"{root}/jobs/{job.id}/result",
-            media_type=job.media_type or "application/octet-stream",
-            bytes=job.size or 0,
-        )
+    if (found := job.result) is not None:
+        result = JobResultAnswer(href=f"{root}/jobs/{job.id}/result", media_type=found.media_type, bytes=found.size)
     return JobAnswer(
         id=job.id,
         operation=job.operation,
-        state=job.state,
+        state=job.state.value,
         created_at=_time(job.created_at) or datetime.now(UTC),
         started_at=_time(job.started_at),
         finished_at=_time(job.finished_at),

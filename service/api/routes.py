@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
@@ -10,15 +11,16 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from model.config import quality_of_rate
 from model.container import SectionType
 from service.access.gate import Caller
 from service.api import documentation as docs
 from service.api.access import AnyCaller, Decoder, Encoder
 from service.api.body import BYTES_TYPE, deadline, pick_format, read_upload, while_connected
-from service.api.jobs import idempotency_key, preferences, replay, submit
+from service.api.jobs import idempotency_key, preferences, submit
 from service.api.middleware import route_of
 from service.api.parameters import given_once, with_fields
-from service.api.responses import as_accepted, response_of
+from service.api.responses import as_accepted, response_of, varies
 from service.api.schemas import (
     DecodeCost,
     DecodeQuery,
@@ -30,14 +32,13 @@ from service.api.schemas import (
     SectionAnswer,
 )
 from service.api.state import State, StateOf
-from service.codec.service import Inspection
 from service.errors import NotReady, TooMuchWork
-from service.jobs.records import Work
+from service.jobs.executor import CDC_TYPE, Inspection
+from service.work import DecodeOptions, EncodeOptions, Options, Work
 
 T = TypeVar("T")
 Q = TypeVar("Q", bound=BaseModel)
 
-CDC_TYPE = "image/x-cdc"
 
 router = APIRouter(tags=["codec"], dependencies=[Depends(given_once)])
 
@@ -61,10 +62,10 @@ async def encode_image(
     Orientation is applied, colours are converted to sRGB, 16-bit channels are brought to 8.
     """
 
-    def work(body: bytes, query: EncodeQuery) -> Work:
-        return Work("encode", body, query.model_dump())
+    def options(query: EncodeQuery) -> EncodeOptions:
+        return EncodeOptions(**query.model_dump())
 
-    return await _answer(request, state, caller, ("image/*", BYTES_TYPE), query, work)
+    return await _answer(request, state, caller, ("image/*", BYTES_TYPE), query, options)
 
 
 @router.post(
@@ -86,12 +87,11 @@ async def decode_file(
     The same file, steps, gamma, seed and model give the same picture; the default seed comes from the file.
     """
 
-    def work(body: bytes, query: DecodeQuery) -> Work:
-        options = query.model_dump(exclude={"preview"})
-        options["format"] = pick_format(query.format, request.headers.get("accept"))
-        return Work("decode", body, options, query.preview)
+    def options(query: DecodeQuery) -> DecodeOptions:
+        values = query.model_dump(exclude={"format"})
+        return DecodeOptions(**values, format=pick_format(query.format, request.headers.get("accept")))
 
-    return await _answer(request, state, caller, (CDC_TYPE, BYTES_TYPE), query, work)
+    return await _answer(request, state, caller, (CDC_TYPE, BYTES_TYPE), query, options)
 
 
 @router.post(
@@ -104,16 +104,14 @@ async def inspect_file(
     request: Request, state: StateOf, _: AnyCaller, query: Annotated[InspectQuery, Query()]
 ) -> InspectAnswer:
     """Return what a `.cdc` file says of itself and what a decode would cost; it is verified but not decoded."""
-    found = await serve_upload(
-        request, state, (CDC_TYPE, BYTES_TYPE), query, lambda body, _: state.service.inspect(body)
-    )
+    found = await serve_upload(request, state, (CDC_TYPE, BYTES_TYPE), query, lambda body, _: state.door.inspect(body))
     return _describe(found)
 
 
 @router.get("/models", summary="List the installed models", responses=docs.problem_answers(*docs.ACCESS, NotReady))
 async def list_models(state: StateOf, _: AnyCaller) -> ModelsAnswer:
     """Return the installed models; the default one encodes when none is asked for."""
-    return ModelsAnswer(models=[ModelAnswer.model_validate(info) for info in state.service.models()])
+    return ModelsAnswer(models=[ModelAnswer.model_validate(info) for info in state.door.models()])
 
 
 async def serve_upload(
@@ -121,17 +119,16 @@ async def serve_upload(
     state: State,
     accepted: tuple[str, ...],
     query: Q,
-    work: Callable[[bytes, Q], Coroutine[Any, Any, T]],
+    use: Callable[[bytes, Q], Coroutine[Any, Any, T]],
 ) -> T:
-    """Read the body and do `work` on it, within the deadline and while the caller is there."""
-    settings = state.settings
-    async with deadline(request, settings.default_deadline_s, settings.max_deadline_s):
-        state.service.check_open()
+    """Read the body and use it, within the deadline and while the caller is there."""
+    async with deadline(request, state.settings.default_deadline_s, state.settings.max_deadline_s):
+        state.door.check_open()
         state.uploads.check(1)  # a full queue is told before the body is read
         upload = await read_upload(request, accepted)
         with state.uploads.hold(1):
             parameters = with_fields(query, request.query_params, upload.fields)
-            return await while_connected(request, work(upload.data, parameters), state.abandoned)
+            return await while_connected(request, use(upload.data, parameters))
 
 
 async def _answer(
@@ -140,29 +137,28 @@ async def _answer(
     caller: Caller,
     accepted: tuple[str, ...],
     query: Q,
-    work: Callable[[bytes, Q], Work],
+    options: Callable[[Q], Options],
 ) -> Response:
     """Do the work and answer with its result, or make a job of it: where asked to, or where it is too large."""
     prefer, key = preferences(request.headers.getlist("prefer")), idempotency_key(request)
 
     async def answer(body: bytes, query: Q) -> Response:
-        todo = await state.executor.admit(work(body, query))
-        if prefer.respond_async or _over_sync(state, todo):
-            return await submit(request, state, todo, prefer, caller)
         left = request.state.deadline - asyncio.get_running_loop().time()
-        if key is not None:
-            return as_accepted(request, await replay(state, todo, key, caller, left))
-        found = await state.executor.run(todo, seconds_left=left)
-        state.metrics.observe_stages(route_of(request.scope), found.seconds)
-        return as_accepted(request, response_of(found, todo.operation, todo.options))
+        work = await state.door.admit(body, options(query), math.inf if prefer.respond_async else left)
+        if prefer.respond_async or _over_sync(state, work):
+            return await submit(request, state, work, prefer, caller)
+        result = await state.jobs.run(work, caller.owner, key)
+        if key is None:
+            state.metrics.observe_stages(route_of(request.scope), result.seconds)
+        return as_accepted(request, response_of(result, work.options.operation, varies=varies(work.options)))
 
     return await serve_upload(request, state, accepted, query, answer)
 
 
 def _over_sync(state: State, work: Work) -> bool:
     """True for a decode that is only taken as a job. Raises TooMuchWork where it is not taken at all."""
-    bound, cost = state.settings.max_sync_pixel_steps, state.executor.cost_of(work)
-    if not bound or cost is None or cost <= bound:
+    bound, cost = state.settings.max_sync_pixel_steps, work.width * work.height * work.steps
+    if not bound or cost <= bound:
         return False
     if state.settings.over_sync == "refuse":
         raise TooMuchWork(f"{cost} pixels x steps; at most {bound} are answered at once: send Prefer: respond-async")
@@ -178,7 +174,7 @@ def _describe(found: Inspection) -> InspectAnswer:
         height=header.height,
         codec_id=header.codec_id.hex(),
         rate=header.rate,
-        quality=None if one_rate else round(header.rate * 99 / 255) + 1,  # of rate = round(255 (quality - 1) / 99)
+        quality=None if one_rate else quality_of_rate(header.rate),
         bytes=found.size,
         bpp=8 * found.size / header.pixels,
         sections=[

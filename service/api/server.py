@@ -113,18 +113,18 @@ class Server(uvicorn.Server):
             self._announcing = asyncio.create_task(self._announce())
 
     async def _announce(self) -> None:
-        service = self._state.service
-        while not service.engine.status().ready:  # noqa: ASYNC110 - an engine has no event for it
+        door = self._state.door
+        while not door.engine.status().ready:  # noqa: ASYNC110 - an engine has no event for it
             await asyncio.sleep(READY_POLL_S)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        models = ", ".join(model.name for model in service.models())
+        models = ", ".join(model.name for model in door.models())
         log.info("ready to serve", extra={"url": f"http://{shown}:{port}{self.config.root_path}/", "models": models})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, let running work end within the grace time, then end the application."""
         if self._announcing is not None:
             self._announcing.cancel()
-        stopping = asyncio.create_task(self._state.service.engine.stop(self._state.settings.grace_s))
+        stopping = asyncio.create_task(self._state.door.engine.stop(self._state.settings.grace_s))
         await super().shutdown(sockets)
         await stopping

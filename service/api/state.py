@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
 from fastapi import Depends, Request
 
 from service.access.gate import Gate
 from service.access.links import Links
-from service.codec.limits import Budget
-from service.codec.service import CodecService
-from service.executor import RequestExecutor
-from service.jobs.port import JobBackend
+from service.jobs.executor import Door
+from service.jobs.limits import Budget
+from service.jobs.service import Jobs
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -24,25 +22,22 @@ class State:
     """The parts of one application, wired in `create_app`.
 
     Attributes:
-        executor: does the work of requests.
-        jobs: keeps the work that outlives its request.
+        door: checks uploads and makes work of them.
+        jobs: does all work, for those who wait and those who come back.
         gate: admits callers.
         links: makes and opens links to results.
         uploads: how many requests are in work; each has its whole body.
         close_queue: closes the connections of the job queue, where there is one.
-        abandoned: cancelled work that has not ended yet.
     """
 
     settings: Settings
-    service: CodecService
-    executor: RequestExecutor
-    jobs: JobBackend
+    door: Door
+    jobs: Jobs
     metrics: Metrics
     gate: Gate
     links: Links
     uploads: Budget
     close_queue: Callable[[], Awaitable[None]] | None = None
-    abandoned: set[asyncio.Task[Any]] = field(default_factory=set)
 
 
 async def get_state(request: Request) -> State:

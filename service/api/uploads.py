@@ -8,18 +8,22 @@ each second. So one figure tells slow uploads from fast ones, as Apache's mod_re
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from starlette.types import Message, Receive
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.refusals import SlowBody
-from service.errors import Busy
+from service.api.problems import problem_of
+from service.api.refusals import MalformedRequest, SlowBody
+from service.errors import BodyTooLarge, Busy
 
 GRACE_S = 10.0  # that an upload may be behind: radio links pause for seconds
 STALLED_S = 1.0  # behind by this, an upload gives way where there are too many
 RETRY_SECONDS = 2.0
+_DIGITS = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(eq=False)
@@ -137,3 +141,71 @@ class Uploads:
         own.discard(upload)
         if not own:
             self._unfinished.pop(upload.client, None)
+
+
+class Guard:
+    """Limits on the body while it arrives, and an answer to every error that nothing else has answered.
+
+    Args:
+        max_body_bytes: largest body; refused by Content-Length before a byte is read, then by what really comes.
+        body_timeout_s: seconds from the start of the request to the last byte of its body.
+        uploads: follows all bodies.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, body_timeout_s: float, uploads: Uploads) -> None:
+        self.app = app
+        self._max_bytes = max_body_bytes
+        self._timeout = body_timeout_s
+        self._uploads = uploads
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def send_marked(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            with ExitStack() as answered:
+                await self.app(scope, self._limited(scope, receive, answered), send_marked)
+        except Exception as error:
+            if started:
+                raise
+            await problem_of(error)(scope, receive, send)
+
+    def _check_length(self, headers: Headers) -> None:
+        length = headers.get("content-length")
+        if length is None:
+            return
+        if not _DIGITS.fullmatch(length):
+            raise MalformedRequest("Content-Length is not a number")
+        if int(length) > self._max_bytes:
+            raise BodyTooLarge(f"the body has {length} bytes; the limit is {self._max_bytes}")
+
+    def _limited(self, scope: Scope, receive: Receive, answered: ExitStack) -> Receive:
+        state = scope["state"]
+        until = state["started"] + self._timeout
+        upload: Upload | None = None
+        complete = False
+
+        async def receive_limited() -> Message:
+            nonlocal upload, complete
+            if complete:
+                return await receive()  # only a disconnect can follow, however late
+            if upload is None:
+                self._check_length(Headers(scope=scope))
+                upload = answered.enter_context(self._uploads.follow((scope.get("client") or ("", 0))[0]))
+            message = await self._uploads.receive(upload, receive, until)
+            if message["type"] == "http.request":
+                state["received"] = state.get("received", 0) + len(message.get("body", b""))
+                complete = not message.get("more_body", False)
+            if state.get("received", 0) > self._max_bytes:
+                raise BodyTooLarge(f"the body has more than {self._max_bytes} bytes, which is the limit")
+            return message
+
+        return receive_limited

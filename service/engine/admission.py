@@ -1,11 +1,10 @@
-"""Who is let in: by estimated device time and by estimated memory. No torch."""
+"""Who is let in: by estimated device time and by estimated memory. Whoever is in holds a permit. No torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from model.container import read_header
-from service.engine.job import EncodeRequest, ModelInfo, Request
+from service.engine.port import EncodeRequest, ModelInfo, Order
 from service.errors import Busy
 from service.machine import memory_limit
 
@@ -28,18 +27,18 @@ class Estimate:
     bytes: int
 
 
-def estimate(request: Request, models: tuple[ModelInfo, ...]) -> Estimate:
-    """Estimate a request from its header alone. Raises FileError for a file without a readable one."""
-    if isinstance(request, EncodeRequest):
-        height, width = request.pixels.shape[:2]
-        name = request.model
+def estimate(order: Order, models: tuple[ModelInfo, ...]) -> Estimate:
+    """Estimate a request from its picture's size alone."""
+    if isinstance(order, EncodeRequest):
+        height, width = order.pixels.shape[:2]
+        name = order.model
         info = next((m for m in models if m.name == name or (name is None and m.default)), models[0])
         cost = info.encode_cost(width, height)
         return Estimate(cost, cost, info.encode_bytes * info.encode_pixels(width, height))
-    header = read_header(request.data)[0]
+    header = order.container.header
     codec_id = header.codec_id.hex()
-    fitting = [m for m in models if (m.name == request.model if request.model else m.codec_id == codec_id)] or models
-    steps = request.steps if request.steps is not None else max(m.default_steps for m in fitting)
+    fitting = [m for m in models if (m.name == order.model if order.model else m.codec_id == codec_id)] or models
+    steps = order.steps if order.steps is not None else max(m.default_steps for m in fitting)
     return Estimate(
         cost=max(m.decode_cost(header.width, header.height, steps) for m in fitting),
         area=max(m.step_cost * m.decode_pixels(header.width, header.height) for m in fitting),
@@ -47,26 +46,69 @@ def estimate(request: Request, models: tuple[ModelInfo, ...]) -> Estimate:
     )
 
 
-@dataclass(frozen=True)
-class Gate:
-    """The limits of one device.
+@dataclass(eq=False)
+class Permit:
+    """A place in the work of one device, from admission until it is given back; `share_done` is 0..1."""
+
+    estimate: Estimate
+    admission: Admission
+    share_done: float = 0.0
+
+    @property
+    def cost_left(self) -> float:
+        """Device work that is still to be done for it."""
+        return self.estimate.cost * (1 - self.share_done)
+
+    def move(self, admission: Admission) -> None:
+        """Take the same place on another device, whatever its limits: this request was promised; begin anew."""
+        self.give_back()
+        self.admission, self.share_done = admission, 0.0
+        admission.permits.add(self)
+
+    def give_back(self) -> None:
+        """Leave; further calls change nothing."""
+        self.admission.permits.discard(self)
+
+
+@dataclass
+class Admission:
+    """The door of one device.
 
     Attributes:
-        max_backlog_seconds: device time that may be waiting when a request comes; more is answered `Busy`.
-        max_bytes: memory of all accepted requests together; a single one is always let in.
+        max_waiting: requests in flight beyond one.
+        max_backlog_seconds: device time that may be waiting when a request comes.
+        max_bytes: memory of all requests in work together; a single one is always let in.
+        seconds_per_cost: of the device.
+        permits: of all that are in.
     """
 
+    max_waiting: int
     max_backlog_seconds: float
     max_bytes: int
+    seconds_per_cost: float = GUESSED_SECONDS_PER_COST
+    permits: set[Permit] = field(default_factory=set)
 
-    def check(self, new: Estimate, backlog_seconds: float, held_bytes: int) -> None:
-        """Raise Busy, with the seconds after which there will be room, when the device has enough to do."""
-        if backlog_seconds > self.max_backlog_seconds:
-            wait = max(MIN_RETRY_SECONDS, backlog_seconds - self.max_backlog_seconds)
-            raise Busy(f"{backlog_seconds:.0f} s of work are waiting", retry_after=wait)
-        if held_bytes and held_bytes + new.bytes > self.max_bytes:
-            wait = max(MIN_RETRY_SECONDS, backlog_seconds)
+    @property
+    def backlog_seconds(self) -> float:
+        """Estimated device time of all that are in."""
+        permits = list(self.permits)  # in one piece: metrics are read from other threads
+        return self.seconds_per_cost * sum(permit.cost_left for permit in permits)
+
+    def admit(self, new: Estimate) -> Permit:
+        """Let a request in. Raises Busy, with the seconds after which there will be room."""
+        backlog = self.backlog_seconds
+        if len(self.permits) > self.max_waiting:
+            raise Busy(f"{len(self.permits)} requests are waiting", retry_after=max(MIN_RETRY_SECONDS, backlog))
+        if backlog > self.max_backlog_seconds:
+            wait = max(MIN_RETRY_SECONDS, backlog - self.max_backlog_seconds)
+            raise Busy(f"{backlog:.0f} s of work are waiting", retry_after=wait)
+        held = sum(permit.estimate.bytes for permit in self.permits)
+        if held and held + new.bytes > self.max_bytes:
+            wait = max(MIN_RETRY_SECONDS, backlog)
             raise Busy("the pictures in work fill the memory set aside for them", retry_after=wait)
+        permit = Permit(new, self)
+        self.permits.add(permit)
+        return permit
 
 
 def default_memory() -> int:

@@ -1,9 +1,9 @@
-"""The engine's loop in the worker process: schedule, run, advance, collect. No torch.
+"""The engine's loop in the worker process: collect, schedule, run, advance. No torch.
 
 A request goes through: waiting -> preparing (CPU thread) -> running: tiles, step by step (this loop) -> finishing (CPU
-thread). Everything that happens arrives in one inbox; between two ticks the loop empties it, so a request joins at the
-next tick and leaves the moment it is done, cancelled or failed. When nothing is ready the loop sleeps on the inbox: an
-idle engine never delays.
+thread) -> ended. Everything that happens arrives in one inbox; between two ticks the loop empties it, so a request
+joins at the next tick and leaves the moment it is done, cancelled or failed. When nothing is ready the loop sleeps on
+the inbox: an idle engine never delays.
 """
 
 from __future__ import annotations
@@ -11,42 +11,22 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from enum import Enum, auto
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from model.errors import CodecError
-from service.engine.job import Progress, Request, Result
 from service.engine.messages import Advanced, Cancel, Failed, Finished, FromWorker, Started, Submit, Ticked
+from service.engine.port import Order
 from service.engine.profile import Profile
-from service.engine.scheduler import Kind, Scheduler, Unit
+from service.engine.request import STAGES, Request, Status, Task, Unit
+from service.engine.scheduler import Scheduler
 from service.errors import Busy, ServiceError
 from service.logs import request_id
 
 log = logging.getLogger(__name__)
 CPU_THREADS = 2
-STAGES: Mapping[Kind, str] = {"analyse": "analysis", "condition": "conditioning", "denoise": "denoise"}
-
-
-class Work(Protocol):
-    """One request on the device side."""
-
-    def prepare(self) -> None:
-        """Everything before the first tile; runs in a CPU thread. Raises CodecError."""
-
-    def ready(self) -> list[Unit]:
-        """Tiles that became ready since the last call."""
-
-    def progress(self) -> Progress | None:
-        """How far it is, if that changed since the last call."""
-
-    def done(self) -> bool:
-        """True when no tile is left."""
-
-    def finish(self) -> Result:
-        """Everything after the last tile; runs in a CPU thread. Raises CodecError."""
 
 
 class Device(Protocol):
@@ -54,49 +34,22 @@ class Device(Protocol):
 
     profile: Profile
 
-    def work(self, job: int, request: Request) -> Work:
-        """Make the work of a request."""
+    def task(self, number: int, order: Order) -> Task:
+        """Make the task of a request."""
 
-    def run(self, units: Sequence[tuple[Work, Unit]]) -> None:
+    def run(self, units: Sequence[tuple[Task, Unit]]) -> None:
         """One forward pass over tiles of one key; if it raises, none has changed. MemoryError: too many rows."""
 
 
-class Stage(Enum):
-    """How far a request is."""
-
-    WAITING = auto()
-    PREPARING = auto()
-    RUNNING = auto()
-    FINISHING = auto()
-
-
-@dataclass
-class _Entry:
-    work: Work
-    arrival: float
-    request_id: str | None
-    stage: Stage = Stage.WAITING
-    started: float = 0.0
-    ticking: float = 0.0  # when its first tile could run
-    passes: dict[str, float] = field(default_factory=dict)  # seconds of the passes it took part in, by stage
-    cancelled: bool = False
-
-    def stages(self, now: float, own: Mapping[str, float]) -> dict[str, float]:
-        """Seconds by stage; `queue` is all time in which nothing was done for this request."""
-        waited = (self.started - self.arrival) + (now - self.ticking - sum(self.passes.values()))
-        return {"queue": max(0.0, waited), **own, **self.passes}
-
-
 @dataclass(frozen=True)
-class _Prepared:
-    job: int
-    error: Exception | None
+class _Left:
+    """A CPU thread is through with a request: prepared it, or finished it."""
+
+    number: int
+    error: Exception | None = None
 
 
-@dataclass(frozen=True)
-class _Completed:
-    job: int
-    error: Exception | None
+Inbox = Submit | Cancel | _Left | None
 
 
 class Loop:
@@ -110,14 +63,11 @@ class Loop:
         self._scheduler = Scheduler(
             profile.rows, profile.costs_per_tick, profile.paying_cost, 1 / profile.seconds_per_cost
         )
-        self._inbox: queue.SimpleQueue[Submit | Cancel | _Prepared | _Completed | None] = queue.SimpleQueue()
-        self._entries: dict[int, _Entry] = {}
+        self._inbox: queue.SimpleQueue[Inbox] = queue.SimpleQueue()
+        self.put: Callable[[Submit | Cancel | None], None] = self._inbox.put  # from any thread; None ends the loop
+        self._requests: dict[int, Request] = {}
         self._threads = ThreadPoolExecutor(CPU_THREADS, "cdc-cpu")
         self._open = True
-
-    def put(self, message: Submit | Cancel | None) -> None:
-        """Hand in a message from any thread; None ends the loop."""
-        self._inbox.put(message)
 
     def run(self) -> None:
         """Tick until told to end."""
@@ -127,88 +77,74 @@ class Loop:
 
     def step(self) -> None:
         """One tick."""
-        self._collect(wait=self._scheduler.is_idle())
+        self._collect()
         self._begin()
         if batch := self._scheduler.schedule():
             failures = self._run(batch)
             self._advance(batch, failures)
-            self._begin()  # those that left have made room; nothing else may wake the loop
 
     # Collect ------------------------------------------------------------------------------------------------------
 
-    def _collect(self, *, wait: bool) -> None:
+    def _collect(self) -> None:
         """Take everything from the inbox; sleep on it first when nothing can run."""
         try:
-            self._take(self._inbox.get(block=wait))
+            self._take(self._inbox.get(block=self._scheduler.is_idle()))
             while True:
                 self._take(self._inbox.get_nowait())
         except queue.Empty:
             return
 
-    def _take(self, message: Submit | Cancel | _Prepared | _Completed | None) -> None:
+    def _take(self, message: Inbox) -> None:
         if message is None:
             self._open = False
         elif isinstance(message, Submit):
-            self._accept(message)
+            task, now = self._device.task(message.number, message.order), time.perf_counter()
+            request = Request(message.number, task, message.cost, message.area, now, message.request_id)
+            self._requests[message.number] = request
+            self._scheduler.add(request)
+        elif (known := self._requests.get(message.number)) is None:
+            return  # it has ended meanwhile
         elif isinstance(message, Cancel):
-            self._cancel(message.job)
-        elif isinstance(message, _Prepared):
-            self._prepared(message)
+            self._cancel(known)
         else:
-            self._completed(message)
+            self._take_back(known, message.error)
 
-    def _accept(self, message: Submit) -> None:
-        try:
-            work = self._device.work(message.job, message.request)
-        except (CodecError, ServiceError) as error:
-            self._send(Failed(message.job, error))
-            return
-        now = time.perf_counter()
-        self._entries[message.job] = _Entry(work, now, message.request_id)
-        self._scheduler.wait(message.job, message.cost, message.area, now)
+    def _take_back(self, request: Request, error: Exception | None) -> None:
+        """A CPU thread is through with it."""
+        if error is not None or request.cancelled:
+            self._fail(request, error)
+        elif request.status is Status.PREPARING:
+            request.ticking = time.perf_counter()
+            self._send(Started(request.number))
+            self._scheduler.offer(request.number, request.task.ready())
+        else:
+            self._end(request)
+
+    def _cancel(self, request: Request) -> None:
+        """Drop a request at once if it is between tiles; if a CPU thread has it, when that is through."""
+        request.cancelled = True
+        self._scheduler.remove(request)
+        if request.status in (Status.WAITING, Status.RUNNING):
+            self._end(request)
+
+    # Begin, run, advance ------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Prepare the requests whose turn has come."""
-        for job in self._scheduler.begin(time.perf_counter()):
-            self._prepare(job)
+        """Have the requests prepared whose turn has come."""
+        for request in self._scheduler.begin(time.perf_counter()):
+            self._threads.submit(self._prepare, request)
 
-    def _prepare(self, job: int) -> None:
-        entry = self._entries[job]
-        entry.stage = Stage.PREPARING
-
-        def prepare() -> None:
-            error = None
-            request_id.set(entry.request_id)
-            try:
-                if not entry.cancelled:
-                    entry.started = time.perf_counter()
-                    entry.work.prepare()
-            except Exception as caught:
-                error = caught
-            self._inbox.put(_Prepared(job, error))
-
-        self._threads.submit(prepare)
-
-    def _prepared(self, message: _Prepared) -> None:
-        entry = self._entries[message.job]
-        if message.error is not None or entry.cancelled:
-            self._fail(message.job, message.error)
-            return
-        entry.stage, entry.ticking = Stage.RUNNING, time.perf_counter()
-        self._send(Started(message.job))
-        self._scheduler.offer(message.job, entry.work.ready())
-
-    def _cancel(self, job: int) -> None:
-        """Drop a request at once if it is between tiles; if a CPU thread has it, when that is through."""
-        entry = self._entries.get(job)
-        if entry is None:
-            return
-        entry.cancelled = True
-        self._scheduler.remove(job)
-        if entry.stage in (Stage.WAITING, Stage.RUNNING):
-            del self._entries[job]
-
-    # Run and advance ----------------------------------------------------------------------------------------------
+    def _prepare(self, request: Request) -> None:
+        """In a CPU thread."""
+        request_id.set(request.request_id)
+        error = None
+        try:
+            if not request.cancelled:
+                request.started = time.perf_counter()
+                request.task.prepare()
+        except Exception as caught:
+            error = caught
+        self._inbox.put(_Left(request.number, error))
 
     def _run(self, batch: list[Unit]) -> dict[int, Exception]:
         """Run a batch; when it fails, run its members one by one, so that only the bad ones fail."""
@@ -217,11 +153,14 @@ class Loop:
         seconds = time.perf_counter() - start
         if not failures:
             self._report(batch, seconds)
-        self._account(batch, seconds)
+        stage = STAGES[batch[0].key.kind]
+        for number in dict.fromkeys(unit.request for unit in batch):
+            passes = self._requests[number].passes
+            passes[stage] = passes.get(stage, 0.0) + seconds
         return failures
 
     def _try(self, batch: list[Unit]) -> dict[int, Exception]:
-        members = [(self._entries[u.job].work, u) for u in batch]
+        members = [(self._requests[u.request].task, u) for u in batch]
         try:
             self._device.run(members)
             return {}
@@ -229,76 +168,64 @@ class Loop:
             if isinstance(error, MemoryError):
                 self._device.profile.out_of_memory(batch[0].key, len(batch))
             if len(batch) == 1:
-                return {batch[0].job: error}
+                return {batch[0].request: error}
             log.warning("a pass of %d rows failed, running them singly: %s", len(batch), error)
         failures: dict[int, Exception] = {}
-        for work, unit in members:
-            if unit.job in failures:
+        for task, unit in members:
+            if unit.request in failures:
                 continue
             try:
-                self._device.run([(work, unit)])
+                self._device.run([(task, unit)])
             except Exception as error:
-                failures[unit.job] = error
+                failures[unit.request] = error
         return failures
 
     def _advance(self, batch: list[Unit], failures: dict[int, Exception]) -> None:
-        for job in dict.fromkeys(unit.job for unit in batch):
-            if job in failures:
-                self._scheduler.remove(job)
-                self._fail(job, failures[job])
+        """Move the members of a batch to their next tiles, or on to their end."""
+        for number in dict.fromkeys(unit.request for unit in batch):
+            request = self._requests[number]
+            if number in failures:
+                self._fail(request, failures[number])
                 continue
-            work = self._entries[job].work
-            if (progress := work.progress()) is not None:
-                self._send(Advanced(job, progress))
-            if work.done():
-                self._scheduler.remove(job)
-                self._finish(job)
+            if (progress := request.task.progress()) is not None:
+                self._send(Advanced(number, progress))
+            if request.task.done():
+                self._scheduler.remove(request)
+                request.status = Status.FINISHING
+                self._threads.submit(self._finish, request, time.perf_counter())
             else:
-                self._scheduler.offer(job, work.ready())
+                self._scheduler.offer(request.number, request.task.ready())
+        self._begin()  # those that left have made room; nothing else may wake the loop
 
-    def _account(self, batch: list[Unit], seconds: float) -> None:
-        """Add a pass to the stages of all that took part: each of them had it whole, the others' rows included."""
-        stage = STAGES[batch[0].key.kind]
-        for job in dict.fromkeys(unit.job for unit in batch):
-            passes = self._entries[job].passes
-            passes[stage] = passes.get(stage, 0.0) + seconds
+    def _finish(self, request: Request, ended: float) -> None:
+        """In a CPU thread. Answered from here: the loop may be in the middle of a long tick."""
+        request_id.set(request.request_id)
+        try:
+            outcome = request.task.finish()
+            if not request.cancelled:
+                seconds = request.stages(ended, outcome.seconds)
+                self._send(Finished(request.number, replace(outcome, seconds=seconds)))
+            self._inbox.put(_Left(request.number))
+        except Exception as error:
+            self._inbox.put(_Left(request.number, error))
 
-    def _finish(self, job: int) -> None:
-        entry = self._entries[job]
-        entry.stage, ended = Stage.FINISHING, time.perf_counter()
-
-        def finish() -> None:
-            request_id.set(entry.request_id)
-            try:
-                result = entry.work.finish()
-                seconds = entry.stages(ended, result.seconds)
-                if not entry.cancelled:  # answered from here: the loop may be in the middle of a long tick
-                    self._send(Finished(job, replace(result, seconds=seconds)))
-                self._inbox.put(_Completed(job, None))
-            except Exception as error:
-                self._inbox.put(_Completed(job, error))
-
-        self._threads.submit(finish)
-
-    def _completed(self, message: _Completed) -> None:
-        if message.error is not None:
-            self._fail(message.job, message.error)
-        else:
-            del self._entries[message.job]
-
-    def _fail(self, job: int, error: Exception | None) -> None:
+    def _fail(self, request: Request, error: Exception | None) -> None:
         """Answer a request with its error. A defect of ours is logged and answered too: its neighbours go on."""
-        if not self._entries[job].cancelled:
+        if not request.cancelled:
             if isinstance(error, MemoryError):
                 error = Busy("not enough memory for this picture at present", retry_after=10.0)
             elif not isinstance(error, CodecError | ServiceError):
-                request_id.set(self._entries[job].request_id)
-                log.error("request %d failed", job, exc_info=error)
+                request_id.set(request.request_id)
+                log.error("request %d failed", request.number, exc_info=error)
                 request_id.set(None)
                 error = ServiceError("the engine failed on this request")
-            self._send(Failed(job, error))
-        self._scheduler.remove(job)
-        del self._entries[job]
+            self._send(Failed(request.number, error))
+        self._end(request)
+
+    def _end(self, request: Request) -> None:
+        request.status = Status.ENDED
+        self._scheduler.remove(request)
+        del self._requests[request.number]
 
     def _report(self, batch: list[Unit], seconds: float) -> None:
         key = batch[0].key

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from service.engine.job import ModelInfo, Progress, Request, Result
+from service.engine.port import ModelInfo, Order, Outcome
+from service.work import Progress
 
 
 @dataclass(frozen=True)
-class RunnerOptions:
+class DeviceOptions:
     """How a worker runs.
 
     Attributes:
@@ -38,13 +39,13 @@ class RunnerOptions:
 
 @dataclass(frozen=True)
 class Submit:
-    """To the worker: run this; `job` names it in every message that follows, `request_id` in the logs.
+    """To the worker: do this; `number` names it in every message that follows, `request_id` in the logs.
 
     `cost` and `area` are estimates, in pixels of one denoising step: of all its work, and of a step of all its tiles.
     """
 
-    job: int
-    request: Request
+    number: int
+    order: Order
     cost: float
     area: float
     request_id: str | None = None
@@ -52,9 +53,9 @@ class Submit:
 
 @dataclass(frozen=True)
 class Cancel:
-    """To the worker: nobody waits for this job any more."""
+    """To the worker: nobody waits for this request any more."""
 
-    job: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -68,32 +69,32 @@ class Ready:
 
 @dataclass(frozen=True)
 class Started:
-    """From the worker: the job is prepared and its first tile may run in the next tick."""
+    """From the worker: the request is prepared and its first tile may run in the next tick."""
 
-    job: int
+    number: int
 
 
 @dataclass(frozen=True)
 class Advanced:
-    """From the worker: a step of the job is done."""
+    """From the worker: a step of the request is done."""
 
-    job: int
+    number: int
     progress: Progress
 
 
 @dataclass(frozen=True)
 class Finished:
-    """From the worker: the job is done."""
+    """From the worker: the request is done."""
 
-    job: int
-    result: Result
+    number: int
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
 class Failed:
-    """From the worker: the job failed with a `CodecError` or `ServiceError`."""
+    """From the worker: the request failed with a `CodecError` or `ServiceError`."""
 
-    job: int
+    number: int
     error: Exception
 
 

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import overload
 
-from service.engine.admission import GUESSED_SECONDS_PER_COST, Estimate, Gate, default_memory, estimate
-from service.engine.job import (
+from service.engine.admission import Admission, Permit, default_memory, estimate
+from service.engine.messages import (
+    Advanced,
+    Cancel,
+    DeviceOptions,
+    Failed,
+    Finished,
+    FromWorker,
+    Ready,
+    Started,
+    Submit,
+    Ticked,
+)
+from service.engine.port import (
     DecodeRequest,
     DecodeResult,
     EncodeRequest,
@@ -18,23 +31,11 @@ from service.engine.job import (
     EngineStatus,
     ModelInfo,
     OnProgress,
-    Request,
-    Result,
-)
-from service.engine.messages import (
-    Advanced,
-    Cancel,
-    Failed,
-    Finished,
-    FromWorker,
-    Ready,
-    RunnerOptions,
-    Started,
-    Submit,
-    Ticked,
+    Order,
+    Outcome,
 )
 from service.engine.worker_process import WorkerProcess
-from service.errors import Busy, Draining, NotReady, WorkerFailed
+from service.errors import Draining, NotReady, WorkerFailed
 from service.logs import request_id
 from service.machine import cpu_limit
 from service.settings import Settings
@@ -47,45 +48,38 @@ LEARNING_RATE = 0.05
 RESTART_DELAYS = (0.0, 1.0, 2.0, 5.0, 15.0)  # seconds before start n in a row that never became ready
 
 
-@dataclass
-class _Job:
-    request: Request
-    estimate: Estimate
-    future: asyncio.Future[Result]
+@dataclass(eq=False)
+class _Pending:
+    """A request as the API sees it: it holds its permit until its caller is answered, whatever happens."""
+
+    number: int
+    order: Order
+    permit: Permit
+    future: asyncio.Future[Outcome]
     on_progress: OnProgress | None
     request_id: str | None = None
     slot: _Slot | None = None
     handed_over: bool = False  # the slot's worker has it
     deaths: int = 0
     running: bool = False
-    share_done: float = 0.0  # 0..1
-
-    @property
-    def cost_left(self) -> float:
-        return self.estimate.cost * (1 - self.share_done)
 
 
 @dataclass(eq=False)
 class _Slot:
-    """One device: its options and the worker that has it now."""
+    """One device: its options, its door, what it has to do and the worker that does it now."""
 
-    options: RunnerOptions
+    options: DeviceOptions
+    admission: Admission
     worker: WorkerProcess | None = None
     ready: bool = False
     failed_starts: int = 0
-    seconds_per_cost: float = GUESSED_SECONDS_PER_COST
-    jobs: dict[int, _Job] = field(default_factory=dict)
-
-    @property
-    def backlog_seconds(self) -> float:
-        jobs = list(self.jobs.values())  # in one piece: metrics are read from other threads
-        return self.seconds_per_cost * sum(job.cost_left for job in jobs)
+    pending: dict[int, _Pending] = field(default_factory=dict)
 
     def learn(self, tick: Ticked) -> None:
         """Follow the speed of the device as it is under the present load."""
         cost = tick.step_cost * tick.rows * tick.shape[0] * tick.shape[1]
         if tick.kind == "denoise" and cost >= LARGE_TICK:
-            self.seconds_per_cost += LEARNING_RATE * (tick.seconds / cost - self.seconds_per_cost)
+            self.admission.seconds_per_cost += LEARNING_RATE * (tick.seconds / cost - self.admission.seconds_per_cost)
 
 
 class PoolEngine:
@@ -96,7 +90,7 @@ class PoolEngine:
 
     def __init__(
         self,
-        options: Sequence[RunnerOptions],
+        options: Sequence[DeviceOptions],
         *,
         max_waiting: int = 64,
         max_backlog_seconds: float = 120.0,
@@ -112,11 +106,10 @@ class PoolEngine:
             memory_bytes: for the pictures in work on each device; 0 is half of what the process may use.
             on_tick: called with every forward pass.
         """
-        self._slots = [_Slot(o) for o in options]
-        self._max_waiting = max_waiting
-        self._gate = Gate(max_backlog_seconds, memory_bytes or default_memory() // len(self._slots))
+        memory = memory_bytes or default_memory() // len(options)
+        self._slots = [_Slot(o, Admission(max_waiting, max_backlog_seconds, memory)) for o in options]
         self._on_tick = on_tick
-        self._next_job = 0
+        self._numbers = itertools.count()
         self._models: tuple[ModelInfo, ...] = ()
         self._draining = False
         self._restarts = 0
@@ -137,12 +130,12 @@ class PoolEngine:
             async with asyncio.timeout(grace):
                 await self._idle.wait()
         except TimeoutError:
-            log.warning("grace time over with %d requests in flight", len(self._jobs()))
+            log.warning("grace time over with %d requests in flight", len(self._pending()))
         for handle in self._respawns:
             handle.cancel()
-        for job in self._jobs():
-            if not job.future.done():
-                job.future.set_exception(Draining("the service is shutting down"))
+        for pending in self._pending():
+            if not pending.future.done():
+                pending.future.set_exception(Draining("the service is shutting down"))
         ends = [  # a worker that is loading its models would not listen
             asyncio.to_thread(slot.worker.end, LEAVE_S if slot.ready else 0.0)
             for slot in self._slots
@@ -152,71 +145,70 @@ class PoolEngine:
             slot.worker, slot.ready = None, False
         await asyncio.gather(*ends, *self._burials)
 
-    async def encode(self, request: EncodeRequest) -> EncodeResult:
-        """See `Engine.encode`."""
-        return cast(EncodeResult, await self._submit(request, None))
-
-    async def decode(self, request: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult:
-        """See `Engine.decode`."""
-        return cast(DecodeResult, await self._submit(request, on_progress))
-
     def models(self) -> tuple[ModelInfo, ...]:
         """See `Engine.models`."""
         return self._models
 
     def status(self) -> EngineStatus:
         """See `Engine.status`."""
-        jobs = self._jobs()
-        running = sum(job.running for job in jobs)
+        pending = self._pending()
+        running = sum(p.running for p in pending)
         return EngineStatus(
             ready=any(slot.ready for slot in self._slots),
             draining=self._draining,
-            waiting=len(jobs) - running,
+            waiting=len(pending) - running,
             running=running,
             restarts=self._restarts,
-            backlog_seconds=sum(slot.backlog_seconds for slot in self._slots),
+            backlog_seconds=sum(slot.admission.backlog_seconds for slot in self._slots),
             reason="a worker is being replaced" if self._models else "the models are still being loaded",
         )
 
     def seconds_of(self, cost: float) -> float:
         """Seconds until a request of that cost, in pixels of a denoising step, would be done if it came now."""
-        slot = self._least_busy()
-        return slot.backlog_seconds + slot.seconds_per_cost * cost
+        admission = self._least_busy().admission
+        return admission.backlog_seconds + admission.seconds_per_cost * cost
 
     # Requests -----------------------------------------------------------------------------------------------------
 
-    async def _submit(self, request: Request, on_progress: OnProgress | None) -> Result:
+    @overload
+    async def run(self, order: EncodeRequest) -> EncodeResult: ...
+
+    @overload
+    async def run(self, order: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult: ...
+
+    async def run(self, order: Order, on_progress: OnProgress | None = None) -> Outcome:
+        """See `Engine.run`."""
         if self._draining:
             raise Draining("the service is shutting down")
         if not self._models:
             raise NotReady("the models are still being loaded")
-        slot, new = self._least_busy(), estimate(request, self._models)
-        if len(slot.jobs) > self._max_waiting:
-            raise Busy(f"{len(slot.jobs)} requests are waiting", retry_after=max(1.0, slot.backlog_seconds))
-        self._gate.check(new, slot.backlog_seconds, sum(job.estimate.bytes for job in slot.jobs.values()))
-        number, self._next_job = self._next_job, self._next_job + 1
-        job = _Job(request, new, asyncio.get_running_loop().create_future(), on_progress, request_id.get())
+        slot = self._least_busy()
+        permit = slot.admission.admit(estimate(order, self._models))
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        pending = _Pending(next(self._numbers), order, permit, future, on_progress, request_id.get())
         self._idle.clear()
-        self._assign(number, job, slot)
+        self._assign(pending, slot)
         try:
-            return await job.future
+            return await future
         except asyncio.CancelledError:
-            if job.handed_over and job.slot is not None and job.slot.worker is not None:
-                job.slot.worker.send(Cancel(number))
+            if pending.handed_over and pending.slot is not None and pending.slot.worker is not None:
+                pending.slot.worker.send(Cancel(pending.number))
             raise
         finally:
-            if job.slot is not None:
-                del job.slot.jobs[number]
-                self._hand_over(job.slot)
-            if not self._jobs():
+            pending.permit.give_back()
+            if pending.slot is not None:
+                del pending.slot.pending[pending.number]
+                self._hand_over(pending.slot)
+            if not self._pending():
                 self._idle.set()
 
-    def _assign(self, number: int, job: _Job, slot: _Slot) -> None:
+    def _assign(self, pending: _Pending, slot: _Slot) -> None:
         """Give a request to a device."""
-        if job.slot is not None:
-            del job.slot.jobs[number]
-        job.slot, job.handed_over, job.running, job.share_done = slot, False, False, 0.0
-        slot.jobs[number] = job
+        if pending.slot is not None:
+            del pending.slot.pending[pending.number]
+            pending.permit.move(slot.admission)
+        pending.slot, pending.handed_over, pending.running = slot, False, False
+        slot.pending[pending.number] = pending
         self._hand_over(slot)
 
     def _hand_over(self, slot: _Slot) -> None:
@@ -227,20 +219,20 @@ class PoolEngine:
         """
         if not slot.ready or slot.worker is None:
             return
-        suspected = any(job.handed_over and job.deaths for job in slot.jobs.values())
-        for number, job in slot.jobs.items():
-            if job.handed_over or job.future.done() or (job.deaths and suspected):
+        suspected = any(p.handed_over and p.deaths for p in slot.pending.values())
+        for pending in slot.pending.values():
+            if pending.handed_over or pending.future.done() or (pending.deaths and suspected):
                 continue
-            suspected = suspected or job.deaths > 0
-            job.handed_over = True
-            estimate = job.estimate
-            slot.worker.send(Submit(number, job.request, estimate.cost, estimate.area, job.request_id))
+            suspected = suspected or pending.deaths > 0
+            pending.handed_over = True
+            known = pending.permit.estimate
+            slot.worker.send(Submit(pending.number, pending.order, known.cost, known.area, pending.request_id))
 
     def _least_busy(self) -> _Slot:
-        return min(self._slots, key=lambda s: (not s.ready, s.backlog_seconds, len(s.jobs)))
+        return min(self._slots, key=lambda s: (not s.ready, s.admission.backlog_seconds, len(s.pending)))
 
-    def _jobs(self) -> list[_Job]:
-        return [job for slot in self._slots for job in list(slot.jobs.values())]
+    def _pending(self) -> list[_Pending]:
+        return [pending for slot in self._slots for pending in list(slot.pending.values())]
 
     # Workers ------------------------------------------------------------------------------------------------------
 
@@ -255,45 +247,45 @@ class PoolEngine:
         if worker is not slot.worker:
             return
         if isinstance(message, Ready):
-            self._models, slot.seconds_per_cost = message.models, message.seconds_per_cost
+            self._models, slot.admission.seconds_per_cost = message.models, message.seconds_per_cost
             slot.ready, slot.failed_starts = True, 0
             self._hand_over(slot)
         elif isinstance(message, Ticked):
             slot.learn(message)
             self._on_tick(message)
-        elif (job := slot.jobs.get(message.job)) is not None and not job.future.done():  # else: cancelled meanwhile
-            self._deliver(job, message)
+        elif (pending := slot.pending.get(message.number)) is not None and not pending.future.done():  # else: cancelled
+            self._deliver(pending, message)
 
-    def _deliver(self, job: _Job, message: Started | Advanced | Finished | Failed) -> None:
+    def _deliver(self, pending: _Pending, message: Started | Advanced | Finished | Failed) -> None:
         if isinstance(message, Started):
-            job.running = True
+            pending.running = True
         elif isinstance(message, Advanced):
-            job.share_done = message.progress.step / message.progress.steps
-            if job.on_progress is not None:
-                job.on_progress(message.progress)
+            pending.permit.share_done = message.progress.step / message.progress.steps
+            if pending.on_progress is not None:
+                pending.on_progress(message.progress)
         elif isinstance(message, Finished):
-            job.future.set_result(message.result)
+            pending.future.set_result(message.outcome)
         else:
-            job.future.set_exception(message.error)
+            pending.future.set_exception(message.error)
 
     def _lost(self, slot: _Slot, worker: WorkerProcess) -> None:
         """A worker died: replace it; what it held goes to another device, or waits for the new one."""
         if worker is not slot.worker:
             return
-        burial = asyncio.create_task(self._bury(worker, len(slot.jobs)))
+        burial = asyncio.create_task(self._bury(worker, len(slot.pending)))
         self._burials.add(burial)
         burial.add_done_callback(self._burials.discard)
         slot.failed_starts += not slot.ready
         slot.worker, slot.ready = None, False
         self._restarts += 1
-        for number, job in list(slot.jobs.items()):
-            if job.future.done():
+        for pending in list(slot.pending.values()):
+            if pending.future.done():
                 continue
-            job.deaths += job.handed_over
-            if job.deaths >= MAX_DEATHS:
-                job.future.set_exception(WorkerFailed("the worker died twice on this request"))
+            pending.deaths += pending.handed_over
+            if pending.deaths >= MAX_DEATHS:
+                pending.future.set_exception(WorkerFailed("the worker died twice on this request"))
             else:
-                self._assign(number, job, self._least_busy())
+                self._assign(pending, self._least_busy())
         delay = RESTART_DELAYS[min(slot.failed_starts, len(RESTART_DELAYS) - 1)]
         handle = asyncio.get_running_loop().call_later(delay, self._spawn, slot)
         self._respawns = {h for h in self._respawns if not h.cancelled() and h.when() > handle.when() - 60} | {handle}
@@ -314,7 +306,7 @@ def devices(setting: str) -> list[str]:
 def pool_of(settings: Settings, on_tick: Callable[[Ticked], None]) -> PoolEngine:
     """Return the engine that the settings describe, with a worker process for each device; not started yet."""
     options = [
-        RunnerOptions(
+        DeviceOptions(
             models_dir=settings.models_dir,
             precision=settings.precision,
             threads=settings.threads or cpu_limit(),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.engine.scheduler import Key
+from service.engine.request import Key
 
 log = logging.getLogger(__name__)
 MAX_ROWS = 64

@@ -1,20 +1,50 @@
-"""One worker process as the API sees it: a pipe, a thread that writes, a thread that reads. Never imports torch."""
+"""One worker process: as the API sees it a pipe, a thread that writes, a thread that reads; and where it begins.
+
+Torch is imported in the process itself and nowhere else.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import multiprocessing
+import os
+import pickle
+import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from typing import Any
 
-from service.engine import wire
-from service.engine.messages import FromWorker, RunnerOptions, ToWorker
-from service.engine.process import run_worker
+import numpy as np
+
+from service.engine.messages import DeviceOptions, FromWorker, ToWorker
+from service.logs import configure_logging
 
 log = logging.getLogger(__name__)
+NICENESS = 10  # of a worker on the CPU: a tenth of the weight of a process at 0 (Linux, sched(7))
+
+
+def run_worker(pipe: Connection, options: DeviceOptions) -> None:
+    """Run the worker until the other end of `pipe` says so or goes away."""
+    # Signals may reach the whole process group; the API decides when its worker ends, and a closed pipe ends it too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if options.device == "cpu":  # its threads take every core; the event loop beside them needs little, but at once
+        os.nice(NICENESS)
+    # OpenMP's threads spin while they wait for one another, and where others need the cores they wait for long: with
+    # three requests in the CPU threads, or a neighbour on the machine, an encode took 20 times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    configure_logging(options.log_level)
+    try:
+        from service.engine.device import main
+
+        main(pipe, options)
+    except Exception:  # multiprocessing would print it, over many lines that no log collector takes for one
+        log.critical("the worker failed", exc_info=True)
+        sys.exit(1)
 
 
 class WorkerProcess:
@@ -22,7 +52,7 @@ class WorkerProcess:
 
     def __init__(
         self,
-        options: RunnerOptions,
+        options: DeviceOptions,
         on_message: Callable[[WorkerProcess, FromWorker], None],
         on_death: Callable[[WorkerProcess], None],
     ) -> None:
@@ -49,7 +79,7 @@ class WorkerProcess:
 
     def send(self, message: ToWorker) -> None:
         """Send a message, later ones after earlier ones; one to a dead process is lost, its death is reported."""
-        self._writer.submit(self._write, message)
+        self._writer.submit(send, self._pipe, message)
 
     def end(self, patience_s: float) -> None:
         """Ask the process to leave; after `patience_s` seconds make it. Blocks."""
@@ -65,18 +95,12 @@ class WorkerProcess:
         self._pipe.close()
         self._writer.shutdown(wait=False, cancel_futures=True)
 
-    def _write(self, message: ToWorker) -> None:
-        try:
-            wire.send(self._pipe, message)
-        except (OSError, ValueError):
-            log.info("the worker's pipe is closed")
-
     def _read(self) -> None:
         """Thread: pass messages to the event loop until the process is gone."""
         message: Any
         while True:
             try:
-                message = wire.receive(self._pipe)
+                message = receive(self._pipe)
             except Exception:  # EOFError, OSError, or a message cut short by a kill: in every case the worker is lost
                 message = None
             try:
@@ -86,3 +110,38 @@ class WorkerProcess:
                 self._loop.call_soon_threadsafe(self._on_message, self, message)
             except RuntimeError:  # the event loop is closed: the service is gone
                 return
+
+
+# Messages over the pipe. Pixels go beside the pickle, not through it (PEP 574): pickled in one piece, the pixels of 24
+# megapixels would be copied with the interpreter's lock held, and the event loop would stand still for 0.2 s.
+
+
+def send(pipe: Connection, message: object) -> None:
+    """Send a message; blocks until it is written. Raises OSError when the pipe is closed."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(message, 5, buffer_callback=buffers.append)
+    views = [buffer.raw() for buffer in buffers]
+    pipe.send_bytes(pickle.dumps((head, [view.nbytes for view in views])))
+    for view in views:
+        while view:
+            view = view[os.write(pipe.fileno(), view) :]
+
+
+def receive(pipe: Connection) -> Any:
+    """Return the next message; blocks. Arrays in it are writable.
+
+    Raises:
+        EOFError: the other side is gone, perhaps in the middle of a message.
+        OSError: the pipe is closed.
+    """
+    head, sizes = pickle.loads(pipe.recv_bytes())  # noqa: S301 - of our own process
+    buffers = []
+    for size in sizes:
+        buffers.append(np.empty(size, np.uint8))
+        view = buffers[-1].data
+        while view:
+            count = os.readv(pipe.fileno(), [view])
+            if count == 0:
+                raise EOFError
+            view = view[count:]
+    return pickle.loads(head, buffers=buffers)  # noqa: S301 - of our own process

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Literal
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -12,8 +11,7 @@ from model.errors import InvalidParameter
 from service.images.colour import Plane
 from service.images.exif import MAX_EXIF_BYTES
 from service.images.guard import typed_errors
-
-Format = Literal["png", "webp", "jpeg"]
+from service.work import Format
 
 MAX_SIDE: dict[Format, int] = {"png": 2**31 - 1, "webp": 16383, "jpeg": 65500}
 WHITE = (255, 255, 255)

@@ -1,1 +1,1 @@
-"""Work that outlives its request: the job port, its implementations, and where the bytes lie."""
+"""The job road: all work, whether somebody waits for it or comes back."""

@@ -1,4 +1,4 @@
-"""Jobs in the API process: no Redis needed, and nothing survives a restart."""
+"""The store in this process: no Redis needed, nothing survives a restart. Work goes to this process's own engine."""
 
 from __future__ import annotations
 
@@ -6,326 +6,247 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
-from service.errors import Busy, Draining, JobCancelled, JobExpired, JobNotFinished, KeyReused, UnknownJob
-from service.jobs.journal import Journal
-from service.jobs.port import Executor, JobLimits
-from service.jobs.records import Answer, Event, Failure, Job, State, Step, Work, new_id, share_key
-from service.logs import request_id
+from service.errors import Busy
+from service.jobs.blobs import BlobStore
+from service.jobs.limits import JobLimits
+from service.jobs.records import Entry, Execution, JobRecord, Record
+from service.jobs.store import Change, Place, Signal, Snapshot, Watchers
+from service.work import Work, WorkState
 
 SWEEP_S = 5.0
-RECORD_BYTES = 4096  # that a record and its events take, previews apart
-MAX_BUSY_WAIT_S = 10.0  # before an execution that the engine turned away tries again
+RECORD_BYTES = 4096  # that a job's record and its events take, previews apart
+Execute = Callable[[str], Awaitable[None]]
 
 
-@dataclass(eq=False)
-class _Execution:
-    """Work under way or done, and the jobs that want it. Once it has ended its upload is let go."""
+class MemoryBlobs:
+    """Named bytes that vanish after a time; see `BlobStore`."""
 
-    work: Work | None
-    share: str
-    seconds: float
-    records: list[_Record] = field(default_factory=list)
-    task: asyncio.Task[Answer] | None = None
-    last_step: Step | None = None
-    answer: Answer | None = None
-    ended_at: float = 0.0
-
-
-@dataclass(eq=False)
-class _Record:
-    job: Job
-    execution: _Execution | None
-    journal: Journal
-
-
-class MemoryBackend:
-    """See `JobBackend`. Executions start in the order they came, `max_running` at a time."""
-
-    def __init__(
-        self, executor: Executor, limits: JobLimits | None = None, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._executor = executor
-        self._limits = limits or JobLimits()
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._records: dict[str, _Record] = {}
-        self._held = 0  # bytes of records, uploads, results and previews
-        self._keys: dict[tuple[str, str], tuple[str, str]] = {}  # (owner, key) -> job id, fingerprint
-        self._shared: dict[str, _Execution] = {}
-        self._queue: deque[_Execution] = deque()
-        self._running: set[_Execution] = set()
-        self._draining = False
+        self._blobs: dict[str, tuple[bytes, float]] = {}
+        self.held = 0  # bytes
+
+    async def put(self, name: str, data: bytes, ttl_s: float) -> None:
+        """See `BlobStore.put`."""
+        await self.delete(name)
+        self._blobs[name] = data, self._clock() + ttl_s
+        self.held += len(data)
+
+    async def get(self, name: str) -> bytes | None:
+        """See `BlobStore.get`."""
+        data, until = self._blobs.get(name, (None, 0.0))
+        return data if until > self._clock() else None
+
+    async def delete(self, name: str) -> None:
+        """See `BlobStore.delete`."""
+        data, _ = self._blobs.pop(name, (b"", 0.0))
+        self.held -= len(data)
+
+    async def sweep(self) -> None:
+        """See `BlobStore.sweep`."""
+        now = self._clock()
+        for name in [name for name, (_, until) in self._blobs.items() if until <= now]:
+            await self.delete(name)
+
+
+class MemoryStore:
+    """See `Store`. Executions start in the order they came, `max_running` at a time; direct ones at once."""
+
+    in_process = True
+
+    def __init__(self, limits: JobLimits, clock: Callable[[], float] = time.time) -> None:
+        self._bytes = MemoryBlobs(clock)
+        self.blobs: BlobStore = self._bytes
+        self._limits = limits
+        self._clock = clock
+        self._records: dict[str, tuple[Record, float]] = {}  # with the time they vanish at
+        self._events: dict[str, list[Entry]] = {}
+        self._works: dict[str, Work] = {}
+        self._held = 0  # bytes of uploads and of records of jobs
+        self._queued: dict[str, float] = {}  # executions that wait, in order, with their device seconds
+        self._running: set[str] = set()
+        self._watchers = Watchers()
+        self._pending: deque[str] = deque()
+        self._tasks: dict[asyncio.Task[None], bool] = {}  # with whether it takes one of the places
+        self._execute: Execute | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
+    def serve(self, execute: Execute) -> None:
+        """Have executions that are delivered run by `execute`."""
+        self._execute = execute
+
     async def start(self) -> None:
-        """See `JobBackend.start`."""
+        """See `Store.start`."""
         self._sweeper = asyncio.create_task(self._sweep_for_ever())
 
     async def stop(self, grace: float) -> None:
-        """See `JobBackend.stop`; what is not done by then is cancelled."""
-        self._draining = True
-        tasks = [e.task for e in self._running if e.task is not None]
+        """See `Store.stop`."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._execute = None  # nothing more is started
+        tasks = list(self._tasks)
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
-        ends: list[asyncio.Task[Any]] = [*tasks, *([self._sweeper] if self._sweeper else [])]
-        for task in ends:
+        for task in tasks:
             task.cancel()
-        if ends:
-            await asyncio.wait(ends)
-
-    async def submit(self, work: Work, owner: str, key: str | None = None) -> Job:
-        """See `JobBackend.submit`."""
-        if self._draining:
-            raise Draining("the service is shutting down")
-        fingerprint = work.fingerprint()
-        if key is not None and (known := self._keys.get((owner, key))) is not None:
-            if known[1] != fingerprint:
-                raise KeyReused("this Idempotency-Key came with another request before")
-            return await self.get(known[0], owner)
-        share = share_key(fingerprint, self._executor.generation())
-        execution = self._shared.get(share) if work.repeatable and not work.previews else None
-        if execution is not None and execution.answer is not None and not self._worth_joining(execution):
-            execution = None
-        self._check_room(len(work.body) if execution is None else 0)
-        if execution is None:
-            if len(self._queue) >= self._limits.max_queued:
-                raise Busy(f"{len(self._queue)} jobs are waiting", retry_after=max(1.0, self._queue[0].seconds))
-            execution = _Execution(work, share, self._executor.seconds_of(work))
-            self._charge(len(work.body))
-            self._queue.append(execution)
-            if work.repeatable and not work.previews:
-                self._shared[share] = execution
-        job = Job(new_id(), owner, work.operation, "queued", self._clock())
-        record = _Record(job, execution, Journal(self._charge))
-        execution.records.append(record)
-        self._records[job.id] = record
-        self._charge(RECORD_BYTES)
-        if key is not None:
-            self._keys[owner, key] = job.id, fingerprint
-        self._publish(record, "queued")
-        if execution.answer is not None:
-            self._finish(record, "succeeded", answer=execution.answer)
-        elif execution.task is not None:
-            self._publish(record, "running")
-        self._fill()
-        return self._seen(record)
-
-    async def get(self, id: str, owner: str | None) -> Job:
-        """See `JobBackend.get`."""
-        return self._seen(self._find(id, owner))
-
-    async def wait(self, id: str, owner: str, seconds: float) -> Job:
-        """See `JobBackend.wait`."""
-        record = self._find(id, owner)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not record.job.ended:
-                    await record.journal.changed()
-        return self._seen(record)
-
-    async def cancel(self, id: str, owner: str) -> Job:
-        """See `JobBackend.cancel`."""
-        record = self._find(id, owner)
-        if not record.job.ended:
-            self._finish(record, "cancelled")
-            execution = self._detach(record)
-            if execution is not None and not execution.records:
-                self._abandon(execution)
-        return self._seen(record)
-
-    async def result(self, id: str, owner: str | None) -> Answer:
-        """See `JobBackend.result`."""
-        record = self._find(id, owner)
-        job = record.job
-        if job.state == "failed" and job.failure is not None:
-            raise job.failure.exception()
-        if job.state == "cancelled":
-            raise JobCancelled("the job was cancelled")
-        if job.state != "succeeded" or record.execution is None or record.execution.answer is None:
-            raise JobNotFinished(f"the job is {job.state}")
-        return record.execution.answer
-
-    async def events(self, id: str, owner: str, after: int = 0) -> AsyncIterator[Event]:
-        """See `JobBackend.events`."""
-        record = self._find(id, owner)
-        async for event in record.journal.follow(after):
-            yield event
-
-    def counts(self) -> dict[str, int]:
-        """See `JobBackend.counts`."""
-        return dict(Counter(record.job.state for record in list(self._records.values())))  # also from other threads
-
-    # Executions ---------------------------------------------------------------------------------------------------
-
-    def _fill(self) -> None:
-        while self._queue and len(self._running) < self._limits.max_running:
-            execution = self._queue.popleft()
-            self._running.add(execution)
-            execution.task = asyncio.create_task(self._execute(execution))
-            execution.task.add_done_callback(partial(self._ended, execution))
-            for record in execution.records:
-                self._publish(record, "running")
-
-    async def _execute(self, execution: _Execution) -> Answer:
-        """Run the work, coming back when the engine is full: a job has been promised, a request has not."""
-        work = execution.work
-        assert work is not None
-        request_id.set(work.request_id)  # of this task alone
-        while True:
-            try:
-                return await self._executor.run(work, lambda step: self._stepped(execution, step))
-            except Busy as busy:
-                await asyncio.sleep(min(busy.retry_after, MAX_BUSY_WAIT_S))
-
-    def _ended(self, execution: _Execution, task: asyncio.Task[Answer]) -> None:
-        """Callback of the task, for it ends also where it was cancelled before it began."""
-        self._running.discard(execution)
-        if task.cancelled():
-            self._end(execution, "cancelled")
-        elif (error := task.exception()) is not None:
-            self._end(execution, "failed", Failure.of(error))
-        else:
-            execution.answer, execution.ended_at = task.result(), self._clock()
-            self._charge(len(execution.answer.data))
-            self._end(execution, "succeeded")
-        if not self._draining:
-            self._fill()
-
-    def _stepped(self, execution: _Execution, step: Step) -> None:
-        execution.last_step = step
-        for record in execution.records:
-            record.job = replace(record.job, step=step.step, steps=step.steps)
-            record.journal.add("progress", replace(step, preview=None))
-            if step.preview is not None:
-                record.journal.add("preview", step)
-
-    def _end(self, execution: _Execution, state: State, failure: Failure | None = None) -> None:
-        self._drop_upload(execution)
-        if execution.answer is None and self._shared.get(execution.share) is execution:
-            del self._shared[execution.share]  # only answers are kept
-        for record in list(execution.records):
-            self._finish(record, state, failure, execution.answer)
-        self._drop_result(execution)
-
-    def _abandon(self, execution: _Execution) -> None:
-        """Nobody wants it any more."""
-        if self._shared.get(execution.share) is execution:
-            del self._shared[execution.share]
-        if execution.task is not None:
-            execution.task.cancel()
-        elif execution in self._queue:
-            self._queue.remove(execution)
-            self._drop_upload(execution)
-
-    def _drop_upload(self, execution: _Execution) -> None:
-        if execution.work is not None:
-            self._charge(-len(execution.work.body))
-            execution.work = None
-
-    def _drop_result(self, execution: _Execution) -> None:
-        """Let the result go when no job has it any more."""
-        if execution.answer is not None and not execution.records:
-            self._charge(-len(execution.answer.data))
-            execution.answer = None
-            if self._shared.get(execution.share) is execution:
-                del self._shared[execution.share]
+        if tasks:
+            await asyncio.wait(tasks)
 
     # Records ------------------------------------------------------------------------------------------------------
 
-    def _publish(self, record: _Record, state: State) -> None:
-        job = record.job
-        started = self._clock() if state == "running" else job.started_at
-        record.job = replace(job, state=state, started_at=started)
-        record.journal.add("state", self._seen(record))
+    async def read(self, *keys: str, into: Snapshot | None = None) -> Snapshot:
+        """See `Store.read`."""
+        seen = into or Snapshot()
+        seen.now = self._clock()
+        for key in keys:
+            record, until = self._records.get(key, (None, 0.0))
+            seen.records[key] = record if until > seen.now else None
+        return seen
 
-    def _finish(
-        self, record: _Record, state: State, failure: Failure | None = None, answer: Answer | None = None
-    ) -> None:
-        execution = record.execution
-        joined = execution is not None and execution.answer is not None
-        now = execution.ended_at if execution is not None and joined else self._clock()
-        record.job = replace(
-            record.job,
-            state=state,
-            finished_at=now,
-            expires_at=now + self._limits.result_ttl_s,
-            failure=failure,
-            media_type=answer.media_type if answer else None,
-            size=len(answer.data) if answer else None,
-            digest=answer.digest if answer else None,
-        )
-        record.journal.add("state", record.job)
-        record.journal.close()
+    async def commit(self, seen: Snapshot, change: Change) -> bool:
+        """See `Store.commit`. Records are compared by identity: they are never changed, only replaced."""
+        now = self._clock()
+        for key in change.puts:
+            record, until = self._records.get(key, (None, 0.0))
+            if (record if until > now else None) is not seen.records.get(key):
+                return False
+        for key, (new, life) in change.puts.items():
+            if new is None:
+                self._remove(key)
+                continue
+            self._held += RECORD_BYTES * (isinstance(new, JobRecord) and key not in self._records)
+            self._records[key] = new, now + life
+            if isinstance(new, Execution):
+                self._place(change.execution, new)
+        for key, life in change.keep.items():
+            if key in self._records:
+                self._records[key] = self._records[key][0], now + life
+        if change.events:
+            self._events.setdefault(change.execution, []).extend(change.events)
+        self._watchers.wake(change.execution)
+        return True
 
-    def _find(self, id: str, owner: str | None) -> _Record:
-        record = self._records.get(id)
-        if record is None or owner not in (None, record.job.owner):
-            raise UnknownJob("there is no such job")
-        if record.job.expires_at is not None and record.job.expires_at <= self._clock():
-            self._expire(record)
-        if record.job.state == "expired":
-            raise JobExpired("the job has ended and its result is no longer kept")
-        return record
+    def _place(self, id: str, execution: Execution) -> None:
+        """Keep queue and running set as the state says."""
+        if execution.state is WorkState.QUEUED:
+            self._queued.setdefault(id, execution.seconds)
+        else:
+            self._queued.pop(id, None)
+        (self._running.add if execution.state is WorkState.RUNNING else self._running.discard)(id)
 
-    def _seen(self, record: _Record) -> Job:
-        """The job with its place in the queue and an estimate."""
-        job, execution = record.job, record.execution
-        if job.ended or execution is None:
-            return job
-        ahead = 0.0
-        position = None
-        if execution in self._queue:
-            position = self._queue.index(execution)
-            ahead = sum(e.seconds for e in [*self._running, *list(self._queue)[:position]])
-        step = execution.last_step
-        left = 1 - step.step / step.steps if step else 1.0
-        return replace(job, position=position, estimate_seconds=round(ahead + left * execution.seconds, 3))
+    def _remove(self, key: str) -> None:
+        record, _ = self._records.pop(key, (None, 0.0))
+        self._held -= RECORD_BYTES * isinstance(record, JobRecord)
+        if isinstance(record, Execution):
+            id = key.removeprefix("exec:")
+            self._queued.pop(id, None)
+            self._running.discard(id)
+            self._events.pop(id, None)
+            self._drop(id)
 
-    # Room ---------------------------------------------------------------------------------------------------------
+    async def events(self, execution: str, start: int) -> list[Entry]:
+        """See `Store.events`."""
+        return self._events.get(execution, [])[start:]
 
-    def _charge(self, size: int) -> None:
-        self._held += size
+    def watch(self, execution: str) -> AbstractContextManager[Signal]:
+        """See `Store.watch`."""
+        return self._watchers.of(execution)
 
-    def _worth_joining(self, execution: _Execution) -> bool:
-        """False where the result would be gone before half of the time that results are kept."""
-        return self._clock() - execution.ended_at < self._limits.result_ttl_s / 2
+    async def beat(self, execution: str, now: float) -> None:
+        """See `Store.beat`: its worker lives as long as the store does."""
 
-    def _check_room(self, size: int) -> None:
-        if self._held + RECORD_BYTES + size > self._limits.max_bytes:
+    async def overdue(self, age_s: float) -> list[str]:
+        """See `Store.overdue`: nothing that was delivered is lost."""
+        return []
+
+    async def place(self, execution: str) -> Place:
+        """See `Store.place`."""
+        rank = list(self._queued).index(execution) if execution in self._queued else None
+        return Place(rank, len(self._queued), len(self._running), sum(self._queued.values()))
+
+    def counts(self) -> dict[str, int]:
+        """See `Store.counts`; also from other threads."""
+        found: Counter[str] = Counter()
+        now = self._clock()
+        for record, _ in list(self._records.values()):
+            if isinstance(record, JobRecord):
+                execution, _ = self._records.get(f"exec:{record.execution}", (None, 0.0))
+                if record.cancelled_at is not None:
+                    state, expires = WorkState.CANCELLED, record.expires_at
+                elif isinstance(execution, Execution):
+                    state, expires = execution.state, execution.expires_at
+                else:
+                    continue
+                found[WorkState.EXPIRED if expires is not None and expires <= now else state] += 1
+        return dict(found)
+
+    # Bytes --------------------------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> int:
+        """Bytes of records, uploads, results and previews."""
+        return self._held + self._bytes.held
+
+    def check_room(self, size: int) -> None:
+        """See `Store.check_room`."""
+        if self.held + RECORD_BYTES + size > self._limits.max_bytes:
             raise Busy("too many bytes of jobs and results are kept", retry_after=60.0)
 
-    def _detach(self, record: _Record) -> _Execution | None:
-        execution, record.execution = record.execution, None
-        if execution is not None:
-            execution.records.remove(record)
-        return execution
+    async def keep(self, execution: str, work: Work) -> None:
+        """See `Store.keep`."""
+        self._works[execution] = work
+        self._held += len(work.body)
 
-    def _expire(self, record: _Record) -> None:
-        record.job = replace(record.job, state="expired", media_type=None, size=None, digest=None)
-        self._charge(-record.journal.bytes)
-        record.journal = Journal.closed()
-        if (execution := self._detach(record)) is not None:
-            self._drop_result(execution)
+    async def fetch(self, execution: str) -> Work | None:
+        """See `Store.fetch`."""
+        return self._works.get(execution)
+
+    async def drop(self, execution: str) -> None:
+        """See `Store.drop`."""
+        self._drop(execution)
+
+    def _drop(self, execution: str) -> None:
+        work = self._works.pop(execution, None)
+        self._held -= len(work.body) if work is not None else 0
+
+    async def sweep(self) -> None:
+        """Remove what is past its time."""
+        now = self._clock()
+        for key in [key for key, (_, until) in self._records.items() if until <= now]:
+            self._remove(key)
+        await self.blobs.sweep()
 
     async def _sweep_for_ever(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
-            self.sweep()
+            await self.sweep()
 
-    def sweep(self) -> None:
-        """Drop results whose time is over, and the memory of jobs long gone."""
-        now = self._clock()
-        for id, record in list(self._records.items()):
-            until = record.job.expires_at
-            if until is None:
-                continue
-            if until <= now and record.job.state != "expired":
-                self._expire(record)
-            if until + self._limits.gone_ttl_s <= now:
-                del self._records[id]
-                self._charge(-RECORD_BYTES)
-        self._keys = {k: v for k, v in self._keys.items() if v[0] in self._records}
+    # Delivery -----------------------------------------------------------------------------------------------------
+
+    async def deliver(self, execution: str, *, at_once: bool) -> None:
+        """See `Store.deliver`."""
+        if at_once:
+            self._start(execution, takes_place=False)
+        else:
+            self._pending.append(execution)
+            self._fill()
+
+    def _fill(self) -> None:
+        while self._pending and self._execute and sum(self._tasks.values()) < self._limits.max_running:
+            self._start(self._pending.popleft(), takes_place=True)
+
+    def _start(self, execution: str, *, takes_place: bool) -> None:
+        if self._execute is not None:
+            task: asyncio.Task[Any] = asyncio.ensure_future(self._execute(execution))
+            self._tasks[task] = takes_place
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        with contextlib.suppress(asyncio.CancelledError):
+            task.result()
+        self._fill()

@@ -1,6 +1,6 @@
 """Delivery of executions to workers, by streaq: at least once, and again when a worker dies.
 
-What travels is the execution's id. Whether a delivery may run is decided by `JobStore.begin`, so a second delivery of
+What travels is the execution's id. Whether a delivery may run is decided by `Attempts.begin`, so a second delivery of
 the same execution does no harm.
 """
 
@@ -10,15 +10,16 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
 
-from anyio import CancelScope, current_time
+from anyio import CancelScope
 from coredis.exceptions import RedisError as CoredisError
 from streaq import StreaqRetry, Worker
 
 from service.errors import QueueUnavailable
+from service.jobs.attempts import Nack
 
 log = logging.getLogger(__name__)
 QUEUE = "cdc"
@@ -26,10 +27,6 @@ TASK = "execute"
 LEASE_S = 12.0  # without a sign of life an execution goes to another worker after this long
 RETRY_S = 1.0
 CALL_S = 5.0
-
-
-class Nack(Exception):
-    """This worker cannot do it now: the execution goes back into the queue."""
 
 
 class _Worker(Worker[None]):
@@ -47,11 +44,9 @@ class _Worker(Worker[None]):
         self._stopping = stopping or asyncio.Event()
 
     async def signal_handler(self, scope: CancelScope) -> None:
-        """Wait for the event; then take nothing more and give what runs the grace time."""
+        """Wait for the event; then take nothing more. What runs is waited for."""
         await self._stopping.wait()
         scope.cancel("stopped")
-        for running in self._cancel_scopes.values():
-            running.deadline = min(running.deadline, current_time() + self.grace_period)
 
 
 def _dump(value: Any) -> str:
@@ -122,7 +117,12 @@ class Consumer:
     """Takes executions from the queue and runs them, `concurrency` at a time, until stopped."""
 
     def __init__(
-        self, url: str, execute: Callable[[str], Awaitable[None]], concurrency: int, grace_s: float, lease_s: float
+        self,
+        url: str,
+        execute: Callable[[str], Coroutine[Any, Any, None]],
+        concurrency: int,
+        grace_s: float,
+        lease_s: float,
     ) -> None:
         """`execute` runs one execution; cancelled, it leaves it to another worker."""
         self._url = url
@@ -154,14 +154,27 @@ class Consumer:
             concurrency=self._concurrency,
             prefetch=1,  # what waits, waits in Redis, where every worker can take it
             idle_timeout=timedelta(seconds=self._lease_s),
-            grace_period=round(self._grace_s),
         )
-
-        async def execute(execution: str) -> None:
-            try:
-                await self._execute(execution)
-            except Nack as error:
-                raise StreaqRetry(str(error), delay=timedelta(seconds=RETRY_S)) from error
-
-        worker.task(name=TASK, max_tries=None, ttl=0, silent=True)(execute)
+        worker.task(name=TASK, max_tries=None, ttl=0, silent=True)(self._run)
         await worker.run_async()
+
+    async def _run(self, execution: str) -> None:
+        """Run an execution; what is not done when the grace time is over goes back into the queue, as a nack does."""
+        running = asyncio.create_task(self._execute(execution))
+        stopped = asyncio.create_task(self._grace_over())
+        try:
+            await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+                return
+        except Nack as error:
+            raise StreaqRetry(str(error), delay=timedelta(seconds=RETRY_S)) from error
+        finally:
+            for task in (running, stopped):
+                task.cancel()
+            await asyncio.wait({running, stopped})
+        raise StreaqRetry("the worker stops", delay=timedelta(0))
+
+    async def _grace_over(self) -> None:
+        await self._stopping.wait()
+        await asyncio.sleep(self._grace_s)

@@ -1,93 +1,17 @@
-"""What goes through the job queue: plain records that survive JSON. No HTTP, no Redis."""
+"""Records of the job road: what a store keeps, and what an owner sees. They survive JSON; no HTTP, no Redis."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from model import errors as codec_errors
 from service import errors as service_errors
 from service.errors import Busy, ServiceError
+from service.work import Metadata, Operation, Options, Progress, WorkState
 
-Operation = Literal["encode", "decode"]
-State = Literal["queued", "running", "succeeded", "failed", "cancelled", "expired"]
-ENDED: tuple[State, ...] = ("succeeded", "failed", "cancelled", "expired")
 ID_BYTES = 18  # 144 random bits: an id cannot be guessed
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is to be done.
-
-    Attributes:
-        operation: "encode" or "decode".
-        body: the uploaded file.
-        options: of the operation, as JSON values; the fields of `EncodeOptions` or `DecodeOptions`.
-        previews: send the x0 estimate with every step.
-        cost: estimated device work, in pixels of one denoising step of the default model.
-        request_id: of the request that brought it, for the logs.
-    """
-
-    operation: Operation
-    body: bytes = field(repr=False)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    previews: bool = False
-    cost: float = field(default=0.0, compare=False)
-    request_id: str | None = field(default=None, compare=False)
-
-    @property
-    def repeatable(self) -> bool:
-        """True when the same work always has the same answer, so that one execution may serve several jobs."""
-        return self.options.get("steps") != "auto"
-
-    @cached_property
-    def body_sha256(self) -> str:
-        """Sha256 of the body, hexadecimal; blocks for a large one when it is first asked for."""
-        return hashlib.sha256(self.body).hexdigest()
-
-    def fingerprint(self) -> str:
-        """Sha256 over all that decides the answer, hexadecimal."""
-        lasting = {name: value for name, value in self.options.items() if name != "seconds_left"}  # no two share it
-        text = json.dumps([self.operation, lasting, self.body_sha256], sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-def share_key(fingerprint: str, generation: str) -> str:
-    """Under what name the answer to work is kept for identical work: another generation of models has another."""
-    return hashlib.sha256(f"{fingerprint} {generation}".encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What an operation gave.
-
-    Attributes:
-        data: the file.
-        media_type: of it.
-        digest: sha256 of the file, hexadecimal.
-        facts: what the answer says of itself (bpp, width, model ...), by name.
-        seconds: time of each stage.
-    """
-
-    data: bytes = field(repr=False)
-    media_type: str
-    digest: str
-    facts: Mapping[str, str]
-    seconds: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Step:
-    """How far a decode is; `preview` is a small WebP file, where previews were asked for."""
-
-    step: int
-    steps: int
-    preview: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -109,11 +33,109 @@ class Failure:
     def exception(self) -> Exception:
         """Return an error of the same class."""
         kind = getattr(service_errors, self.error, None) or getattr(codec_errors, self.error, None)
-        if kind is Busy:
-            return Busy(self.detail, self.retry_after or 1.0)
-        if isinstance(kind, type) and issubclass(kind, ServiceError | codec_errors.CodecError):
-            return kind(self.detail)
-        return ServiceError(self.detail)
+        if not (isinstance(kind, type) and issubclass(kind, ServiceError | codec_errors.CodecError)):
+            return ServiceError(self.detail)
+        return kind(self.detail, self.retry_after or 1.0) if issubclass(kind, Busy) else kind(self.detail)
+
+
+@dataclass(frozen=True)
+class ResultInfo:
+    """A result without its bytes, which are a blob: see `Result`."""
+
+    media_type: str
+    digest: str
+    size: int
+    metadata: Metadata
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Work under way or done, and the jobs that want it. Times are seconds since 1970.
+
+    Attributes:
+        options, steps, seconds: what is to be done, and the device seconds it is estimated to take.
+        request_id: of the request that brought it.
+        share: key under which identical work finds it; empty for work that is not shared.
+        direct: nobody but requests that wait for it want it.
+        jobs: ids of the jobs, each with its idempotency key or "".
+        ttl_s: seconds the result is to be kept.
+        fence: number of the present attempt; what another one says is refused.
+        deaths: attempts that neither ended nor were released.
+        released: the present attempt was given up by its worker, without blame.
+        events: how many there are.
+    """
+
+    options: Options
+    steps: int
+    seconds: float
+    request_id: str | None
+    share: str
+    direct: bool
+    ttl_s: float
+    queued_at: float
+    jobs: dict[str, str] = field(default_factory=dict)
+    state: WorkState = WorkState.QUEUED
+    fence: int = 0
+    deaths: int = 0
+    released: bool = False
+    events: int = 0
+    step: int | None = None
+    step_of: int | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    expires_at: float | None = None
+    failure: Failure | None = None
+    result: ResultInfo | None = None
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job: whose it is and which execution it wants; the rest follows from that.
+
+    Attributes:
+        joined: how many events the execution had when the job joined it.
+        told: events of its own that come before: 1 "queued", 2 "queued" and "running".
+        cancelled_at, cancelled_events, expires_at: of a job that was cancelled, the second as `joined`.
+    """
+
+    owner: str
+    operation: Operation
+    execution: str
+    created_at: float
+    joined: int
+    told: int
+    cancelled_at: float | None = None
+    cancelled_events: int | None = None
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True)
+class KeyRecord:
+    """An idempotency key: the job that it made, and of what."""
+
+    job: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class ShareRecord:
+    """The execution that identical work joins."""
+
+    execution: str
+
+
+Record = Execution | JobRecord | KeyRecord | ShareRecord
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An event of an execution: a state it came into, or a step; `preview` names a blob."""
+
+    state: WorkState | None = None
+    step: int = 0
+    steps: int = 0
+    preview: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,20 +145,18 @@ class Job:
     Attributes:
         id: unguessable.
         owner: name of the key that submitted it; nobody else sees it.
-        operation: what is done.
-        state: queued, running, or how it ended; "expired" when the result is no longer kept.
         created_at, started_at, finished_at, expires_at: seconds since 1970; the last is when the result goes.
         position: how many executions come first, while queued.
         estimate_seconds: until it is done, while queued or running.
         step, steps: of a running decode.
         failure: why it failed.
-        media_type, size, digest: of the result, in bytes and sha256 in hexadecimal, once succeeded.
+        result: of its result, once it succeeded.
     """
 
     id: str
     owner: str
     operation: Operation
-    state: State
+    state: WorkState
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
@@ -146,25 +166,18 @@ class Job:
     step: int | None = None
     steps: int | None = None
     failure: Failure | None = None
-    media_type: str | None = None
-    size: int | None = None
-    digest: str | None = None
-
-    @property
-    def ended(self) -> bool:
-        """True when nothing about it will change but that its result expires."""
-        return self.state in ENDED
+    result: ResultInfo | None = None
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a job. `id` counts from 1 without gaps; `data` is a Job for "state", else a Step."""
+    """Something that happened to a job. `id` counts from 1 without gaps; `data` is a Job for "state"."""
 
     id: int
     type: Literal["state", "progress", "preview"]
-    data: Job | Step
+    data: Job | Progress
 
 
 def new_id() -> str:
-    """Return a new job id, URL-safe."""
+    """Return a new id, URL-safe."""
     return secrets.token_urlsafe(ID_BYTES)

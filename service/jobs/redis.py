@@ -1,4 +1,4 @@
-"""Jobs in Redis: the API's side. Records by `JobStore`, bytes by `BlobStore`, delivery by streaq."""
+"""The store in Redis: any number of API processes and workers share one. Delivery is `service.jobs.queue`'s."""
 
 from __future__ import annotations
 
@@ -7,231 +7,269 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
-from service.errors import (
-    Busy,
-    Draining,
-    JobCancelled,
-    JobExpired,
-    JobNotFinished,
-    KeyReused,
-    QueueUnavailable,
-    ServiceError,
-)
+from service.errors import QueueUnavailable, ServiceError
 from service.jobs.blobs import BlobStore
-from service.jobs.notifications import Notifications
-from service.jobs.port import JobLimits
 from service.jobs.queue import Enqueuer
-from service.jobs.records import Answer, Event, Job, Step, Work, new_id
-from service.jobs.store import KEEP_S, JobStore, View
+from service.jobs.records import Entry, Execution, JobRecord, KeyRecord, Record, ShareRecord
+from service.jobs.store import KEEP_S, Change, Place, Signal, Snapshot, Watchers
+from service.work import Work, WorkState
 
 log = logging.getLogger(__name__)
-POLL_S = 1.0  # between looks at a job when no notification comes: a message lost with a connection delays, no more
+PREFIX = "cdc:"
+CHANNEL = PREFIX + "notifications"
+QUEUE, QUEUED, RUNNING, SEQUENCE = (PREFIX + name for name in ("queue", "queued", "running", "sequence"))
+CALL_S = 5.0  # longest time of a call; more means that Redis cannot be reached
+RETRY_S = 0.5
 COUNT_S = 2.0  # between counts of jobs for the metrics
+ENDED = (WorkState.SUCCEEDED, WorkState.FAILED, WorkState.CANCELLED)
+# Answers of a Redis that is full, starting, or has become a replica: they pass.
+_OVER = (OutOfMemoryError, ReadOnlyError)
+_PASSING = ("OOM", "LOADING", "READONLY", "MISCONF", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "TRYAGAIN")
+_KINDS: dict[str, TypeAdapter[Any]] = {
+    "exec": TypeAdapter(Execution),
+    "job": TypeAdapter(JobRecord),
+    "key": TypeAdapter(KeyRecord),
+    "share": TypeAdapter(ShareRecord),
+}
+_ENTRY = TypeAdapter(Entry)
 
 
-class RedisBackend:
-    """See `JobBackend`. Any number of API processes and workers share one Redis."""
+class RedisStore:
+    """See `Store`. A record is a string of JSON; beside them lie
+
+    events:ID      list of the events of an execution, as JSON
+    queue          sorted set of the executions that wait, by their number; queued: hash of their device seconds
+    running        sorted set of the executions that run, by their last sign of life
+    done:STATE     sorted sets of the jobs that have ended, by when they expire
+    notifications  channel: the id of an execution whenever something happened to it
+    """
+
+    in_process = False
 
     def __init__(
-        self,
-        redis: Redis,
-        url: str,
-        blobs: BlobStore,
-        limits: JobLimits | None = None,
-        seconds_of: Callable[[Work], float] = lambda _: 0.0,
-        generation: Callable[[], str] = lambda: "",
-        clock: Callable[[], float] | None = None,
+        self, redis: Redis, queue: Enqueuer, blobs: BlobStore, clock: Callable[[], float] | None = None
     ) -> None:
-        """`redis` and `url` lead to the same server; see `Executor` for `seconds_of` and `generation`.
-
-        `clock` takes the place of Redis's own, for tests.
-        """
-        self._limits = limits or JobLimits()
-        self._store = JobStore(redis, self._limits, clock)
-        self._blobs = blobs
-        self._seconds_of = seconds_of
-        self._generation = generation
-        self._notifications = Notifications(redis)
-        self._queue = Enqueuer(url)
+        """`redis` answers bytes. The clock is that of Redis, so that machines agree; a test gives its own."""
+        self._redis = redis
+        self._queue = queue
+        self.blobs = blobs
+        self._clock = clock
+        self._commit = redis.register_script(Path(__file__).with_name("commit.lua").read_text())
+        self._watchers = Watchers()
+        self._tasks: list[asyncio.Task[None]] = []
         self._counts: dict[str, int] = {}
-        self._counting: asyncio.Task[None] | None = None
-        self._draining = False
 
     async def start(self) -> None:
-        """See `JobBackend.start`; does not wait for Redis."""
-        self._notifications.start()
-        self._counting = asyncio.create_task(self._count_for_ever())
+        """See `Store.start`; does not wait for Redis."""
+        self._tasks = [asyncio.create_task(self._listen_for_ever()), asyncio.create_task(self._count_for_ever())]
 
     async def stop(self, grace: float) -> None:
-        """See `JobBackend.stop`; jobs go on in their workers."""
-        self._draining = True
-        if self._counting is not None:
-            self._counting.cancel()
-        await self._notifications.stop()
+        """See `Store.stop`; jobs go on in their workers."""
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await self._queue.close()
 
-    async def submit(self, work: Work, owner: str, key: str | None = None, ttl_s: float | None = None) -> Job:
-        """See `JobBackend.submit`; `ttl_s` keeps the result for another time than the limits say.
+    # Records ------------------------------------------------------------------------------------------------------
 
-        Raises:
-            QueueUnavailable: Redis or the blob store; nothing is kept.
-        """
-        if self._draining:
-            raise Draining("the service is shutting down")
-        execution, seconds = new_id(), self._seconds_of(work)
-        await self._put(f"body/{execution}", work.body, KEEP_S)
-        ttl = self._limits.result_ttl_s if ttl_s is None else ttl_s
-        fresh = True  # also where it is not known whether Redis took it: then the upload may be needed
-        try:
-            id, _, fresh = await self._store.submit(
-                new_id(), execution, work, owner, key, seconds, ttl, self._generation()
-            )
-            if fresh:
-                await self._enqueue(execution, id)
-            return (await self._store.view(id, owner)).job
-        except (Busy, KeyReused):
-            fresh = False
-            raise
-        finally:
-            if not fresh:
-                with contextlib.suppress(Exception):
-                    await self._blobs.delete(f"body/{execution}")
+    async def read(self, *keys: str, into: Snapshot | None = None) -> Snapshot:
+        """See `Store.read`."""
+        seen = into or Snapshot()
+        async with reachable(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            if keys:
+                pipe.mget([PREFIX + key for key in keys])
+            time, *found = await pipe.execute()
+        seen.now = self._now(time)
+        for key, raw in zip(keys, found[0] if found else (), strict=True):
+            seen.tokens[key] = raw or b""
+            seen.records[key] = None if raw is None else _KINDS[key.split(":", 1)[0]].validate_json(raw)
+        return seen
 
-    async def _enqueue(self, execution: str, job: str) -> None:
-        """Deliver an execution. Where that fails the job is taken back; if that fails too, a worker finds it later."""
-        try:
-            await self._queue.put(execution)
-        except QueueUnavailable:
-            with contextlib.suppress(ServiceError):
-                await self._store.cancel(job)
-            raise
+    async def commit(self, seen: Snapshot, change: Change) -> bool:
+        """See `Store.commit`."""
+        keys, arguments, commands = [PREFIX + key for key in change.puts], list[Any](), _Commands(len(change.puts))
+        for key, (new, life_s) in change.puts.items():
+            kind, id = key.split(":", 1)
+            raw = b"" if new is None else _KINDS[kind].dump_json(new)
+            arguments += [seen.tokens.get(key, b""), raw, _ms(life_s)]
+            if kind == "exec":
+                _place(commands, id, seen.get(key, Execution), new, seen.now)
+                if change.events:
+                    entries = [_ENTRY.dump_json(entry, exclude_defaults=True).decode() for entry in change.events]
+                    commands.add("RPUSH", f"{PREFIX}events:{id}", *entries)
+                commands.add("PEXPIRE", f"{PREFIX}events:{id}", _ms(life_s))
+        for key, life_s in change.keep.items():
+            commands.add("PEXPIRE", PREFIX + key, _ms(life_s))
+        for job, state, expires in change.ended:
+            commands.add("ZADD", f"{PREFIX}done:{state}", expires, job)
+        arguments = [len(keys), *arguments, json.dumps(commands.listed), CHANNEL, change.execution]
+        async with reachable():
+            return bool(await self._commit(keys=[*keys, *commands.keys, SEQUENCE], args=arguments))
 
-    async def get(self, id: str, owner: str | None) -> Job:
-        """See `JobBackend.get`."""
-        return (await self._store.view(id, owner)).job
+    async def events(self, execution: str, start: int) -> list[Entry]:
+        """See `Store.events`."""
+        async with reachable():
+            raw = await self._redis.lrange(f"{PREFIX}events:{execution}", start, -1)
+        return [_ENTRY.validate_json(item) for item in raw]
 
-    async def wait(self, id: str, owner: str, seconds: float) -> Job:
-        """See `JobBackend.wait`."""
-        until = asyncio.get_running_loop().time() + seconds
-        view = await self._store.view(id, owner)
-        with self._notifications.of(view.execution) as changed:
-            while not view.job.ended:
-                view = await self._store.view(id, owner)
-                left = until - asyncio.get_running_loop().time()
-                if view.job.ended or left <= 0:
-                    break
-                await changed.wait(min(left, POLL_S))
-        return view.job
+    def watch(self, execution: str) -> AbstractContextManager[Signal]:
+        """See `Store.watch`: one subscription for the whole process."""
+        return self._watchers.of(execution)
 
-    async def cancel(self, id: str, owner: str) -> Job:
-        """See `JobBackend.cancel`."""
-        await self._store.view(id, owner)
-        await self._store.cancel(id)
-        view = await self._store.view(id, owner)
-        if view.fields["state"] == "cancelled":  # nobody else wants the execution
-            with contextlib.suppress(Exception):  # it expires by itself
-                await self._blobs.delete(f"body/{view.execution}")
-        return view.job
+    async def beat(self, execution: str, now: float) -> None:
+        """See `Store.beat`."""
+        async with reachable():
+            await self._redis.zadd(RUNNING, {execution: now}, xx=True)
 
-    async def result(self, id: str, owner: str | None) -> Answer:
-        """See `JobBackend.result`."""
-        view = await self._store.view(id, owner)
-        job = view.job
-        if job.state == "failed" and job.failure is not None:
-            raise job.failure.exception()
-        if job.state == "cancelled":
-            raise JobCancelled("the job was cancelled")
-        if job.state != "succeeded":
-            raise JobNotFinished(f"the job is {job.state}")
-        fields = view.fields
-        async with _blobs_reachable():
-            data = await self._blobs.get(f"result/{view.execution}/{fields['fence']}")
-        if data is None:
-            raise JobExpired("the result is no longer kept")
-        return Answer(
-            data, fields["media_type"], fields["digest"], json.loads(fields["facts"]), json.loads(fields["timings"])
-        )
+    async def overdue(self, age_s: float) -> list[str]:
+        """See `Store.overdue`."""
+        async with reachable(), self._redis.pipeline(transaction=False) as pipe:
+            before = self._now(await self._redis.time()) - age_s
+            pipe.zrange(QUEUE, 0, -1)
+            pipe.zrangebyscore(RUNNING, 0, before)
+            waiting, silent = ([id.decode() for id in ids] for ids in await pipe.execute())
+        seen = await self.read(*(f"exec:{id}" for id in waiting))
+        found = {id: seen.get(f"exec:{id}", Execution) for id in waiting}
+        if gone := [id for id, execution in found.items() if execution is None]:  # a record has outlived its time
+            async with reachable(), self._redis.pipeline(transaction=False) as pipe:
+                pipe.zrem(QUEUE, *gone)
+                pipe.hdel(QUEUED, *gone)
+                await pipe.execute()
+        return [id for id, execution in found.items() if execution and execution.queued_at <= before] + silent
 
-    async def events(self, id: str, owner: str, after: int = 0) -> AsyncIterator[Event]:
-        """See `JobBackend.events`."""
-        view = await self._store.view(id, owner)
-        last = max(0, after)
-        with self._notifications.of(view.execution) as changed:
-            while True:
-                view = await self._store.view(id, owner)  # before the events: none it implies is missing from them
-                events, over = await self._events_of(view, last)
-                for event in events:
-                    last = event.id
-                    yield event
-                if over:
-                    return
-                await changed.wait(POLL_S)
+    async def place(self, execution: str) -> Place:
+        """See `Store.place`."""
+        async with reachable(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.zrank(QUEUE, execution)
+            pipe.hvals(QUEUED)
+            pipe.zcard(RUNNING)
+            rank, seconds, running = await pipe.execute()
+        return Place(rank, len(seconds), running, sum(map(float, seconds)))
 
     def counts(self) -> dict[str, int]:
-        """See `JobBackend.counts`; some seconds old."""
+        """See `Store.counts`; some seconds old."""
         return self._counts
 
-    async def _events_of(self, view: View, last: int) -> tuple[list[Event], bool]:
-        """The events of a job with ids above `last`, and whether they are all there will be.
+    # Bytes and delivery -------------------------------------------------------------------------------------------
 
-        Ids follow from what is stored: 1 is "queued", `base` - 1 more was made up for a job that joined a running
-        execution, then come the execution's events from the `join`-th on.
-        """
-        job, found = view.job, []
-        if last < 1:
-            found.append(Event(1, "state", _as(job, "queued")))
-        if view.base == 2 and last < 2:
-            found.append(Event(2, "state", _as(job, "running")))
-        start = view.join + max(0, last - view.base)
-        items = await self._store.events(view.execution, start)
-        if view.cancel_at is not None:
-            items = items[: max(0, view.cancel_at - start)]
-        over = False
-        for index, item in enumerate(items):
-            id = view.base + 1 + start - view.join + index
-            if "s" in item:
-                if view.base == 2 and item["s"] == "running":
-                    continue
-                over = item["s"] != "running"
-                if over and not job.ended:  # it ended since it was looked at
-                    job = (await self._store.view(job.id, job.owner)).job
-                found.append(Event(id, "state", job if over else _as(job, "running")))
-            elif "blob" in item:
-                found.append(Event(id, "preview", Step(item["n"], item["of"], await self._preview(item["blob"]))))
-            else:
-                found.append(Event(id, "progress", Step(item["n"], item["of"])))
-        if view.cancel_at is not None:
-            final = view.base + 1 + view.cancel_at - view.join
-            if last < final:
-                found.append(Event(final, "state", job))
-            over = True
-        return found, over or (job.ended and not items)
+    def check_room(self, size: int) -> None:
+        """See `Store.check_room`: Redis says so itself, when something is written."""
 
-    async def _preview(self, name: str) -> bytes | None:
-        """A preview; None where it cannot be read: its event says so by having none, and those after it come."""
-        try:
-            return await self._blobs.get(name)
-        except Exception as error:  # stores have errors of their own kinds
-            log.warning("a preview could not be read", extra={"error": type(error).__name__})
-            return None
+    async def keep(self, execution: str, work: Work) -> None:
+        """See `Store.keep`."""
+        async with blobs_reachable():
+            await self.blobs.put(f"body/{execution}", work.body, KEEP_S)
 
-    async def _put(self, name: str, data: bytes, ttl_s: float) -> None:
-        async with _blobs_reachable():
-            await self._blobs.put(name, data, ttl_s)
+    async def fetch(self, execution: str) -> bytes | None:
+        """See `Store.fetch`."""
+        async with blobs_reachable():
+            return await self.blobs.get(f"body/{execution}")
+
+    async def drop(self, execution: str) -> None:
+        """See `Store.drop`."""
+        with contextlib.suppress(Exception):  # it expires by itself
+            await self.blobs.delete(f"body/{execution}")
+
+    async def deliver(self, execution: str, *, at_once: bool) -> None:
+        """See `Store.deliver`."""
+        await self._queue.put(execution)
+
+    def _now(self, time: tuple[int, int]) -> float:
+        """Seconds since 1970, from what Redis answers to TIME."""
+        return time[0] + time[1] / 1e6 if self._clock is None else self._clock()
+
+    async def _listen_for_ever(self) -> None:
+        """Wake those who wait for an execution. Comes back by itself after a cut."""
+        while True:
+            try:
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
+                    await channel.subscribe(CHANNEL)
+                    self._watchers.wake_all()  # what came while nobody listened
+                    async for message in channel.listen():
+                        self._watchers.wake(message["data"].decode())
+            except (RedisError, OSError) as error:
+                log.warning("the channel of notifications is cut, trying again", extra={"error": type(error).__name__})
+            await asyncio.sleep(RETRY_S)
 
     async def _count_for_ever(self) -> None:
         while True:
             with contextlib.suppress(ServiceError):
-                self._counts = await self._store.counts()
+                self._counts = await self._count()
             await asyncio.sleep(COUNT_S)
 
+    async def _count(self) -> dict[str, int]:
+        async with reachable(), self._redis.pipeline(transaction=False) as pipe:
+            now = self._now(await self._redis.time())
+            pipe.zcard(QUEUE)
+            pipe.zcard(RUNNING)
+            for state in ENDED:
+                pipe.zremrangebyscore(f"{PREFIX}done:{state}", 0, now)
+                pipe.zcard(f"{PREFIX}done:{state}")
+            found = await pipe.execute()
+        return dict(zip(("queued", "running", *ENDED), [found[0], found[1], *found[3::2]], strict=True))
 
-@contextlib.asynccontextmanager
-async def _blobs_reachable() -> AsyncIterator[None]:
+
+class _Commands:
+    """Commands for the script, with the keys that they name."""
+
+    def __init__(self, first: int) -> None:
+        """`first` keys come before."""
+        self._first = first
+        self.keys: list[str] = []
+        self.listed: list[list[Any]] = []
+
+    def add(self, name: str, key: str, *arguments: Any) -> None:
+        """Add a command whose first argument is a key."""
+        if key not in self.keys:
+            self.keys.append(key)
+        self.listed.append([name, self._first + 1 + self.keys.index(key), *map(str, arguments)])
+
+
+def _place(commands: _Commands, id: str, old: Execution | None, new: Record | None, now: float) -> None:
+    """Keep queue and running set as the state of an execution says."""
+    state = new.state if isinstance(new, Execution) else None
+    if old is None and isinstance(new, Execution) and state is WorkState.QUEUED:
+        commands.add("ZADD", QUEUE, "@next", id)
+        commands.add("HSET", QUEUED, id, new.seconds)
+    elif state is not WorkState.QUEUED:
+        commands.add("ZREM", QUEUE, id)
+        commands.add("HDEL", QUEUED, id)
+    if state is WorkState.RUNNING:
+        commands.add("ZADD", RUNNING, f"{now:.3f}", id)
+    elif state is not WorkState.QUEUED:
+        commands.add("ZREM", RUNNING, id)
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(1000 * seconds))
+
+
+@asynccontextmanager
+async def reachable() -> AsyncIterator[None]:
+    """Turn what Redis fails with into QueueUnavailable, and bound the time of a call."""
+    try:
+        async with asyncio.timeout(CALL_S):
+            yield
+    except ResponseError as error:
+        if not isinstance(error, _OVER) and not str(error).startswith(_PASSING):
+            raise  # a mistake of ours, which trying again does not mend
+        raise QueueUnavailable(f"the job queue cannot be used now ({str(error).split()[0]})") from error
+    except (RedisError, OSError, TimeoutError) as error:
+        raise QueueUnavailable(f"the job queue cannot be used now ({type(error).__name__})") from error
+
+
+@asynccontextmanager
+async def blobs_reachable() -> AsyncIterator[None]:
     """Turn what any blob store fails with into QueueUnavailable."""
     try:
         yield
@@ -239,9 +277,3 @@ async def _blobs_reachable() -> AsyncIterator[None]:
         raise
     except Exception as error:  # stores have errors of their own kinds
         raise QueueUnavailable(f"the blob store cannot be used now ({type(error).__name__})") from error
-
-
-def _as(job: Job, state: Any) -> Job:
-    """The job as it was when it came into an earlier state."""
-    started = job.started_at if state == "running" else None
-    return Job(job.id, job.owner, job.operation, state, job.created_at, started_at=started)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from model.acceleration import Inputs, Pass, PreparedDenoiser
 from model.codec import Codec
-from model.networks.lite import CDCLite
+from model.networks.denoiser import Denoiser
 from model.types import Injected
 
 
@@ -25,15 +25,20 @@ def recorded(network: nn.Module, log: list[int]) -> object:
     return prepare
 
 
+def denoiser() -> Denoiser:
+    """A small one whose output is not zero."""
+    network = Denoiser(24, 2).eval()
+    nn.init.normal_(network.head.weight, std=0.1)
+    return network
+
+
 def arguments(rows: int, side: int) -> tuple[Tensor, Tensor, Injected]:
-    blank = CDCLite().denoiser.blank(rows, side, side)
-    x, modulation = (torch.randn_like(t) for t in blank[:2])
-    a, b, c = (torch.randn_like(t) for t in blank[2])
-    return x, modulation, (a, b, c)
+    x, modulation, (context,) = Denoiser(24, 2).blank(rows, side, side)
+    return torch.randn_like(x), torch.randn_like(modulation), (torch.randn_like(context),)
 
 
 def test_batches_take_the_smallest_preparation_that_holds_them() -> None:
-    network, log = CDCLite().denoiser.eval(), []
+    network, log = denoiser(), []
     prepared = PreparedDenoiser(network, recorded(network, log))  # type: ignore[arg-type]
     with torch.inference_mode():
         for rows in (1, 2, 4):
@@ -52,7 +57,7 @@ def test_batches_take_the_smallest_preparation_that_holds_them() -> None:
 
 
 def test_leftovers_of_a_fuller_batch_do_not_reach_a_smaller_one() -> None:
-    network = CDCLite().denoiser.eval()
+    network = denoiser()
     prepared = PreparedDenoiser(network, recorded(network, []))  # type: ignore[arg-type]
     with torch.inference_mode():
         prepared.prepare(Inputs(*network.blank(4, 64, 64)))
@@ -65,7 +70,7 @@ def test_leftovers_of_a_fuller_batch_do_not_reach_a_smaller_one() -> None:
 def test_blank_arguments_are_in_the_networks_own_precision(codec: Codec) -> None:
     x, modulation, injected = codec.networks.denoiser.blank(2, 128, 64)
     assert x.shape == (2, 3, 128, 64)
-    assert [tuple(m.shape) for m in injected] == [(2, 96, 32, 16), (2, 128, 16, 8), (2, 192, 8, 4)]
+    assert [tuple(m.shape) for m in injected] == [(2, 192, 16, 8)]
     assert {t.dtype for t in (x, modulation, *injected)} == {codec.dtype}
     assert all(t.is_contiguous(memory_format=torch.channels_last) for t in (x, *injected))
     with torch.inference_mode():

@@ -16,7 +16,7 @@ from model.rate_control import pack_to_target
 from model.tiling import Tiling, spans, tiles
 
 GOLDEN = Path(__file__).parent.parent / "data" / "golden.cdc"
-GOLDEN_SYMBOLS = "1b61f023778194c859e3c365855862e58984d7c74c85139a1a43f41dee4c749e"
+GOLDEN_SYMBOLS = "d6bc3a1327737c165014bb227e260a9096d0d4eab3e6ccd25d60d0f7ca9c7160"
 
 
 WHOLE = Tiling(tile=2048)

@@ -89,7 +89,7 @@ def test_golden_context_stream(model: EntropyModel, threads: int) -> None:
     assert digest.hexdigest() == GOLDEN_CONTEXT
 
 
-GOLDEN_CONTEXT = "2a25e11638ca1eb29456bceadaa694da8ada78741362517c52d33a66c9d9b38c"
+GOLDEN_CONTEXT = "95357cf1bab0bed4fc1d7f53058ea16152d5427d934f6daf3830532f52c1f6f0"
 
 
 def test_strips_do_not_matter(model: EntropyModel, monkeypatch: pytest.MonkeyPatch) -> None:

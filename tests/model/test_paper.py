@@ -18,8 +18,8 @@ from model.checkpoint import load_weights
 from model.codec import Codec
 from model.container import parse
 from model.diffusion.sampler import ddim_step
-from model.entropy.export_layers import thresholds_of
-from model.entropy.likelihood import WIDE_LEVELS, FactorizedPrior, gaussian_bits
+from model.entropy.export_layers import thresholds
+from model.entropy.likelihood import LEVELS_PER_NAT, FactorizedPrior, gaussian_bits, sigma_of_index
 from model.entropy.scale_head import LEAK, _run
 from model.errors import InvalidParameter, LimitExceeded, MalformedFile, TargetUnreachable, WeightsError
 from model.evaluation.code_length import code_length
@@ -157,7 +157,7 @@ def test_integer_head_follows_the_float_one(small: tuple[Oracle, Codec]) -> None
     z_hat = torch.from_numpy(z + codec.entropy.medians[:, None, None] / 256).float()
     mean, scale = oracle.context_fn.parameters_of(z_hat[None])
     assert float((means / 16 - mean[0]).abs().max()) < 1 / 32 + 1e-2
-    exact = (torch.log(scale[0] / 0.1) * WIDE_LEVELS.per_nat).clamp(0, 63)
+    exact = (torch.log(scale[0] / 0.1) * LEVELS_PER_NAT).clamp(0, 63)
     assert float((indices - exact).abs().max()) < 0.52
 
 
@@ -186,12 +186,12 @@ def test_leaky_layers_match_python_integers(small: tuple[Oracle, Codec]) -> None
 
 
 def test_thresholds_lie_between_the_levels() -> None:
-    thresholds = thresholds_of(WIDE_LEVELS) / 4096
-    sigmas = WIDE_LEVELS.sigma(torch.arange(64, dtype=torch.float64)).numpy()
+    levels = thresholds() / 4096
+    sigmas = sigma_of_index(torch.arange(64, dtype=torch.float64)).numpy()
     assert sigmas[0] == pytest.approx(0.1)
     assert sigmas[-1] == pytest.approx(256)
-    assert np.all((sigmas[:-1] < thresholds) & (thresholds < sigmas[1:]))
-    np.testing.assert_allclose(thresholds, np.sqrt(sigmas[:-1] * sigmas[1:]), atol=2**-12)
+    assert np.all((sigmas[:-1] < levels) & (levels < sigmas[1:]))
+    np.testing.assert_allclose(levels, np.sqrt(sigmas[:-1] * sigmas[1:]), atol=2**-12)
 
 
 # Files --------------------------------------------------------------------------------------------------------------

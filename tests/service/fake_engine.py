@@ -7,8 +7,9 @@ import hashlib
 
 import numpy as np
 
-from model.container import Header, Section, SectionType, pack, parse
-from service.engine.job import (
+from model.config import rate_of_quality
+from model.container import Header, Section, SectionType, pack
+from service.engine.port import (
     DecodeRequest,
     DecodeResult,
     EncodeRequest,
@@ -16,10 +17,11 @@ from service.engine.job import (
     EngineStatus,
     ModelInfo,
     OnProgress,
+    Order,
+    Outcome,
     Pixels,
-    Progress,
-    Request,
 )
+from service.work import Progress
 
 CODEC_ID = bytes.fromhex("00112233445566ff")
 OTHER_ID = bytes.fromhex("ffeeddccbbaa9900")
@@ -45,7 +47,7 @@ def gradient(width: int, height: int) -> Pixels:
 
 
 class FakeEngine:
-    """Implements `service.engine.job.Engine`.
+    """Implements `service.engine.port.Engine`.
 
     Attributes:
         requests: all requests that came in.
@@ -56,8 +58,8 @@ class FakeEngine:
     """
 
     def __init__(self) -> None:
-        self.requests: list[Request] = []
-        self.cancelled: list[Request] = []
+        self.requests: list[Order] = []
+        self.cancelled: list[Order] = []
         self.delay = 0.0
         self.step_delay = 0.0
         self.error: BaseException | None = None
@@ -72,19 +74,21 @@ class FakeEngine:
     async def stop(self, grace: float) -> None:
         self.stops.append(grace)
 
-    async def encode(self, request: EncodeRequest) -> EncodeResult:
-        await self._work(request)
+    async def run(self, order: Order, on_progress: OnProgress | None = None) -> Outcome:
+        await self._work(order)
+        return self._encode(order) if isinstance(order, EncodeRequest) else await self._decode(order, on_progress)
+
+    def _encode(self, request: EncodeRequest) -> EncodeResult:
         height, width = request.pixels.shape[:2]
         quality = request.quality or 50
-        rate = round(255 * (quality - 1) / 99)
+        rate = rate_of_quality(quality)
         data = make_file(width, height, rate, request.sections)
         bpp = 8 * len(data) / (width * height)
         seconds = {"queue": 0.001, "transform": 0.002, "entropy": 0.003}
         return EncodeResult(data, LITE.name, LITE.codec_id, width, height, rate, quality, bpp, seconds)
 
-    async def decode(self, request: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult:
-        await self._work(request)
-        container = parse(request.data, request.max_pixels)
+    async def _decode(self, request: DecodeRequest, on_progress: OnProgress | None) -> DecodeResult:
+        container = request.container
         header = container.header
         steps = request.steps or LITE.default_steps
         for step in range(1, steps + 1):
@@ -96,8 +100,6 @@ class FakeEngine:
             gradient(header.width, header.height),
             LITE.name,
             header.codec_id.hex(),
-            header.rate,
-            8 * len(request.data) / header.pixels,
             steps,
             0.8 if request.gamma is None else request.gamma,
             request.seed if request.seed is not None else 7,
@@ -115,7 +117,7 @@ class FakeEngine:
         self.status_calls += 1
         return self.state
 
-    async def _work(self, request: Request) -> None:
+    async def _work(self, request: Order) -> None:
         self.requests.append(request)
         try:
             await asyncio.sleep(self.delay)

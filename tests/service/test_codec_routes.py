@@ -13,7 +13,7 @@ from PIL import Image
 
 from model.config import quality_of_rate
 from model.container import SectionType, parse
-from service.engine.job import DecodeRequest, EncodeRequest
+from service.engine.port import DecodeRequest, EncodeRequest
 from service.images.alpha import pack_alpha
 from tests.service.conftest import image_file, photograph
 from tests.service.fake_engine import CODEC_ID, LITE, FakeEngine, gradient, make_file
@@ -148,7 +148,6 @@ async def test_decode_answers_a_picture_and_its_parameters(client: httpx.AsyncCl
     [request] = engine.requests
     assert isinstance(request, DecodeRequest)
     assert (request.steps, request.gamma, request.seed, request.model) == (5, 0.25, 99, "lite")
-    assert request.max_pixels == 50_000_000
 
 
 async def test_decode_defaults_are_the_models_own(client: httpx.AsyncClient, engine: FakeEngine) -> None:
@@ -221,7 +220,7 @@ async def test_inspect_describes_without_decoding(client: httpx.AsyncClient, eng
         "height": 30,
         "codec_id": CODEC_ID.hex(),
         "rate": 191,
-        "quality": 75,
+        "quality": 73,
         "bytes": len(data),
         "bpp": pytest.approx(8 * len(data) / 1200),
         "sections": [

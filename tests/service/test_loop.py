@@ -10,22 +10,23 @@ import numpy as np
 import pytest
 
 from model.errors import CorruptStream
-from service.engine.job import EncodeRequest, EncodeResult, Progress, Request, Result
-from service.engine.loop import Loop, Stage, Work
+from service.engine.loop import Loop
 from service.engine.messages import Cancel, Failed, Finished, FromWorker, Started, Submit, Ticked
+from service.engine.port import EncodeRequest, EncodeResult, Order, Outcome
 from service.engine.profile import Profile
-from service.engine.scheduler import Key, Unit
+from service.engine.request import Key, Status, Task, Unit
 from service.errors import Busy, ServiceError
 from service.logs import request_id
+from service.work import Progress
 
 KEY = Key("m", "denoise", (64, 64))
 
 
-class FakeWork:
+class FakeTask:
     """`quality` steps of one tile each; `max_bytes` chooses how it fails."""
 
-    def __init__(self, job: int, request: EncodeRequest) -> None:
-        self.job, self.left, self.fault = job, request.quality or 0, request.model
+    def __init__(self, number: int, request: EncodeRequest) -> None:
+        self.number, self.left, self.fault = number, request.quality or 0, request.model
         self.offered = -1
 
     def prepare(self) -> None:
@@ -36,7 +37,7 @@ class FakeWork:
         if self.offered == self.left:
             return []
         self.offered = self.left
-        return [Unit(self.job, 0, KEY)]
+        return [Unit(self.number, 0, KEY)]
 
     def progress(self) -> Progress | None:
         return Progress(1, 1 + self.left)
@@ -44,7 +45,7 @@ class FakeWork:
     def done(self) -> bool:
         return self.left == 0
 
-    def finish(self) -> Result:
+    def finish(self) -> Outcome:
         if self.fault == "finish":
             raise ValueError("a defect")
         return EncodeResult(b"", "m", "", 1, 1, 0, 1, 0.0)
@@ -57,13 +58,13 @@ class FakeDevice:
         self.memory = 64
         self.seconds = 0.0
 
-    def work(self, job: int, request: Request) -> Work:
-        assert isinstance(request, EncodeRequest)
-        return FakeWork(job, request)
+    def task(self, number: int, order: Order) -> Task:
+        assert isinstance(order, EncodeRequest)
+        return FakeTask(number, order)
 
-    def run(self, units: Sequence[tuple[Work, Unit]]) -> None:
-        works = [w for w, _ in units if isinstance(w, FakeWork)]
-        self.passes.append([w.job for w in works])
+    def run(self, units: Sequence[tuple[Task, Unit]]) -> None:
+        works = [w for w, _ in units if isinstance(w, FakeTask)]
+        self.passes.append([w.number for w in works])
         time.sleep(self.seconds)
         if len(works) > self.memory:
             raise MemoryError
@@ -90,7 +91,7 @@ class Harness:
             self.loop.step()
 
     def answers(self) -> dict[int, FromWorker]:
-        return {m.job: m for m in self.sent if isinstance(m, Finished | Failed)}
+        return {m.number: m for m in self.sent if isinstance(m, Finished | Failed)}
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_requests_share_passes_and_leave_when_done(harness: Harness) -> None:
     assert all(isinstance(m, Finished) for m in harness.answers().values())
     assert sum(map(len, harness.device.passes)) == 6
     assert len(harness.device.passes) <= 5
-    started = [m.job for m in harness.sent if isinstance(m, Started)]
+    started = [m.number for m in harness.sent if isinstance(m, Started)]
     assert sorted(started) == [0, 1, 2]
     ticks = [m for m in harness.sent if isinstance(m, Ticked)]
     assert [t.rows for t in ticks] == [len(p) for p in harness.device.passes]
@@ -129,7 +130,7 @@ def test_a_newcomer_is_prepared_in_the_step_that_finds_it(harness: Harness) -> N
         harness.loop.step()
     harness.submit(1, 1)
     harness.loop.step()
-    assert harness.loop._entries[1].stage is not Stage.WAITING
+    assert harness.loop._requests[1].status is not Status.WAITING
 
 
 def test_one_bad_member_fails_alone(harness: Harness) -> None:
@@ -215,7 +216,7 @@ def test_a_stage_holds_its_own_time_alone(harness: Harness) -> None:
     harness.submit(0, 5)
     harness.submit(1, 5)
     harness.run(until=2)
-    stages = [answer.result.seconds for answer in harness.answers().values() if isinstance(answer, Finished)]
+    stages = [answer.outcome.seconds for answer in harness.answers().values() if isinstance(answer, Finished)]
     assert len(stages) == 2
     assert all(0.1 <= seconds["denoise"] < 0.17 for seconds in stages)
     assert max(seconds["queue"] for seconds in stages) > 0.08
@@ -227,7 +228,7 @@ def test_an_encoders_pass_is_called_analysis(harness: Harness, monkeypatch: pyte
     harness.run(until=1)
     (answer,) = harness.answers().values()
     assert isinstance(answer, Finished)
-    assert set(answer.result.seconds) == {"queue", "analysis"}
+    assert set(answer.outcome.seconds) == {"queue", "analysis"}
 
 
 def test_lines_of_the_log_carry_the_id_of_the_request(harness: Harness, caplog: pytest.LogCaptureFixture) -> None:

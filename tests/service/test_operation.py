@@ -16,7 +16,7 @@ import pytest
 from model.errors import CorruptStream
 from service import settings_page
 from service.api.app import create_app
-from service.engine.job import EngineStatus
+from service.engine.port import EngineStatus
 from service.logs import JsonFormatter, configure_logging, request_id
 from service.settings import Settings, SettingsError, load_settings
 from tests.service.conftest import MakeClient, image_file, photograph
@@ -236,7 +236,7 @@ async def test_an_unforeseen_error_is_logged_with_the_request_id(
 ) -> None:
     engine.error = RuntimeError("the cause")
     await client.post("/encode", content=PNG, headers={"X-Request-Id": "id-2"})
-    [line] = [json.loads(text) for text in log_lines.getvalue().splitlines() if "unhandled" in text]
+    [line] = [json.loads(text) for text in log_lines.getvalue().splitlines() if "a job failed" in text]
     assert line["request_id"] == "id-2"
     assert "RuntimeError: the cause" in line["exception"]
 

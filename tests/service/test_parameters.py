@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from service.engine.job import DecodeRequest
+from service.engine.port import DecodeRequest
 from tests.service.conftest import image_file, photograph
 from tests.service.fake_engine import FakeEngine, make_file
 from tests.service.test_problems import check

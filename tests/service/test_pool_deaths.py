@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from service.engine import pool
-from service.engine.job import EncodeRequest, EncodeResult, ModelInfo
-from service.engine.messages import Cancel, Finished, FromWorker, Ready, RunnerOptions, Started, Submit, ToWorker
+from service.engine.messages import Cancel, DeviceOptions, Finished, FromWorker, Ready, Started, Submit, ToWorker
 from service.engine.pool import PoolEngine
+from service.engine.port import EncodeRequest, EncodeResult, ModelInfo
 from service.errors import WorkerFailed
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +26,7 @@ class FakeWorker:
 
     def __init__(
         self,
-        options: RunnerOptions,
+        options: DeviceOptions,
         on_message: Callable[[FakeWorker, FromWorker], None],
         on_death: Callable[[FakeWorker], None],
     ) -> None:
@@ -41,9 +41,9 @@ class FakeWorker:
 
     def send(self, message: ToWorker) -> None:
         if isinstance(message, Submit):
-            self.requests[message.request.model or ""] = message.job
+            self.requests[message.order.model or ""] = message.number
         elif isinstance(message, Cancel):
-            self.requests = {name: job for name, job in self.requests.items() if job != message.job}
+            self.requests = {name: job for name, job in self.requests.items() if job != message.number}
 
     def finish(self, name: str) -> None:
         self.say(Finished(self.requests.pop(name), RESULT))
@@ -62,7 +62,7 @@ async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PoolEngine]:
     monkeypatch.setattr(FakeWorker, "living", [], raising=False)
     monkeypatch.setattr(pool, "WorkerProcess", FakeWorker)
     monkeypatch.setattr(pool, "RESTART_DELAYS", (0.0,))
-    engine = PoolEngine([RunnerOptions()])
+    engine = PoolEngine([DeviceOptions()])
     await engine.start()
     await settle()
     yield engine
@@ -76,7 +76,7 @@ async def settle() -> None:
 
 
 def encode(engine: PoolEngine, name: str) -> asyncio.Task[EncodeResult]:
-    return asyncio.create_task(engine.encode(EncodeRequest(np.zeros((8, 8, 3), np.uint8), name)))
+    return asyncio.create_task(engine.run(EncodeRequest(np.zeros((8, 8, 3), np.uint8), name)))
 
 
 async def test_a_request_that_kills_while_it_prepares_is_given_up_at_the_second_death(engine: PoolEngine) -> None:

@@ -13,14 +13,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from prometheus_client import start_http_server
 
-from service.engine.job import EngineStatus
+from service.engine.port import EngineStatus
 from service.jobs.connection import connect
-from service.jobs.fleet import Fleet
-from service.jobs.port import JobLimits
-from service.jobs.store import JobStore
+from service.jobs.fleet import Fleet, RemoteEngine
+from service.jobs.store import Place
 from service.metrics import Metrics
 from service.probe import STALE_S, Unwell, main, probe_api, probe_worker
-from service.remote import RemoteEngine
 from service.settings import Settings
 from service.worker import work
 from tests.service.conftest import MakeClient
@@ -149,10 +147,14 @@ def test_a_real_worker_is_well_until_it_stops(redis_url: str) -> None:
     asyncio.run(main())
 
 
+async def _empty(execution: str) -> Place:
+    return Place(None, 0, 0, 0.0)
+
+
 async def _fleet(url: str, workers: int = 1) -> tuple[bool, int]:
     """What an API process before that Redis knows of it, once it sees so many workers."""
     async with connect(url) as redis:
-        remote = RemoteEngine(Fleet(redis), JobStore(redis, JobLimits()))
+        remote = RemoteEngine(Fleet(redis), _empty)
         assert remote.fleet() == (False, 0)
         await remote.start()
         try:

@@ -14,7 +14,7 @@ from model import errors as codec_errors
 from model.container import Section, SectionType
 from service import errors as service_errors
 from service.api import problems, refusals
-from service.engine.job import EngineStatus
+from service.engine.port import EngineStatus
 from tests.service.conftest import MakeClient, image_file, photograph
 from tests.service.fake_engine import FakeEngine, make_file
 

@@ -12,14 +12,12 @@ import pytest
 from prometheus_client import generate_latest
 
 from service.engine import pool
-from service.engine.job import EncodeRequest
-from service.engine.messages import RunnerOptions, Ticked
+from service.engine.messages import DeviceOptions, Ticked
 from service.engine.pool import PoolEngine
-from service.jobs.memory import MemoryBackend
-from service.jobs.port import JobLimits
-from service.jobs.records import Work
+from service.engine.port import EncodeRequest
+from service.jobs.limits import JobLimits
 from service.metrics import Metrics
-from tests.service.jobs.conftest import FakeExecutor
+from tests.service.jobs.conftest import Clock, FakeExecutor, jobs_of, memory_store, work_of
 from tests.service.test_pool_deaths import FakeWorker, settle
 
 pytestmark = pytest.mark.anyio
@@ -43,12 +41,14 @@ async def test_no_scrape_fails_under_load(scrapes: int, switch_s: float, monkeyp
     monkeypatch.setattr(FakeWorker, "living", [], raising=False)
     monkeypatch.setattr(pool, "WorkerProcess", FakeWorker)
     limits = JobLimits(result_ttl_s=0, gone_ttl_s=0, max_queued=1000, max_running=100, max_bytes=1 << 40)
-    metrics, backend = Metrics(), MemoryBackend(FakeExecutor(), limits)
-    engine = PoolEngine([RunnerOptions()], max_waiting=1000)
+    metrics, executor, clock = Metrics(), FakeExecutor(), Clock()
+    store = memory_store(executor, limits, clock)
+    jobs = jobs_of(store, executor, limits)
+    engine = PoolEngine([DeviceOptions()], max_waiting=1000)
     await engine.start()
     await settle()
     metrics.watch(engine.status)
-    metrics.watch_jobs(backend.counts)
+    metrics.watch_jobs(jobs.counts)
     failures: list[Exception] = []
 
     def scrape() -> None:
@@ -65,10 +65,10 @@ async def test_no_scrape_fails_under_load(scrapes: int, switch_s: float, monkeyp
     pixels = np.zeros((8, 8, 3), np.uint8)
     number = 0
     while thread.is_alive():
-        tasks = [asyncio.create_task(engine.encode(EncodeRequest(pixels))) for _ in range(50)]
+        tasks = [asyncio.create_task(engine.run(EncodeRequest(pixels))) for _ in range(50)]
         for _ in range(50):
             number += 1
-            await backend.submit(Work("decode", str(number).encode()), "ann")
+            await jobs.submit(work_of(str(number).encode()), "ann")
             metrics.requests.labels(f"/route{number % 50}", "200").inc()
             metrics.observe_tick(Ticked("denoise", (64, 64), 1 + number % 32, 64, 0.1))
         await settle()
@@ -76,8 +76,9 @@ async def test_no_scrape_fails_under_load(scrapes: int, switch_s: float, monkeyp
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        backend.sweep()
+        clock.now += 1
+        await store.sweep()
     thread.join()
     await engine.stop(0)
-    await backend.stop(0)
+    await jobs.stop(0)
     assert failures == []

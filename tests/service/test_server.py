@@ -58,7 +58,7 @@ async def test_too_many_requests_are_told_in_words_and_health_checks_are_not_amo
     engine.delay = 60
     with serving(engine, max_connections=8) as server:
         async with client_of(server) as client:
-            held = [asyncio.create_task(client.post("/decode", content=CDC)) for _ in range(8)]
+            held = [asyncio.create_task(client.post(f"/decode?seed={n}", content=CDC)) for n in range(8)]
             async with asyncio.timeout(10):
                 while len(engine.requests) < 8:
                     await asyncio.sleep(0.01)

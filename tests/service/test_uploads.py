@@ -154,7 +154,7 @@ async def test_stalled_uploads_lock_nobody_out(address: tuple[str, int]) -> None
 async def test_a_full_queue_is_told_before_the_body_has_arrived(address: tuple[str, int], engine: FakeEngine) -> None:
     engine.delay = 1.0
     async with httpx.AsyncClient(base_url="http://{}:{}".format(*address)) as client:
-        running = [asyncio.create_task(client.post("/encode", content=PNG)) for _ in range(2)]
+        running = [asyncio.create_task(client.post(f"/encode?quality={n + 1}", content=PNG)) for n in range(2)]
         while len(engine.requests) < 2:
             await asyncio.sleep(0.01)
         reader, writer = await asyncio.open_connection(*address)

@@ -9,9 +9,9 @@ import threading
 import numpy as np
 import pytest
 
-from service.engine.job import EncodeRequest
 from service.engine.messages import Submit
-from service.engine.wire import receive, send
+from service.engine.port import EncodeRequest
+from service.engine.worker_process import receive, send
 
 
 def test_a_message_arrives_whole_however_large_its_pixels() -> None:
@@ -23,11 +23,11 @@ def test_a_message_arrives_whole_however_large_its_pixels() -> None:
     writer.start()
     first, second, last = (receive(theirs) for _ in messages)
     writer.join()
-    np.testing.assert_array_equal(first.request.pixels, pixels)
-    np.testing.assert_array_equal(second.request.pixels, gaps)
-    assert (first.job, last) == (1, None)
-    assert first.request.pixels.flags.writeable
-    assert not first.request.pixels.flags.owndata  # it lies where it was read to
+    np.testing.assert_array_equal(first.order.pixels, pixels)
+    np.testing.assert_array_equal(second.order.pixels, gaps)
+    assert (first.number, last) == (1, None)
+    assert first.order.pixels.flags.writeable
+    assert not first.order.pixels.flags.owndata  # it lies where it was read to
 
 
 @pytest.mark.parametrize("sent", [0, 50])

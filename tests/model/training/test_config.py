@@ -28,10 +28,9 @@ def test_values_are_overridden_by_name_and_by_text() -> None:
         (["rho=0.5"], "perceptual"),
         (["snr_min=9"], "snr_min"),
         (["weighting=l1"], "cdc-eps"),
-        (["architecture=cdc-x"], "one_step_share"),
-        (["rollout=2", "one_step_share=1"], "one_step_share"),
-        (["rollout=2", "part=entropy"], "entropy"),
-        (["architecture=cdc-eps", "one_step_share=0", "rollout=2"], "rollout"),
+        (["architecture=cdc-x", "part=entropy"], "cdc-lite"),
+        (["part=entropy", "rho=0.5", "perceptual=lpips:vgg"], "entropy"),
+        (["part=denoiser"], "perceptual"),
     ],
 )
 def test_wrong_values_are_named(texts: list[str], message: str) -> None:

@@ -12,10 +12,12 @@ import pytest
 from service.errors import QueueUnavailable
 from service.jobs.blobs import BlobStore, FileBlobs, RedisBlobs, store_of
 from service.jobs.connection import connect
-from service.jobs.port import JobLimits
-from service.jobs.records import Work
-from service.jobs.redis import RedisBackend
+from service.jobs.limits import JobLimits
+from service.jobs.queue import Enqueuer
+from service.jobs.redis import RedisStore
+from service.jobs.service import Jobs
 from tests.programs import need
+from tests.service.jobs.conftest import FakeExecutor, jobs_of, work_of
 from tests.service.jobs.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -124,9 +126,9 @@ def test_the_address_chooses_the_store(tmp_path: Path) -> None:
     assert isinstance(store_of(str(tmp_path), redis), FileBlobs)
 
 
-async def submit_all(backend: RedisBackend, bodies: Iterable[bytes]) -> None:
+async def submit_all(jobs: Jobs, bodies: Iterable[bytes]) -> None:
     for body in bodies:
-        await backend.submit(Work("decode", body), "ann")
+        await jobs.submit(work_of(body), "ann")
 
 
 @pytest.mark.redis
@@ -136,18 +138,18 @@ async def test_a_full_redis_refuses_whole_jobs_and_recovers(tmp_path: Path) -> N
     server.start()
     try:
         async with connect(server.url) as redis:
-            backend = RedisBackend(redis, server.url, RedisBlobs(redis), JobLimits())
-            await backend.start()
+            jobs = jobs_of(RedisStore(redis, Enqueuer(server.url), RedisBlobs(redis)), FakeExecutor(), JobLimits())
+            await jobs.start()
             bodies = (bytes([number]) * (1 << 20) for number in range(20))
             with pytest.raises(QueueUnavailable):
-                await submit_all(backend, bodies)
+                await submit_all(jobs, bodies)
             before = await redis.keys("cdc:*")
             with pytest.raises(QueueUnavailable):
-                await backend.submit(Work("decode", b"x" * (1 << 20)), "ann")
+                await jobs.submit(work_of(b"x" * (1 << 20)), "ann")
             assert sorted(await redis.keys("cdc:*")) == sorted(before)  # nothing half-written
             for key in await redis.keys("cdc:blob:*"):
                 await redis.delete(key)
-            await backend.submit(Work("decode", b"x" * (1 << 20)), "ann")
-            await backend.stop(0)
+            await jobs.submit(work_of(b"x" * (1 << 20)), "ann")
+            await jobs.stop(0)
     finally:
         server.stop()

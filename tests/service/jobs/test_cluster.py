@@ -212,15 +212,17 @@ def test_a_job_whose_sender_died_before_it_was_enqueued_runs_all_the_same(
     """The record and the upload are there, the delivery is not: a worker finds it after a while."""
     from service.jobs.blobs import RedisBlobs
     from service.jobs.connection import connect
-    from service.jobs.port import JobLimits
-    from service.jobs.records import Work
-    from service.jobs.store import JobStore
+    from service.jobs.limits import JobLimits
+    from service.jobs.redis import RedisStore
+    from service.jobs.service import Jobs
+    from service.work import DecodeOptions, Work
+    from tests.service.jobs.test_redis import Silent
 
-    async def half_submit() -> None:
+    async def half_submit() -> str:
         async with connect(server.url) as redis:
-            work = Work("decode", file, {"steps": 2, "seed": 5, "format": "png"})
-            await RedisBlobs(redis).put("body/lost", file, 600)
-            await JobStore(redis, JobLimits()).submit("lost-job", "lost", work, "anonymous", None, 1.0, 600)
+            store = RedisStore(redis, Silent(""), RedisBlobs(redis))
+            jobs = Jobs(store, JobLimits(), seconds_of=lambda _: 1.0, generation=lambda: "one")
+            return (await jobs.submit(Work(DecodeOptions(seed=5), file, "digest", steps=2), "anonymous")).id
 
-    asyncio.run(half_submit())
-    assert ended(client, "/jobs/lost-job")["state"] == "succeeded"
+    id = asyncio.run(half_submit())
+    assert ended(client, f"/jobs/{id}")["state"] == "succeeded"

@@ -3,72 +3,104 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
 from service.errors import Busy, Draining, UnknownJob
-from service.jobs.journal import MAX_PREVIEW_BYTES, Journal
-from service.jobs.memory import RECORD_BYTES, MemoryBackend
-from service.jobs.port import JobLimits
-from service.jobs.records import Answer, Step, Work
+from service.jobs import attempts
+from service.jobs.limits import JobLimits
+from service.jobs.memory import RECORD_BYTES, MemoryStore
+from service.jobs.service import Jobs
 from service.logs import request_id
-from tests.service.jobs.conftest import Clock, FakeExecutor
+from service.work import Progress, Result, Work
+from tests.service.jobs.conftest import Clock, FakeExecutor, jobs_of, memory_store, work_of
 
 pytestmark = pytest.mark.anyio
 
 
-def work(body: bytes = b"abc") -> Work:
-    return Work("decode", body)
+def made(executor: FakeExecutor, clock: Callable[[], float] = Clock(), **limits: float) -> tuple[Jobs, MemoryStore]:  # noqa: B008
+    known = JobLimits(**limits)  # type: ignore[arg-type]
+    store = memory_store(executor, known, clock)
+    return jobs_of(store, executor, known), store
 
 
 async def test_jobs_are_forgotten_a_while_after_they_expire(executor: FakeExecutor, clock: Clock) -> None:
-    backend = MemoryBackend(executor, JobLimits(result_ttl_s=100, gone_ttl_s=1000), clock)
-    job = await backend.submit(work(), "ann", "key")
-    await backend.wait(job.id, "ann", 5)
+    jobs, store = made(executor, clock, result_ttl_s=100, gone_ttl_s=1000)
+    job = await jobs.submit(work_of(), "ann", "key")
+    await jobs.wait(job.id, "ann", 5)
     clock.now += 1101
-    backend.sweep()
+    await store.sweep()
     with pytest.raises(UnknownJob):
-        await backend.get(job.id, "ann")
-    assert (await backend.submit(work(), "ann", "key")).id != job.id
-    assert backend.counts() == {"running": 1}
+        await jobs.get(job.id, "ann")
+    assert (await jobs.submit(work_of(), "ann", "key")).id != job.id
+    assert jobs.counts() == {"queued": 1}
 
 
 async def test_bytes_are_bounded(executor: FakeExecutor) -> None:
-    backend = MemoryBackend(executor, JobLimits(max_bytes=2 * RECORD_BYTES + 1500))
-    job = await backend.submit(work(bytes(1000)), "ann")
-    await backend.wait(job.id, "ann", 5)
+    jobs, _ = made(executor, max_bytes=2 * RECORD_BYTES + 1500)
+    job = await jobs.submit(work_of(bytes(1000)), "ann")
+    await jobs.wait(job.id, "ann", 5)
     with pytest.raises(Busy):
-        await backend.submit(work(b"\1" * 1000), "ann")
+        await jobs.submit(work_of(b"\1" * 1000), "ann")
+    assert (await jobs.run(work_of(b"\1" * 1000), "ann")).data == b"\1" * 1000  # keeps nothing
 
 
 async def test_uploads_are_let_go_with_the_end(executor: FakeExecutor, clock: Clock) -> None:
-    backend = MemoryBackend(executor, JobLimits(result_ttl_s=10, gone_ttl_s=0), clock)
+    jobs, store = made(executor, clock, result_ttl_s=10, gone_ttl_s=0)
     executor.gate.clear()
-    kept, dropped = [await backend.submit(work(bytes([k]) * 1000), "ann") for k in range(2)]
-    assert backend._held == 2 * (RECORD_BYTES + 1000)
-    await backend.cancel(dropped.id, "ann")  # before its task ever ran
+    kept, dropped = [await jobs.submit(work_of(bytes([k]) * 1000), "ann") for k in range(2)]
+    assert store.held == 2 * (RECORD_BYTES + 1000)
+    await jobs.cancel(dropped.id, "ann")  # before its task ever ran
     executor.gate.set()
-    await backend.wait(kept.id, "ann", 5)
-    assert backend._held == 2 * RECORD_BYTES + 1000  # the result of one
+    await jobs.wait(kept.id, "ann", 5)
+    assert store.held == 2 * RECORD_BYTES + 1000  # the result of one
     executor.error = ValueError("a defect")
-    failed = await backend.submit(work(b"\2" * 1000), "ann")
-    await backend.wait(failed.id, "ann", 5)
-    assert backend._held == 3 * RECORD_BYTES + 1000
+    failed = await jobs.submit(work_of(b"\2" * 1000), "ann")
+    await jobs.wait(failed.id, "ann", 5)
+    assert store.held == 3 * RECORD_BYTES + 1000
     clock.now += 11
-    backend.sweep()
-    assert backend._held == 0
-    assert not backend._running
+    await store.sweep()
+    assert store.held == 0
+
+
+async def test_a_direct_request_leaves_nothing_behind(executor: FakeExecutor) -> None:
+    jobs, store = made(executor)
+    await jobs.run(work_of(bytes(1000)), "ann")
+    executor.error = ValueError("a defect")
+    with pytest.raises(Exception, match="unexpected"):
+        await jobs.run(work_of(bytes(1000)), "ann")
+    assert store.held == 0
+    assert store._records == {}
+
+
+async def test_a_direct_request_does_not_wait_behind_jobs(executor: FakeExecutor) -> None:
+    jobs, _ = made(executor, max_running=1, max_queued=1)
+    executor.gate.clear()
+    for body in (b"1", b"2"):
+        await jobs.submit(work_of(body), "ann")
+        await executor.until(lambda: executor.started)
+    direct = asyncio.create_task(jobs.run(work_of(b"direct"), "ann"))
+    await executor.until(lambda: b"direct" in executor.started)
+    executor.gate.set()
+    assert (await direct).data == b"tcerid"
+
+
+async def test_a_direct_request_is_told_when_the_engine_is_full(executor: FakeExecutor) -> None:
+    executor.busy = 1
+    jobs, _ = made(executor)
+    with pytest.raises(Busy):
+        await jobs.run(work_of(), "ann")
 
 
 async def test_joining_identical_work_needs_room_too(executor: FakeExecutor) -> None:
-    backend = MemoryBackend(executor, JobLimits(max_bytes=3 * RECORD_BYTES + 100))
-    first = await backend.submit(work(), "ann")
-    await backend.submit(work(), "bob")
-    await backend.wait(first.id, "ann", 5)
-    await backend.submit(work(), "eve")  # of what has ended
+    jobs, _ = made(executor, max_bytes=3 * RECORD_BYTES + 100)
+    first = await jobs.submit(work_of(), "ann")
+    await jobs.submit(work_of(), "bob")
+    await jobs.wait(first.id, "ann", 5)
+    await jobs.submit(work_of(), "eve")  # of what has ended
     with pytest.raises(Busy, match="bytes"):
-        await backend.submit(work(), "dan")
+        await jobs.submit(work_of(), "dan")
     assert executor.started == [b"abc"]
 
 
@@ -76,37 +108,45 @@ async def test_lines_of_the_log_carry_the_id_of_the_request(executor: FakeExecut
     seen: list[str | None] = []
     run = executor.run
 
-    async def watched(*arguments: Any) -> Answer:
+    async def watched(work: Work, on_progress: Callable[[Progress], None] | None = None) -> Result:
         seen.append(request_id.get())
-        return await run(*arguments)
+        return await run(work, on_progress)
 
     executor.run = watched  # type: ignore[method-assign]
-    backend = MemoryBackend(executor, JobLimits(max_running=1))
-    jobs = [await backend.submit(Work("decode", bytes([k]), request_id=f"id-{k}"), "ann") for k in range(3)]
-    for job in jobs:
-        await backend.wait(job.id, "ann", 5)
+    jobs, _ = made(executor, max_running=1)
+    submitted = [await jobs.submit(work_of(bytes([k]), request_id=f"id-{k}"), "ann") for k in range(3)]
+    for job in submitted:
+        await jobs.wait(job.id, "ann", 5)
     assert seen == ["id-0", "id-1", "id-2"]
 
 
 async def test_stop_gives_running_jobs_a_while_and_then_cancels_them(executor: FakeExecutor) -> None:
-    backend = MemoryBackend(executor)
+    jobs, _ = made(executor)
     executor.gate.clear()
-    await backend.submit(work(), "ann")
-    await asyncio.sleep(0.01)
-    stopping = asyncio.create_task(backend.stop(0.2))
-    await asyncio.sleep(0.01)
+    await jobs.submit(work_of(), "ann")
+    await executor.until(lambda: executor.started)
+    stopping = asyncio.create_task(jobs.stop(0.2))
+    await asyncio.sleep(0)
     with pytest.raises(Draining):
-        await backend.submit(work(b"late"), "ann")
+        await jobs.submit(work_of(b"late"), "ann")
     assert not executor.cancelled
     await stopping
     assert executor.cancelled == [b"abc"]
 
 
-def test_old_previews_lose_their_pictures_and_keep_their_numbers() -> None:
-    journal = Journal()
-    size = MAX_PREVIEW_BYTES // 3
-    for step in range(1, 6):
-        journal.add("preview", Step(step, 5, bytes(size)))
-    assert journal.bytes <= MAX_PREVIEW_BYTES
-    kept = [e.id for e in journal._events if isinstance(e.data, Step) and e.data.preview is not None]
-    assert kept == [3, 4, 5]
+async def test_old_previews_lose_their_pictures_and_keep_their_numbers(
+    executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "MAX_PREVIEW_BYTES", 3000)
+    executor.preview, executor.steps = bytes(1000), 5
+    jobs, _ = made(executor)
+    job = await jobs.submit(work_of(preview=True), "ann")
+    await jobs.wait(job.id, "ann", 5)
+    previews = [e.data async for e in jobs.events(job.id, "ann") if e.type == "preview"]
+    assert [(p.step, p.preview is not None) for p in previews if isinstance(p, Progress)] == [
+        (1, False),
+        (2, False),
+        (3, True),
+        (4, True),
+        (5, True),
+    ]

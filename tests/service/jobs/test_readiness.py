@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from service.api.app import create_app
-from service.engine.job import EngineStatus, ModelInfo
+from service.engine.port import EngineStatus, ModelInfo
 from service.jobs.connection import check_access
 from service.settings import Settings, SettingsError
 from service.worker import work

@@ -1,10 +1,11 @@
-"""Jobs under any sequence of calls: one set of rules, held by both backends."""
+"""Jobs under any sequence of calls: one set of rules, held on both stores."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import hashlib
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -23,10 +24,10 @@ from hypothesis.stateful import (
 
 from model.errors import CorruptStream
 from service.errors import JobCancelled, JobExpired, JobNotFinished, KeyReused, UnknownJob
-from service.jobs.memory import MemoryBackend
-from service.jobs.port import JobBackend, JobLimits, OnStep
-from service.jobs.records import Answer, Step, Work
-from tests.service.jobs.conftest import Clock, redis_backend
+from service.jobs.limits import JobLimits
+from service.jobs.service import Jobs
+from service.work import Options, Progress, Result, Work
+from tests.service.jobs.conftest import SAID, Clock, jobs_in_memory, jobs_in_redis, work_of
 
 OWNERS, BODIES, KEYS = ("ann", "bob"), (b"one", b"two", b"three"), (None, None, "k1", "k2")
 TTL_S, SETTLE_S = 100.0, 5.0
@@ -39,18 +40,21 @@ class Gated:
     def __init__(self) -> None:
         self.gates: dict[bytes, asyncio.Future[bool]] = {}
 
-    async def run(self, work: Work, on_step: OnStep | None = None) -> Answer:
+    async def admit(self, body: bytes, options: Options) -> Work:
+        return work_of(body)
+
+    async def run(self, work: Work, on_progress: Callable[[Progress], None] | None = None) -> Result:
         gate = self.gates[work.body] = asyncio.get_running_loop().create_future()
         try:
-            if on_step is not None:
-                on_step(Step(1, 2))
+            if on_progress is not None:
+                on_progress(Progress(1, 2))
             if not await gate:
                 raise CorruptStream("words are left over")
         finally:
             if self.gates.get(work.body) is gate:
                 del self.gates[work.body]
         data = work.body[::-1]
-        return Answer(data, "image/png", hashlib.sha256(data).hexdigest(), {})
+        return Result(data, "image/png", hashlib.sha256(data).hexdigest(), SAID)
 
     def generation(self) -> str:
         return "one"
@@ -69,7 +73,7 @@ class Execution:
     until: float = 0.0
 
 
-class Jobs(RuleBasedStateMachine):
+class Rules(RuleBasedStateMachine):
     """The rules. `url` is of a Redis; None is for jobs in memory."""
 
     url: str | None = None
@@ -79,19 +83,17 @@ class Jobs(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.executor, self.clock, self.stack = Gated(), Clock(), AsyncExitStack()
-        self.backend: JobBackend = self.loop.run_until_complete(self._start())
+        self.jobs: Jobs = self.loop.run_until_complete(self._start())
         self.owner: dict[str, str] = {}
         self.ended: dict[str, tuple[str, float]] = {}  # how, and until when it is kept
         self.of: dict[str, Execution] = {}
         self.shared: dict[bytes, Execution] = {}
         self.keys: dict[tuple[str, str], tuple[str, bytes]] = {}
 
-    async def _start(self) -> JobBackend:
+    async def _start(self) -> Jobs:
         if self.url is not None:
-            return await self.stack.enter_async_context(redis_backend(self.url, self.executor, LIMITS, self.clock))  # type: ignore[arg-type]
-        backend = MemoryBackend(self.executor, LIMITS, self.clock)
-        self.stack.push_async_callback(backend.stop, 0.0)
-        return backend
+            return await self.stack.enter_async_context(jobs_in_redis(self.url, self.executor, LIMITS, self.clock))
+        return await self.stack.enter_async_context(jobs_in_memory(self.executor, LIMITS, self.clock))
 
     def teardown(self) -> None:
         self.loop.run_until_complete(self.stack.aclose())
@@ -100,9 +102,9 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(target=ids, owner=st.sampled_from(OWNERS), body=st.sampled_from(BODIES), key=st.sampled_from(KEYS))
     def submit(self, owner: str, body: bytes, key: str | None) -> object:
-        work, known = Work("decode", body), self.keys.get((owner, key or ""))
+        work, known = work_of(body), self.keys.get((owner, key or ""))
         if known is not None and self._kept(known[0]):
-            call = self.backend.submit(work, owner, key)
+            call = self.jobs.submit(work, owner, key)
             if known[1] != body:
                 with pytest.raises(KeyReused):
                     self.loop.run_until_complete(call)
@@ -111,7 +113,7 @@ class Jobs(RuleBasedStateMachine):
             return multiple()
         if known is not None:
             return multiple()  # an expired job answers 410 for its key, see below
-        job = self.loop.run_until_complete(self.backend.submit(work, owner, key))
+        job = self.loop.run_until_complete(self.jobs.submit(work, owner, key))
         assert job.id not in self.owner
         execution = self.shared.get(body)
         if execution is None or (execution.end is not None and execution.until - self.clock() <= TTL_S / 2):
@@ -128,7 +130,7 @@ class Jobs(RuleBasedStateMachine):
     def cancel(self, id: str) -> None:
         if not self._kept(id):
             return
-        self.loop.run_until_complete(self.backend.cancel(id, self.owner[id]))
+        self.loop.run_until_complete(self.jobs.cancel(id, self.owner[id]))
         if id not in self.ended:
             self.ended[id] = "cancelled", self.clock() + TTL_S
             execution = self.of[id]
@@ -158,7 +160,7 @@ class Jobs(RuleBasedStateMachine):
     @rule(id=ids)
     def others_see_nothing(self, id: str) -> None:
         other = next(owner for owner in OWNERS if owner != self.owner[id])
-        for call in (self.backend.get, self.backend.result, self.backend.cancel):
+        for call in (self.jobs.get, self.jobs.result, self.jobs.cancel):
             with pytest.raises(UnknownJob):
                 self.loop.run_until_complete(call(id, other))
 
@@ -171,10 +173,10 @@ class Jobs(RuleBasedStateMachine):
                 self._check_result(id, owner)
             else:
                 with pytest.raises(JobExpired):
-                    self.loop.run_until_complete(self.backend.get(id, owner))
+                    self.loop.run_until_complete(self.jobs.get(id, owner))
 
     def _check_result(self, id: str, owner: str) -> None:
-        call = self.backend.result(id, owner)
+        call = self.jobs.result(id, owner)
         error = {"failed": CorruptStream, "cancelled": JobCancelled, None: JobNotFinished}
         how = self.ended[id][0] if id in self.ended else None
         if how == "succeeded":
@@ -184,7 +186,7 @@ class Jobs(RuleBasedStateMachine):
                 self.loop.run_until_complete(call)
 
     def _state(self, id: str, owner: str) -> str:
-        return self.loop.run_until_complete(self.backend.get(id, owner)).state
+        return self.loop.run_until_complete(self.jobs.get(id, owner)).state
 
     def _kept(self, id: str) -> bool:
         if id not in self.ended:
@@ -201,7 +203,7 @@ class Jobs(RuleBasedStateMachine):
             self.loop.run_until_complete(asyncio.sleep(0.001))
 
 
-def check(machine: type[Jobs], examples: int) -> None:
+def check(machine: type[Rules], examples: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -211,12 +213,12 @@ def check(machine: type[Jobs], examples: int) -> None:
 
 
 def test_jobs_in_memory() -> None:
-    check(Jobs, 150)
+    check(Rules, 150)
 
 
 @pytest.mark.redis
 def test_jobs_in_redis(redis_url: str) -> None:
-    class InRedis(Jobs):
+    class InRedis(Rules):
         url = redis_url
 
     check(InRedis, 40)

@@ -13,19 +13,31 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.codec import Codec, seed_of
 from model.config import TILE_SIDES
-from model.container import Container, parse
+from model.container import Header
 from model.rate_control import pack_to_target
 from model.registry import DEFAULT_MODEL, Registry
-from model.types import Analysis, DecodeState, Unpacked
-from service.engine import wire
-from service.engine.job import DecodeRequest, DecodeResult, EncodeRequest, EncodeResult, ModelInfo, Progress, Request
-from service.engine.loop import Loop, Work
-from service.engine.messages import Cancel, Ready, RunnerOptions, Submit
+from model.types import Analysis, DecodeState, Pixels
+from service.engine.loop import Loop
+from service.engine.messages import Cancel, DeviceOptions, Ready, Submit
+from service.engine.port import (
+    DecodeRequest,
+    DecodeResult,
+    EncodeRequest,
+    EncodeResult,
+    Kind,
+    ModelInfo,
+    Order,
+)
 from service.engine.profile import Profile, cached, measure, store
-from service.engine.scheduler import WEIGHT, Key, Kind, Unit
+from service.engine.request import Key, Task, Unit
+from service.engine.worker_process import receive
+from service.engine.worker_process import send as send_message
+from service.images.preview import SIDE, preview_file
+from service.work import Progress
 
 log = logging.getLogger(__name__)
 WARM_UP_SIDE = 64
@@ -35,17 +47,18 @@ PREPARED_SHAPES = (*((side, side) for side in TILE_SIDES if side <= 512), (512, 
 PREPARED_ROWS = (1, 2, 4, 8, 16)
 PREPARED_PIXELS = 1 << 20  # in one pass
 NOISE_BESIDE_PIXELS = 1 << 22
+SMALL_PASS_PIXELS = 1 << 16
 CPU_PASS_PIXELS = 1 << 19  # of several rows: on a CPU larger passes gain nothing and make others wait
 
 
-class EncodeWork:
+class EncodeTask:
     """An encode: pad (CPU thread), encoder tiles (device), hyper-encoder and entropy coding (CPU thread)."""
 
     codec: Codec  # from `prepare` on: a model that was unloaded is read again in a CPU thread, not between two ticks
 
-    def __init__(self, job: int, request: EncodeRequest, model: Callable[[], Codec]) -> None:
+    def __init__(self, number: int, request: EncodeRequest, model: Callable[[], Codec]) -> None:
         self._model = model
-        self._job = job
+        self._number = number
         self._request = request
         self._offered = False
         self.analysis: Analysis
@@ -61,7 +74,9 @@ class EncodeWork:
             return []
         self._offered = True
         name, step_cost = self.codec.info.name, self.codec.architecture.step_cost
-        return [Unit(self._job, i, Key(name, "analyse", t.shape, step_cost)) for i, t in enumerate(self.analysis.tiles)]
+        return [
+            Unit(self._number, i, Key(name, "analyse", t.shape, step_cost)) for i, t in enumerate(self.analysis.tiles)
+        ]
 
     def progress(self) -> None:
         """An encode has no steps."""
@@ -95,20 +110,18 @@ class EncodeWork:
         )
 
 
-class DecodeWork:
+class DecodeTask:
     """A decode: entropy decoding and noise (CPU thread), conditioner and K steps (device), 8 bits (CPU thread)."""
 
-    codec: Codec  # as in EncodeWork
+    codec: Codec  # as in EncodeTask
 
-    def __init__(self, job: int, request: DecodeRequest, model: Callable[[], Codec], container: Container) -> None:
+    def __init__(self, number: int, request: DecodeRequest, model: Callable[[], Codec]) -> None:
         self._model = model
-        self._job = job
+        self._number = number
         self._request = request
-        self._container = container
         self._entropy_seconds = 0.0
         self._offered: tuple[bool, int] | None = None  # phase and step whose tiles are with the scheduler
         self._reported = 0
-        self._unpacked: Unpacked | None = None
         self.state: DecodeState
 
     def prepare(self) -> None:
@@ -118,13 +131,14 @@ class DecodeWork:
         """
         self.codec = self._model()
         start = time.perf_counter()
-        request, header = self._request, self._container.header
-        seed = seed_of(self._container) if request.seed is None else request.seed
+        request, container = self._request, self._request.container
+        header = container.header
+        seed = seed_of(container) if request.seed is None else request.seed
         self._gamma = self.codec.default_gamma if request.gamma is None else request.gamma
         with ThreadPoolExecutor(1) as beside:
             small = header.pixels <= NOISE_BESIDE_PIXELS
             noise = beside.submit(self.codec.noise, header, self._gamma, seed) if small else None
-            unpacked = self.codec.unpack(self._container)
+            unpacked = self.codec.unpack(container)
             self._entropy_seconds = time.perf_counter() - start
         self.state = self.codec.start(
             unpacked,
@@ -145,14 +159,18 @@ class DecodeWork:
         self._offered = now
         kind: Kind = "denoise" if self.state.conditioned else "condition"
         name, alone, step_cost = self.codec.info.name, self._request.deterministic, self.codec.architecture.step_cost
-        return [Unit(self._job, i, Key(name, kind, t.shape, step_cost), alone) for i, t in enumerate(self.state.tiles)]
+        return [
+            Unit(self._number, i, Key(name, kind, t.shape, step_cost), alone) for i, t in enumerate(self.state.tiles)
+        ]
 
     def progress(self) -> Progress | None:
         """A record for every step that is complete."""
         if self.state.position == self._reported:
             return None
         self._reported = self.state.position
-        return Progress(self.state.position, self.state.steps, self.codec.preview(self.state))
+        estimate = self.codec.estimate(self.state)
+        preview = None if estimate is None else preview_file(small_image(estimate, self.state.header))
+        return Progress(self.state.position, self.state.steps, preview)
 
     def done(self) -> bool:
         """True when all steps are."""
@@ -160,13 +178,10 @@ class DecodeWork:
 
     def finish(self) -> DecodeResult:
         """Turn the canvas into 8-bit pixels."""
-        header, request = self._container.header, self._request
         return DecodeResult(
             pixels=self.codec.finish(self.state),
             model=self.codec.info.name,
             codec_id=self.codec.codec_id.hex(),
-            rate=header.rate,
-            bpp=8 * len(request.data) / header.pixels,
             steps=self.state.steps,
             gamma=self._gamma,
             seed=self._seed,
@@ -175,13 +190,25 @@ class DecodeWork:
         )
 
 
-class Runner:
+def small_image(x0: Tensor, header: Header) -> Pixels:
+    """An estimate of the image [3, H, W] as uint8 [H, W, 3], made smaller than two previews on its device."""
+    factor = max(1, max(header.width, header.height) // SIDE)
+    x0 = x0[:, : header.height, : header.width]
+    if factor > 1:
+        x0 = torch.nn.functional.avg_pool2d(x0, factor, ceil_mode=True)
+    levels = (x0 * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
+    pixels: Pixels = levels.permute(1, 2, 0).contiguous().cpu().numpy()
+    return pixels
+
+
+class TorchDevice:
     """The models on one device."""
 
-    def __init__(self, options: RunnerOptions) -> None:
+    def __init__(self, options: DeviceOptions) -> None:
         """Load every installed model once and measure the device. Raises `model.errors.WeightsError`."""
         if options.threads:
             torch.set_num_threads(options.threads)
+        self._threads = torch.get_num_threads()
         torch.set_flush_denormal(True)
         gpu = options.device == "auto" and torch.cuda.is_available()
         self.device = "cuda:0" if gpu else "cpu" if options.device == "auto" else options.device
@@ -198,18 +225,18 @@ class Runner:
         self._cache_dir = options.cache_dir
         self.profile = Profile(measured, options.tick_seconds, CPU_PASS_PIXELS if self.device == "cpu" else None)
 
-    def work(self, job: int, request: Request) -> Work:
-        """Make the work of a request, whose `prepare` finds its model. Raises FileError."""
-        if isinstance(request, EncodeRequest):
-            return EncodeWork(job, request, lambda: self.registry.get(request.model))
-        container = parse(request.data, request.max_pixels)
-        codec_id = container.header.codec_id
-        return DecodeWork(job, request, lambda: self.registry.for_file(codec_id, request.model), container)
+    def task(self, number: int, order: Order) -> Task:
+        """Make the task of a request, whose `prepare` finds its model."""
+        if isinstance(order, EncodeRequest):
+            return EncodeTask(number, order, lambda: self.registry.get(order.model))
+        codec_id = order.container.header.codec_id
+        return DecodeTask(number, order, lambda: self.registry.for_file(codec_id, order.model))
 
-    def run(self, units: Sequence[tuple[Work, Unit]]) -> None:
+    def run(self, units: Sequence[tuple[Task, Unit]]) -> None:
         """One forward pass. Raises MemoryError when the device has too little memory for so many rows."""
-        encodes = [(w, u) for w, u in units if isinstance(w, EncodeWork)]
-        decodes = [(w, u) for w, u in units if isinstance(w, DecodeWork)]
+        encodes = [(w, u) for w, u in units if isinstance(w, EncodeTask)]
+        decodes = [(w, u) for w, u in units if isinstance(w, DecodeTask)]
+        self._share_cores(units)
         try:
             if encodes:
                 encodes[0][0].codec.analyse_tiles([(w.analysis, u.tile) for w, u in encodes])
@@ -226,6 +253,17 @@ class Runner:
             if "can't allocate memory" in str(error):  # what torch's CPU allocator says
                 raise MemoryError(str(error)) from error
             raise
+
+    def _share_cores(self, units: Sequence[tuple[Task, Unit]]) -> None:
+        """Choose how many threads an operation takes, here and in the CPU threads: one for small encodes.
+
+        Their parts are shorter than a meeting of threads; requests beside one another fill the cores.
+        """
+        key = units[0][1].key
+        small = key.kind == "analyse" and len(units) * key.shape[0] * key.shape[1] <= SMALL_PASS_PIXELS
+        threads = 1 if small else self._threads
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
 
     def keep_profile(self) -> None:
         """Store what was learned of the device's speed for the next start."""
@@ -277,25 +315,20 @@ class Runner:
         )
 
     def _probe(self, pixels: int) -> float:
-        """Seconds of one denoising pass of that many pixels, a square: the least of five rounds.
-
-        A model without a denoiser is timed by its conditioner, whose share of such a pass is known.
-        """
+        """Seconds of one denoising pass of that many pixels, a square: the least of five rounds."""
         codec = self.registry.get()
         side = round(pixels**0.5)
         black = codec.unpack(codec.pack(codec.analyse(np.zeros((side, side, 3), np.uint8)), 0))
-        denoises = codec.max_steps > PROBE_ROUNDS
-        state = codec.start(black, steps=PROBE_ROUNDS + 1 if denoises else 1)
+        state = codec.start(black, steps=PROBE_ROUNDS + 1, gamma=1.0)
         codec.denoise_step(state)
         seconds = []
         for _ in range(PROBE_ROUNDS):
-            state = state if denoises else codec.start(black)
             start = time.perf_counter()
             codec.denoise_step(state)
             if self.device != "cpu":
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
-        return min(seconds) / (1 if denoises else WEIGHT["condition"])
+        return min(seconds)
 
     def _fingerprint(self) -> str:
         """Names all that decides speed: device, threads, arithmetic, torch, default model."""
@@ -305,27 +338,27 @@ class Runner:
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
 
 
-def main(pipe: Connection, options: RunnerOptions) -> None:
+def main(pipe: Connection, options: DeviceOptions) -> None:
     """Body of the worker process: read messages in a thread, run the loop in this one, until told to leave."""
-    runner = Runner(options)
+    device = TorchDevice(options)
     sending = threading.Lock()
 
     def send(message: object) -> None:
         with sending, contextlib.suppress(BrokenPipeError):  # nobody is there any more: the listener ends the loop
-            wire.send(pipe, message)
+            send_message(pipe, message)
 
-    loop = Loop(runner, send)
+    loop = Loop(device, send)
     threading.Thread(target=_listen, args=(pipe, loop), daemon=True).start()
-    send(Ready(runner.models, runner.device, runner.profile.seconds_per_cost))
+    send(Ready(device.models, device.device, device.profile.seconds_per_cost))
     loop.run()
-    runner.keep_profile()
+    device.keep_profile()
 
 
 def _listen(pipe: Connection, loop: Loop) -> None:
     """Pass messages on; when the other side is gone, nobody is left to work for."""
     while True:
         try:
-            message = wire.receive(pipe)
+            message = receive(pipe)
         except (EOFError, OSError):
             message = None
         if not isinstance(message, Submit | Cancel):

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from model.errors import InvalidParameter
-from service.errors import Busy, TooManyPixels, TooMuchWork
+from service.errors import Busy, TooMuchWork
+from service.settings import Settings
 
 RETRY_SECONDS = 2.0  # a picture is held for seconds, so asking again soon is worth it
 
@@ -25,13 +26,6 @@ class Limits:
     max_pixels: int
     max_steps: int
     max_pixel_steps: int
-
-    def check_pixels(self, width: int, height: int) -> None:
-        """Raise TooManyPixels when a picture of that size is over the limit."""
-        if width * height > self.max_pixels:
-            raise TooManyPixels(
-                f"the picture has {width}x{height} = {width * height} pixels; the limit is {self.max_pixels}"
-            )
 
     def check_cost(self, pixels: int, steps: int) -> None:
         """Refuse a decode of `pixels` in `steps` denoising steps that is over the limits.
@@ -76,3 +70,41 @@ class Budget:
             yield
         finally:
             self.held -= amount
+
+
+@dataclass(frozen=True)
+class JobLimits:
+    """How many jobs there may be, and how long they are kept.
+
+    Attributes:
+        result_ttl_s: seconds a result is kept after the end of its job.
+        gone_ttl_s: seconds after that during which the job is known to have existed.
+        max_queued: executions that may wait.
+        max_running: executions at the same time in one process; they share the engine's forward passes.
+        max_bytes: of uploads, results and previews together that one process keeps in its memory.
+        max_backlog_s: device seconds that may wait when a request comes that does not want to.
+    """
+
+    result_ttl_s: float = 3600.0
+    gone_ttl_s: float = 86_400.0
+    max_queued: int = 1000
+    max_running: int = 16
+    max_bytes: int = 512 << 20
+    max_backlog_s: float = 120.0
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The limits of a request that the settings describe."""
+    return Limits(settings.max_pixels, settings.max_steps, settings.max_pixel_steps)
+
+
+def job_limits_of(settings: Settings) -> JobLimits:
+    """The limits of jobs that the settings describe."""
+    return JobLimits(
+        result_ttl_s=settings.job_result_ttl_s,
+        gone_ttl_s=settings.job_gone_ttl_s,
+        max_queued=settings.max_queued_jobs,
+        max_running=settings.max_running_jobs,
+        max_bytes=settings.max_job_bytes,
+        max_backlog_s=settings.max_backlog_s,
+    )

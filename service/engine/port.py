@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from model.container import Section
+from model.container import Container, Section
 from model.tiling import Tiling, decode_area, encode_area
-from service.engine.scheduler import WEIGHT
+from service.work import Progress
 
 Pixels = npt.NDArray[np.uint8]
+Kind = Literal["analyse", "condition", "denoise"]  # of forward passes
+
+# Multiply-adds of a kind of pass per pixel, relative to one denoising step of cdc-lite (10, 5 and 5 GFLOP at 256x256).
+WEIGHT: dict[Kind, float] = {"denoise": 1.0, "condition": 0.5, "analyse": 0.5}
 
 
 @dataclass(frozen=True)
@@ -127,22 +131,20 @@ class DecodeRequest:
     """One file to decode.
 
     Attributes:
-        data: a whole `.cdc` file.
+        container: a parsed `.cdc` file.
         model: name of the model, None for the newest one with the file's codec id.
         steps: denoising steps, 1..max_steps of the model; None for the model's own default.
         gamma: standard deviation of the start noise, 0..2; 0 is deterministic; None for the model's own default.
         seed: 0..2**63-1 for the start noise; None derives one from the file, so that the default is reproducible.
-        max_pixels: refuse pictures with more pixels.
         deterministic: every tile has a forward pass of its own: bit-equal on one type of device, whatever the load.
-        previews: send the x0 estimate with every step.
+        previews: send a small image of the x0 estimate with every step.
     """
 
-    data: bytes
+    container: Container
     model: str | None = None
     steps: int | None = None
     gamma: float | None = None
     seed: int | None = None
-    max_pixels: int | None = None
     deterministic: bool = False
     previews: bool = False
 
@@ -154,8 +156,6 @@ class DecodeResult:
     pixels: Pixels
     model: str
     codec_id: str
-    rate: int
-    bpp: float
     steps: int
     gamma: float
     seed: int
@@ -163,20 +163,8 @@ class DecodeResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a request is: `step` of `steps` denoising steps are done.
-
-    `preview` is the x0 estimate, uint8 [H, W, 3], where it was asked for.
-    """
-
-    step: int
-    steps: int
-    preview: Pixels | None = field(default=None, compare=False)
-
-
-Request = EncodeRequest | DecodeRequest
-Result = EncodeResult | DecodeResult
+Order = EncodeRequest | DecodeRequest
+Outcome = EncodeResult | DecodeResult
 OnProgress = Callable[[Progress], None]
 
 
@@ -203,20 +191,14 @@ class EngineStatus:
     reason: str = "the models are still being loaded"
 
 
-class Engine(Protocol):
-    """Where requests go. Errors are those of `model.errors` and `service.errors`."""
+class EngineView(Protocol):
+    """What the door needs to know of an engine, here or elsewhere."""
 
     async def start(self) -> None:
         """Start the worker; returns when it is on its way, not when it is ready."""
 
     async def stop(self, grace: float) -> None:
         """Take no more work, wait up to `grace` seconds for running work, then end the worker."""
-
-    async def encode(self, request: EncodeRequest) -> EncodeResult:
-        """Encode one picture. Cancelling the awaiting task cancels the work."""
-
-    async def decode(self, request: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult:
-        """Decode one file. Cancelling the awaiting task cancels the work within one denoising step."""
 
     def seconds_of(self, cost: float) -> float:
         """Estimate after how many seconds work of that cost would be done; cost is pixels x denoising steps."""
@@ -226,3 +208,19 @@ class Engine(Protocol):
 
     def status(self) -> EngineStatus:
         """Return the present state; never blocks."""
+
+
+class Engine(EngineView, Protocol):
+    """Where requests go. Errors are those of `model.errors` and `service.errors`."""
+
+    @overload
+    async def run(self, order: EncodeRequest) -> EncodeResult: ...
+
+    @overload
+    async def run(self, order: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult: ...
+
+    async def run(self, order: Order, on_progress: OnProgress | None = None) -> Outcome:
+        """Encode one picture, or decode one file; `on_progress` is told of every denoising step.
+
+        Cancelling the awaiting task cancels the work within one denoising step.
+        """

@@ -1,1 +1,0 @@
-"""From image files to codec requests and back: limits, the codec service."""

@@ -1,0 +1,298 @@
+"""The codec as the road uses it: what is checked at the door, and the work itself. Knows no HTTP.
+
+admit    upload -> limits, price -> Work
+run      image file -> pixels, alpha, EXIF -> engine -> .cdc file
+         .cdc file -> engine -> pixels, alpha, EXIF -> image file
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+from model.container import Container, Header, Section, SectionType, parse
+from model.errors import CorruptStream, InvalidParameter, UnknownCodec, UnknownModel
+from service.engine.port import DecodeRequest, DecodeResult, EncodeRequest, Engine, EngineView, ModelInfo
+from service.errors import Draining, NotReady, TooManyPixels
+from service.images.alpha import pack_alpha, unpack_alpha
+from service.images.reading import probe_image, read_image
+from service.images.writing import check_output_size, write_image
+from service.jobs.limits import Budget, Limits, limits_of
+from service.logs import request_id
+from service.metrics import Metrics
+from service.settings import Settings
+from service.work import DecodeOptions, EncodeOptions, Metadata, Options, Progress, Result, Work
+
+T = TypeVar("T")
+OnProgress = Callable[[Progress], None]
+CDC_TYPE = "image/x-cdc"
+SMALL_BYTES = 1 << 16  # hashed and checked in less time than a thread takes to start
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file says of itself, and the models that decode it. `steps` and `pixel_steps` are of a default decode."""
+
+    container: Container
+    size: int
+    models: tuple[ModelInfo, ...]
+    steps: int | None
+    pixel_steps: int | None
+    within_limits: bool
+
+
+class Door:
+    """Decides by a look at an upload what becomes of it; reads headers in threads of its own.
+
+    Args:
+        engine: whose models and speed decide.
+        limits: of one request.
+        threads: that read and write image files.
+    """
+
+    def __init__(self, engine: EngineView, limits: Limits, threads: int = 2) -> None:
+        self.engine = engine
+        self._limits = limits
+        self._threads = anyio.CapacityLimiter(threads)
+
+    def check_open(self) -> None:
+        """Raise Draining or NotReady when the engine takes no work; while a worker is replaced, work waits for it."""
+        status = self.engine.status()
+        if status.draining:
+            raise Draining("the service is shutting down")
+        if not status.ready and not self.engine.models():
+            raise NotReady("the models are still being loaded")
+
+    def check_ready(self) -> None:
+        """Raise Draining or NotReady unless work that came now would be done now."""
+        self.check_open()
+        status = self.engine.status()
+        if not status.ready:
+            raise NotReady(status.reason)
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Return the installed models. Raises NotReady until they are known."""
+        infos = self.engine.models()
+        if not infos:
+            raise NotReady("the models are still being loaded")
+        return infos
+
+    def generation(self) -> str:
+        """What results depend on beside the work: name, codec id and version of every model."""
+        models = sorted(self.engine.models(), key=lambda m: m.name)
+        return ",".join(f"{m.name}:{m.codec_id}:{m.version}" for m in models)
+
+    def seconds_of(self, work: Work) -> float:
+        """Estimate the device seconds of the work alone."""
+        return self.engine.seconds_of(work.cost) - self.engine.seconds_of(0)
+
+    async def admit(self, body: bytes, options: Options, seconds_left: float = math.inf) -> Work:
+        """Check all that shows without doing the work, before it is kept or waits; `steps=auto` has `seconds_left`.
+
+        Raises:
+            ImageError, TooLarge, NotReady: see `service.errors`.
+            FileError, UnknownCodec, UnknownModel, InvalidParameter: see `model.errors`.
+        """
+        if isinstance(options, EncodeOptions):
+            return await self._in_thread(partial(self._open_image, body, options, request_id.get()))
+        open_file = partial(self._open_file, body, options, seconds_left, request_id.get())
+        return open_file() if len(body) <= SMALL_BYTES else await self._in_thread(open_file)
+
+    def _open_image(self, body: bytes, options: EncodeOptions, request: str | None) -> Work:
+        """The work of an encode; blocks."""
+        info = self._named(options.model)
+        if info.one_rate and options.quality is not None:
+            raise InvalidParameter(f"model {info.name!r} has one rate: leave out quality")
+        width, height = probe_image(body, max_pixels=self._limits.max_pixels, frame=options.frame)
+        _check_canvas(info, width, height)
+        digest, cost = hashlib.sha256(body).hexdigest(), info.encode_cost(width, height)
+        return Work(options, body, digest, width, height, cost=cost, request_id=request)
+
+    def _open_file(self, body: bytes, options: DecodeOptions, seconds_left: float, request: str | None) -> Work:
+        """The work of a decode; blocks."""
+        container = parse(body, self._limits.max_pixels)
+        header = container.header
+        check_output_size(header.width, header.height, options.format)
+        info = self._decoder(header, options.model)
+        _check_canvas(info, header.width, header.height)
+        if options.steps == "auto":
+            steps = self._affordable_steps(header, info, seconds_left)
+        else:
+            steps = options.steps if options.steps is not None else info.default_steps
+        if steps > info.max_steps:
+            raise InvalidParameter(f"model {info.name!r} takes 1..{info.max_steps} steps, not {steps}")
+        self._limits.check_cost(header.pixels, steps)
+        digest, cost = hashlib.sha256(body).hexdigest(), info.decode_cost(header.width, header.height, steps)
+        return Work(options, body, digest, header.width, header.height, container, steps, cost, request)
+
+    async def inspect(self, body: bytes) -> Inspection:
+        """Parse and verify a `.cdc` file without decoding it; images over the pixel limit are described as well.
+
+        Raises:
+            FileError: see `model.errors`.
+            NotReady: the models are not known yet.
+        """
+        infos, limits = self.models(), self._limits
+        container = await self._in_thread(lambda: parse(body))
+        header = container.header
+        fitting = tuple(m for m in infos if m.codec_id == header.codec_id.hex())
+        if not fitting:
+            return Inspection(container, len(body), (), None, None, within_limits=False)
+        steps = fitting[0].default_steps
+        cost = header.pixels * steps
+        within = (
+            steps <= limits.max_steps
+            and header.pixels <= limits.max_pixels
+            and fitting[0].takes(header.width, header.height)
+            and cost <= limits.max_pixel_steps
+        )
+        return Inspection(container, len(body), fitting, steps, cost, within)
+
+    def _named(self, name: str | None) -> ModelInfo:
+        """Return the model of that name, the default one for None. Raises UnknownModel."""
+        for info in self.models():
+            if info.name == name or (name is None and info.default):
+                return info
+        raise UnknownModel(f"no model {name!r} is installed; GET /models lists them")
+
+    def _decoder(self, header: Header, name: str | None) -> ModelInfo:
+        """Return the model that decodes a file. Raises UnknownModel, UnknownCodec."""
+        codec_id = header.codec_id.hex()
+        if name is None:
+            fitting = [m for m in self.models() if m.codec_id == codec_id]
+            if not fitting:
+                raise UnknownCodec(f"no installed model decodes files with the codec id {codec_id}")
+            return fitting[0]
+        info = self._named(name)
+        if info.codec_id != codec_id:
+            raise UnknownModel(f"model {info.name!r} does not decode files with the codec id {codec_id}")
+        return info
+
+    def _affordable_steps(self, header: Header, info: ModelInfo, seconds_left: float) -> int:
+        """The most steps, 1..the model's own, that fit limits and time; a fifth of the time is left for the rest."""
+        most = max(1, min(info.default_steps, self._limits.max_steps, self._limits.max_pixel_steps // header.pixels))
+        costs = ((k, info.decode_cost(header.width, header.height, k)) for k in range(most, 1, -1))
+        return next((k for k, cost in costs if self.engine.seconds_of(cost) <= 0.8 * seconds_left), 1)
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        """Run `function` in a thread. Whoever is cancelled does not wait for its end."""
+        return await anyio.to_thread.run_sync(function, limiter=self._threads, abandon_on_cancel=True)
+
+
+class Executor(Door):
+    """Does the work too, with an engine of its own; the event loop only waits.
+
+    Args:
+        pixels: of all images in memory together.
+    """
+
+    def __init__(self, engine: Engine, limits: Limits, pixels: Budget, metrics: Metrics, threads: int = 2) -> None:
+        super().__init__(engine, limits, threads)
+        self._running = engine
+        self._pixels = pixels
+        self._metrics = metrics
+
+    async def run(self, work: Work, on_progress: OnProgress | None = None) -> Result:
+        """Do the work. Cancelling the awaiting task cancels it within one denoising step.
+
+        Raises:
+            ImageError, Busy, Draining, NotReady, WorkerFailed: see `service.errors`.
+            CorruptStream, TargetUnreachable: see `model.errors`.
+        """
+        self.check_open()
+        with self._pixels.hold(work.width * work.height):
+            if isinstance(work.options, EncodeOptions):
+                result = await self._encode(work, work.options)
+                self._metrics.bpp.observe(result.metadata.bpp)
+            else:
+                result = await self._decode(work, work.options, on_progress)
+                self._metrics.steps.observe(work.steps)
+        self._metrics.pixels.observe(work.width * work.height)
+        return result
+
+    async def _encode(self, work: Work, options: EncodeOptions) -> Result:
+        request, seconds = await self._in_thread(lambda: self._encode_request(work.body, options))
+        found = await self._running.run(request)
+        data = found.data
+        small = len(data) <= SMALL_BYTES
+        digest = _sha256(data) if small else await self._in_thread(lambda: _sha256(data))
+        said = Metadata(found.bpp, found.width, found.height, found.model, found.codec_id, found.quality)
+        return Result(data, CDC_TYPE, digest, said, {"image": seconds, **found.seconds})
+
+    def _encode_request(self, body: bytes, options: EncodeOptions) -> tuple[EncodeRequest, float]:
+        """Read an image; blocks. Returns the seconds it took too."""
+        start = time.perf_counter()
+        image = read_image(
+            body,
+            max_pixels=self._limits.max_pixels,
+            alpha=options.alpha,
+            frame=options.frame,
+            metadata=options.metadata,
+        )
+        sections: list[Section] = []
+        if image.alpha is not None:
+            sections.append(pack_alpha(image.alpha))
+        if image.exif is not None:
+            sections.append(Section(SectionType.EXIF, image.exif))
+        targets = (options.quality, options.target_bpp, options.max_bytes)
+        return EncodeRequest(image.pixels, options.model, *targets, tuple(sections)), time.perf_counter() - start
+
+    async def _decode(self, work: Work, options: DecodeOptions, on_progress: OnProgress | None) -> Result:
+        assert work.container is not None
+        request = DecodeRequest(
+            work.container,
+            options.model,
+            work.steps,
+            options.gamma,
+            options.seed,
+            deterministic=options.deterministic,
+            previews=options.preview,
+        )
+        try:
+            found = await self._running.run(request, on_progress)
+        except CorruptStream:
+            self._metrics.entropy_failures.inc()
+            raise
+        data, digest, seconds = await self._in_thread(lambda: _image_file(found, options))
+        bpp = 8 * len(work.body) / (work.width * work.height)
+        said = Metadata(bpp, work.width, work.height, found.model, found.codec_id)
+        said = replace(said, steps=found.steps, gamma=found.gamma, seed=found.seed)
+        return Result(data, f"image/{options.format}", digest, said, {"image": seconds, **found.seconds})
+
+
+def executor_of(settings: Settings, metrics: Metrics, engine: Engine) -> Executor:
+    """The executor that the settings describe."""
+    pixels = Budget(settings.max_pixels_in_flight, "pixels")
+    return Executor(engine, limits_of(settings), pixels, metrics, settings.image_threads)
+
+
+def _check_canvas(info: ModelInfo, width: int, height: int) -> None:
+    """Raise TooManyPixels when the model cannot take an image of that size."""
+    if not info.takes(width, height):
+        raise TooManyPixels(
+            f"{width}x{height} pixels: model {info.name!r} takes at most {info.max_pixels}, "
+            "sides counted in multiples of 64"
+        )
+
+
+def _image_file(found: DecodeResult, options: DecodeOptions) -> tuple[bytes, str, float]:
+    """Return the image file of a decode, its sha256, and the seconds that took; blocks."""
+    start = time.perf_counter()
+    sections = {s.type: s.data for s in found.sections}
+    height, width = found.pixels.shape[:2]
+    packed = sections.get(SectionType.ALPHA)
+    alpha = None if packed is None else unpack_alpha(packed, width, height)
+    data = write_image(found.pixels, alpha, sections.get(SectionType.EXIF), options.format)
+    return data, _sha256(data), time.perf_counter() - start
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
