@@ -115,7 +115,7 @@ def test_quality_decides_size_and_likeness(client: httpx.Client, crop: Pixels) -
     assert default.headers["content-type"] == "image/png"
     assert picture(default).shape == crop.shape
     assert psnr(crop, picture(default)) > 32
-    assert psnr(crop, picture(decoded(client, answers[90].content, gamma="0.8", steps="17"))) > 30
+    assert psnr(crop, picture(decoded(client, answers[90].content, gamma="0.8", steps="17"))) > 20
 
 
 def test_targets_are_met(client: httpx.Client, crop: Pixels) -> None:
