@@ -25,9 +25,11 @@ RUN rm -f model/weights/*.safetensors \
  && /opt/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /opt/wheels ./client . \
  && python -m pip --python /opt/cdc/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
     --find-links /opt/wheels cdc-client cdc-codec
-# Bytecode (39 MB), tests, numpy's compilers and uvloop's symbols: a third of the environment, which serving never reads.
+# Bytecode (39 MB), tests, numpy's compilers, a second viewer of documentation and uvloop's symbols: a third of the
+# environment, which serving never reads.
 RUN find /opt/cdc -depth -type d -name tests -exec rm -r {} + \
  && rm -r /opt/cdc/lib/python3.11/site-packages/numpy/f2py /opt/cdc/lib/python3.11/site-packages/numpy/distutils \
+ && rm /opt/cdc/lib/python3.11/site-packages/fastapi_offline/static/redoc.standalone.js \
  && strip --strip-unneeded /opt/cdc/lib/python3.11/site-packages/uvloop/loop.*.so
 
 FROM ${BASE}${BASE_DIGEST}

@@ -220,10 +220,10 @@ class Client:
         >>> from cdc_client import Client
         >>> with Client(url) as cdc:
         ...     job = cdc.submit_decode(cdc.encode(photo).data, steps=3, previews=True)
-        ...     steps = [event.step for event in job.events() if event.type == "preview"]
+        ...     steps = [event.step for event in job.events() if event.type == "progress"]
         ...     image = job.result()
-        >>> steps, image.steps
-        ([1, 2, 3], 3)
+        >>> steps[-1], image.steps
+        (3, 3)
         """
         return self._submit(calls.decode_request(read_source(file, self.config), options, previews=previews))
 

@@ -130,6 +130,9 @@ def test_cancelled_jobs(served: Served, engine: FakeEngine) -> None:
         assert job.cancel().state == "cancelled"
         with pytest.raises(JobCancelled):
             job.result()
+        until = time.monotonic() + 5  # the engine hears of it after the answer
+        while not engine.cancelled and time.monotonic() < until:
+            time.sleep(0.01)
         assert len(engine.cancelled) == 1
 
 
