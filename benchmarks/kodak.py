@@ -1,4 +1,4 @@
-"""Rate and distortion on Kodak through the HTTP API, real bytes, beside Pillow's JPEG, WebP and AVIF at the same bytes.
+"""Rate and distortion on Kodak through the HTTP API, real bytes, beside the curves of Pillow's JPEG, WebP and AVIF.
 
     CDC_SHARED=FOLDER python -m benchmarks.kodak [--images N] [--modes 1:0,1:1] [--out FOLDER] [--report FILE]
 
@@ -14,7 +14,6 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +63,13 @@ def measure(client: httpx.Client, path: Path, modes: Modes = MODES) -> list[Row]
                 "seconds": time.perf_counter() - start,
             }
             rows.append(row | distortion(original, pixels_of(decoded.content)))
-        for name, save in BASELINES.items():
-            baseline = best_within(original, len(file), save)
-            if baseline is not None:
-                row = {**common, "codec": name, "bytes": len(baseline), "bpp": 8 * len(baseline) / count}
-                rows.append(row | distortion(original, pixels_of(baseline)))
+    for name, (file_format, options, qualities) in BASELINES.items():
+        for quality in qualities:
+            out = io.BytesIO()
+            Image.fromarray(original).save(out, file_format, quality=quality, **options)
+            row = {"image": path.name, "codec": name, "quality": quality, "bytes": out.tell()}
+            row["bpp"] = 8 * out.tell() / count
+            rows.append(row | distortion(original, pixels_of(out.getvalue())))
     return rows
 
 
@@ -80,38 +81,12 @@ def distortion(original: np.ndarray, picture: np.ndarray) -> Row:
     return {"psnr": psnr(original, picture), "ms_ssim": ms_ssim(original, picture)}
 
 
-def save_jpeg(image: Image.Image, quality: int) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=quality, optimize=True)
-    return out.getvalue()
-
-
-def save_webp(image: Image.Image, quality: int) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "WEBP", quality=quality, method=6)
-    return out.getvalue()
-
-
-def save_avif(image: Image.Image, quality: int) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "AVIF", quality=quality, speed=4)
-    return out.getvalue()
-
-
-BASELINES: dict[str, Callable[[Image.Image, int], bytes]] = {"jpeg": save_jpeg, "webp": save_webp, "avif": save_avif}
-
-
-def best_within(original: np.ndarray, budget: int, save: Callable[[Image.Image, int], bytes]) -> bytes | None:
-    """The file of the highest quality with at most `budget` bytes, None if even quality 1 is larger."""
-    image, low, high, best = Image.fromarray(original), 1, 100, None
-    while low <= high:
-        middle = (low + high) // 2
-        data = save(image, middle)
-        if len(data) <= budget:
-            best, low = data, middle + 1
-        else:
-            high = middle - 1
-    return best
+# Format, options of Pillow, qualities.
+BASELINES: dict[str, tuple[str, Row, tuple[int, ...]]] = {
+    "jpeg": ("JPEG", {"optimize": True}, (8, 20, 35, 50, 65, 80, 90, 95)),
+    "webp": ("WEBP", {"method": 6}, (0, 5, 15, 30, 50, 65, 75, 85, 92, 97)),
+    "avif": ("AVIF", {"speed": 4}, (10, 20, 30, 40, 50, 60, 70, 80, 90, 95)),
+}
 
 
 def summarise(rows: list[Row]) -> list[Row]:
@@ -130,28 +105,40 @@ def summarise(rows: list[Row]) -> list[Row]:
 
 
 def print_tables(means: list[Row]) -> None:
-    print("| quality | codec | steps | gamma | bpp | PSNR dB | MS-SSIM | images | s |")
-    print("|---" * 9 + "|")
-    for m in sorted(means, key=lambda m: (m["quality"], m["codec"], m["steps"] or 0, m["gamma"] or 0)):
-        if m["codec"] == "encode":
-            print(f"| {m['quality']} | encode | | | {m['bpp']:.3f} | | | {m['images']} | {m['seconds']:.2f} |")
-            continue
-        mode = (m["steps"], m["gamma"]) if m["steps"] else ("", "")
-        seconds = f"{m['seconds']:.2f}" if "seconds" in m else ""
+    """Our decodes, and what the baselines' curves have at the same bytes, interpolated over the logarithm of the rate."""
+    from scipy.interpolate import PchipInterpolator
+
+    curves = {name: sorted((m for m in means if m["codec"] == name), key=BPP) for name in BASELINES}
+    print("| quality | steps | gamma | bpp | PSNR dB, MS-SSIM | " + " | ".join(BASELINES) + " | decode s |")
+    print("|---" * (6 + len(BASELINES)) + "|")
+    for m in sorted(
+        (m for m in means if m["codec"] == "cdc-lite"), key=lambda m: (m["quality"], m["steps"], m["gamma"])
+    ):
+        cells = []
+        for curve in curves.values():
+            if curve[0]["bpp"] <= m["bpp"] <= curve[-1]["bpp"]:
+                rates = np.log([p["bpp"] for p in curve])
+                at = {k: float(PchipInterpolator(rates, [p[k] for p in curve])(np.log(m["bpp"]))) for k in METRICS}
+                cells.append(f"{at['psnr']:.2f}, {at['ms_ssim']:.4f}")
+            else:
+                cells.append("none so small" if m["bpp"] < curve[0]["bpp"] else "none so large")
         print(
-            f"| {m['quality']} | {m['codec']} | {mode[0]} | {mode[1]} | {m['bpp']:.3f} | {m['psnr']:.2f} "
-            f"| {m['ms_ssim']:.4f} | {m['images']} | {seconds} |"
+            f"| {m['quality']} | {m['steps']} | {m['gamma']:g} | {m['bpp']:.3f} | {m['psnr']:.2f}, "
+            f"{m['ms_ssim']:.4f} | {' | '.join(cells)} | {m['seconds']:.2f} |"
         )
 
 
+METRICS = ("psnr", "ms_ssim")
+
+
 def print_bd_rates(means: list[Row]) -> None:
-    """BD-rate of the one-step decode against each baseline, over the points where all images have one."""
+    """BD-rate of the one-step decode against each baseline where both curves overlap."""
     import bjontegaard as bd
 
     ours = sorted((m for m in means if (m["codec"], m["steps"], m["gamma"]) == ("cdc-lite", 1, 0.0)), key=BPP)
     for name in BASELINES:
-        theirs = sorted((m for m in means if m["codec"] == name and m["images"] == ours[0]["images"]), key=BPP)
-        for metric in ("psnr", "ms_ssim"):
+        theirs = sorted((m for m in means if m["codec"] == name), key=BPP)
+        for metric in METRICS:
             scale = (lambda v: v) if metric == "psnr" else (lambda v: -10 * np.log10(1 - v))
             curves = [([p["bpp"] for p in c], [float(scale(p[metric])) for p in c]) for c in (theirs, ours)]
             rate = bd.bd_rate(*curves[0], *curves[1], method="akima", require_matching_points=False, min_overlap=0)

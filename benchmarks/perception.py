@@ -1,9 +1,11 @@
-"""Distortion and perception of one file's decodes: feature distance and PSNR over steps and gamma, at the same bytes.
+"""Distortion and perception of one file's decodes over steps and gamma, at the same bytes.
 
-    CDC_SHARED=FOLDER python -m benchmarks.perception --distance vgg19:FILE.pth [--weights FILE ...] [--images N]
+    CDC_SHARED=FOLDER python -m benchmarks.perception --distance torchscript:FILE.pt [--weights FILE ...] [--images N]
 
-Kodak images of FOLDER/data/kodak, decoded by the codec itself. The distance must not be the one that was trained on.
-Prints a table for each weights file and draws perception.png.
+Kodak images of FOLDER/data/kodak, decoded by the codec itself: PSNR, MS-SSIM, a feature distance, which must not be the
+one that was trained on (`benchmarks.lite0_features` makes one), the energy of the finest octave's Haar bands as a share
+of the original's, and the spread of two seeds, their standard deviation at a pixel in levels of 255. Prints a table for
+each weights file and draws perception.png.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ from PIL import Image
 
 from benchmarks.weights import codec_at, tensor_of
 from model.config import rate_of_quality
-from model.evaluation.metrics import psnr
+from model.evaluation.metrics import ms_ssim, psnr
 from model.registry import SHIPPED
 from model.training.perceptual import load_distance
+from model.training.sampler import haar
 
-MODES = ((1, 0.0), (1, 0.8), (4, 0.0), (4, 0.8), (17, 0.0), (17, 0.4), (17, 0.8), (17, 1.0))
+MODES = ((1, 0.0), (1, 0.25), (1, 0.5), (1, 0.75), (1, 1.0), (4, 0.5), (4, 1.0), (17, 0.5), (17, 1.0))
 SIDE = 384  # centre crops: 17 steps of a whole picture take long on a CPU
 Row = dict[str, float | str]
 
@@ -38,6 +41,17 @@ def crops(count: int) -> list[np.ndarray]:
     return out
 
 
+def fine_energy(picture: np.ndarray) -> float:
+    """Energy of the finest octave: the three high bands of an orthonormal Haar transform."""
+    _, high = haar(torch.from_numpy(picture.astype(np.float64)).permute(2, 0, 1)[None])
+    return float(high.square().sum())
+
+
+def spread(a: np.ndarray, b: np.ndarray) -> float:
+    """Standard deviation of a sample at a pixel, from two of them."""
+    return float(np.sqrt(np.square(a.astype(float) - b).mean() / 2))
+
+
 def measure(path: Path, pictures: list[np.ndarray], qualities: list[int], distance: torch.nn.Module) -> list[Row]:
     codec = codec_at(path)
     rows: list[Row] = []
@@ -46,13 +60,22 @@ def measure(path: Path, pictures: list[np.ndarray], qualities: list[int], distan
         bpp = float(np.mean([8 * len(file) / SIDE**2 for file in files]))
         for steps, gamma in MODES:
             decoded = [codec.decode(file, steps, gamma) for file in files]
+            others = [codec.decode(file, steps, gamma, seed=1) for file in files] if gamma else decoded
             with torch.inference_mode():
                 far = [float(distance(tensor_of(a), tensor_of(b))) for a, b in zip(decoded, pictures, strict=True)]
-            level = float(np.mean([psnr(b, a) for a, b in zip(decoded, pictures, strict=True)]))
             row: Row = {"weights": path.stem, "quality": quality, "bpp": bpp, "steps": steps, "gamma": gamma}
-            rows.append(row | {"psnr": level, "distance": float(np.mean(far))})
+            row |= {
+                "psnr": float(np.mean([psnr(b, a) for a, b in zip(decoded, pictures, strict=True)])),
+                "ms_ssim": float(np.mean([ms_ssim(b, a) for a, b in zip(decoded, pictures, strict=True)])),
+                "distance": float(np.mean(far)),
+                "energy": sum(map(fine_energy, decoded)) / sum(map(fine_energy, pictures)),
+                "spread": float(np.mean([spread(a, b) for a, b in zip(decoded, others, strict=True)])),
+            }
+            rows.append(row)
+            cells = (f"{row[k]:.3f}" for k in ("ms_ssim", "distance", "energy"))
             print(
-                f"| {path.stem} | {quality} | {bpp:.3f} | {steps} | {gamma:g} | {level:.2f} | {np.mean(far):.4f} |",
+                f"| {path.stem} | {quality} | {bpp:.3f} | {steps} | {gamma:g} | {row['psnr']:.2f} | "
+                f"{' | '.join(cells)} | {row['spread']:.2f} |",
                 flush=True,
             )
     return rows
@@ -92,8 +115,8 @@ def main() -> None:
     distance = load_distance(options.distance)
     pictures = crops(options.images)
     options.out.mkdir(parents=True, exist_ok=True)
-    print("| weights | quality | bpp | steps | gamma | PSNR dB | feature distance |")
-    print("|---" * 7 + "|")
+    print("| weights | quality | bpp | steps | gamma | PSNR dB | MS-SSIM | distance | fine energy | spread |")
+    print("|---" * 10 + "|")
     rows = [row for path in options.weights for row in measure(path, pictures, options.quality, distance)]
     (options.out / "perception.json").write_text(json.dumps(rows, indent=1))
     draw(rows, options.out / "perception.png")
