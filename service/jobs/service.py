@@ -58,7 +58,7 @@ class Jobs:
         Args:
             seconds_of: estimates the device seconds of work alone.
             generation: what results depend on beside the work; those of another generation are not given again.
-            backlog: device seconds that wait.
+            backlog: seconds until the device with least to do could begin.
         """
         self._store = store
         self._limits = limits

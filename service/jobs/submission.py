@@ -87,6 +87,8 @@ class Submission:
         found = (await self._store.read(f"exec:{name}", into=seen)).get(f"exec:{name}", Execution)
         if found is None or len(found.jobs) >= MAX_JOINED:
             return None
+        if self._direct and self._store.in_process and found.state is WorkState.QUEUED and not found.direct:
+            return None  # a job that waits for its turn, where a direct request starts at once
         over = found.state.ended
         if over and (found.state is not WorkState.SUCCEEDED or left(found, seen) <= self._ttl_s / 2):
             return None
