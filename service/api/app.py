@@ -86,7 +86,7 @@ def create_app(
         job_limits_of(settings),
         seconds_of=door.seconds_of,
         generation=door.generation,
-        backlog=lambda: door.engine.status().backlog_seconds,
+        backlog=lambda: door.engine.seconds_of(0),
     )
     metrics.watch(door.engine.status)
     metrics.watch_jobs(jobs.counts)

@@ -43,8 +43,8 @@ def connect(url: str) -> Redis:
     """Return a client of `url`; it connects when it is first used.
 
     No socket timeout: with one, redis-py waits by `asyncio.wait_for`, which on Python 3.11 swallows a cancellation that
-    comes as a command has just been written, and a cancelled request would go on. `store.reachable` bounds the time.
-    Commands are sent again on a new connection when theirs is cut, so whatever is sent must bear it: see `scripts`.
+    comes as a command has just been written, and a cancelled request would go on. `redis.reachable` bounds the time.
+    Commands are sent again on a new connection when theirs is cut, so whatever is sent must bear it: see `commit.lua`.
     """
     retry = Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), RETRIES)
     pool = BlockingConnectionPool.from_url(

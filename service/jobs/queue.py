@@ -24,7 +24,6 @@ from service.jobs.attempts import Nack
 log = logging.getLogger(__name__)
 QUEUE = "cdc"
 TASK = "execute"
-LEASE_S = 12.0  # without a sign of life an execution goes to another worker after this long
 RETRY_S = 1.0
 CALL_S = 5.0
 

@@ -58,7 +58,7 @@ class Jobs:
         Args:
             seconds_of: estimates the device seconds of work alone.
             generation: what results depend on beside the work; those of another generation are not given again.
-            backlog: device seconds that wait.
+            backlog: seconds until the device with least to do could begin.
         """
         self._store = store
         self._limits = limits
@@ -91,27 +91,26 @@ class Jobs:
         if (backlog := self._backlog()) > self._limits.max_backlog_s:
             raise Busy(f"{backlog:.0f} seconds of work are waiting", retry_after=max(1.0, backlog))
         direct = key is None
-        job = await self.submit(work, self._nobody if direct else owner, key, direct=direct)
+        owner = self._nobody if direct else owner
+        id = await self._take(work, owner, key, direct=direct)
         try:
-            await self.wait(job.id, job.owner)
-            return await self.result(job.id, job.owner)
+            return await self._result(id, *await self._until_ended(id, owner))
         except asyncio.CancelledError:
             if direct:
                 with contextlib.suppress(ServiceError):
-                    await asyncio.shield(self.cancel(job.id, job.owner))
+                    await asyncio.shield(self.cancel(id, owner))
             raise
         finally:
             if direct and self._store.in_process:
-                await self._forget(job.id)
+                await self._forget(id)
 
-    async def submit(self, work: Work, owner: str, key: str | None = None, *, direct: bool = False) -> Job:
+    async def submit(self, work: Work, owner: str, key: str | None = None) -> Job:
         """Take a job. Identical repeatable work, in flight or kept, is executed once; each submission has its record.
 
         Args:
             work: what is to be done.
             owner: who submits it.
             key: idempotency key: the same key of the same owner gives the same job.
-            direct: its caller waits for it and will cancel it.
 
         Raises:
             KeyReused: the key came with other work before.
@@ -119,6 +118,10 @@ class Jobs:
             Draining: the service stops.
             QueueUnavailable: nothing is kept.
         """
+        return await self.get(await self._take(work, owner, key, direct=False), owner)
+
+    async def _take(self, work: Work, owner: str, key: str | None, *, direct: bool) -> str:
+        """Record and deliver a job; `direct`: its caller waits for it and will cancel it. Returns its id."""
         if self._draining:
             raise Draining("the service is shutting down")
         fingerprint = work.fingerprint()
@@ -140,26 +143,32 @@ class Jobs:
             with contextlib.suppress(ServiceError):
                 await self.cancel(id, owner)
             raise
-        return await self.get(id, owner)
+        return id
 
     # Looking at jobs ----------------------------------------------------------------------------------------------
 
     async def get(self, id: str, owner: str | None) -> Job:
         """Return the job as it stands."""
-        seen, record, execution = await self._read(id, owner)
-        return await self._seen(id, record, execution, seen)
+        return await self._seen(id, *await self._read(id, owner))
 
     async def wait(self, id: str, owner: str, seconds: float = float("inf")) -> Job:
         """Return the job when it has ended, or as it stands after `seconds`."""
+        return await self._seen(id, *await self._until_ended(id, owner, seconds))
+
+    async def _until_ended(
+        self, id: str, owner: str, seconds: float = float("inf")
+    ) -> tuple[Snapshot, JobRecord, Execution]:
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        _, record, _ = await self._read(id, owner)
-        with self._store.watch(record.execution) as changed:
+        found = await self._read(id, owner)
+        name = found[1].execution
+        with self._store.watch(name) as changed:
             while True:
-                seen, record, execution = await self._read(id, owner)
+                found = await self._read(id, owner, name)  # again: it is watched from now on
+                _, record, execution = found
                 left = until - loop.time()
                 if record.cancelled_at is not None or execution.state.ended or left <= 0:
-                    return await self._seen(id, record, execution, seen)
+                    return found
                 await changed.wait(min(left, POLL_S))
 
     async def result(self, id: str, owner: str | None) -> Result:
@@ -170,8 +179,10 @@ class Jobs:
             JobCancelled: it was cancelled.
             The job's own error, if it failed.
         """
-        seen, record, execution = await self._read(id, owner)
-        job = await self._seen(id, record, execution, seen)
+        return await self._result(id, *await self._read(id, owner))
+
+    async def _result(self, id: str, seen: Snapshot, record: JobRecord, execution: Execution) -> Result:
+        job = await self._seen(id, seen, record, execution)
         if job.failure is not None:
             raise job.failure.exception()
         if job.state is WorkState.CANCELLED:
@@ -186,11 +197,11 @@ class Jobs:
     async def events(self, id: str, owner: str, after: int = 0) -> AsyncIterator[Event]:
         """Yield the events with ids above `after`, as they happen; ends after the job's last one."""
         _, record, _ = await self._read(id, owner)
-        last = max(0, after)
-        with self._store.watch(record.execution) as changed:
+        last, name = max(0, after), record.execution
+        with self._store.watch(name) as changed:
             while True:
-                seen, record, execution = await self._read(id, owner)
-                job = await self._seen(id, record, execution, seen)
+                seen, record, execution = await self._read(id, owner, name)
+                job = await self._seen(id, seen, record, execution)
                 entries = await self._store.events(record.execution, record.joined + max(0, last - record.told))
                 found, over = events_of(job, record, execution, entries, last)
                 for event, preview in found:
@@ -207,7 +218,7 @@ class Jobs:
         while True:
             seen, record, found = await self._read(id, owner)
             if record.cancelled_at is not None or found.state.ended:
-                return await self._seen(id, record, found, seen)
+                return await self._seen(id, seen, record, found)
             expires, life = seen.now + found.ttl_s, found.ttl_s + self._limits.gone_ttl_s
             record = replace(record, cancelled_at=seen.now, cancelled_events=found.events, expires_at=expires)
             others = {job: key for job, key in found.jobs.items() if job != id}
@@ -223,7 +234,7 @@ class Jobs:
                 break
         if not others:
             await self._store.drop(record.execution)
-        return await self._seen(id, record, execution, seen)
+        return await self._seen(id, seen, record, execution)
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs there are in each state, as last known; never blocks."""
@@ -231,20 +242,22 @@ class Jobs:
 
     # Parts --------------------------------------------------------------------------------------------------------
 
-    async def _read(self, id: str, owner: str | None) -> tuple[Snapshot, JobRecord, Execution]:
-        """Return a job's records. Raises UnknownJob, JobExpired."""
-        seen = await self._store.read(f"job:{id}")
+    async def _read(self, id: str, owner: str | None, name: str = "") -> tuple[Snapshot, JobRecord, Execution]:
+        """Return a job's records; `name` is its execution's, where that is known. Raises UnknownJob, JobExpired."""
+        seen = await self._store.read(f"job:{id}", *([f"exec:{name}"] if name else []))
         record = seen.get(f"job:{id}", JobRecord)
         if record is None or owner not in (None, record.owner):
             raise UnknownJob("there is no such job")
-        name = record.execution
-        execution = (await self._store.read(f"exec:{name}", into=seen)).get(f"exec:{name}", Execution)
+        if not name:
+            name = record.execution
+            await self._store.read(f"exec:{name}", into=seen)
+        execution = seen.get(f"exec:{name}", Execution)
         expires = record.expires_at or (execution.expires_at if execution else 0.0)
         if execution is None or (expires is not None and expires <= seen.now):
             raise JobExpired("the job has ended and its result is no longer kept")
         return seen, record, execution
 
-    async def _seen(self, id: str, record: JobRecord, execution: Execution, seen: Snapshot) -> Job:
+    async def _seen(self, id: str, seen: Snapshot, record: JobRecord, execution: Execution) -> Job:
         """The job as its owner sees it, with its place in the queue."""
         waits = execution.state is WorkState.QUEUED and not execution.direct
         place = await self._store.place(record.execution) if waits else None

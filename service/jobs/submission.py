@@ -58,31 +58,28 @@ class Submission:
         Raises:
             KeyReused, Busy, QueueUnavailable: see `Jobs.submit`.
         """
+        keys = [f"{kind}:{value}" for kind, value in (("key", self.key), ("share", self.share)) if value]
         while True:
+            seen = await self._store.read(*keys)
             with contextlib.suppress(_Overtaken):
-                return await self._known() or await self._join() or await self._begin()
+                return self._known(seen) or await self._join(seen) or await self._begin(seen)
 
     async def deliver(self) -> None:
         """Hand the execution to the workers, if it is new. Raises QueueUnavailable."""
         if self._fresh is not None:
             await self._store.deliver(self._fresh, at_once=self._direct)
 
-    async def _known(self) -> str | None:
+    def _known(self, seen: Snapshot) -> str | None:
         """The job that this idempotency key has made before. Raises KeyReused."""
-        if not self.key:
-            return None
-        known = (await self._store.read(f"key:{self.key}")).get(f"key:{self.key}", KeyRecord)
+        known = seen.get(f"key:{self.key}", KeyRecord)
         if known is None:
             return None
         if known.fingerprint != self._fingerprint:
             raise KeyReused("this Idempotency-Key came with another request before")
         return known.job
 
-    async def _join(self) -> str | None:
+    async def _join(self, seen: Snapshot) -> str | None:
         """A job of the execution that identical work has already; a result must last half of its time yet."""
-        if not self.share:
-            return None
-        seen = await self._store.read(f"share:{self.share}")
         shared = seen.get(f"share:{self.share}", ShareRecord)
         if shared is None:
             return None
@@ -90,6 +87,8 @@ class Submission:
         found = (await self._store.read(f"exec:{name}", into=seen)).get(f"exec:{name}", Execution)
         if found is None or len(found.jobs) >= MAX_JOINED:
             return None
+        if self._direct and self._store.in_process and found.state is WorkState.QUEUED and not found.direct:
+            return None  # a job that waits for its turn, where a direct request starts at once
         over = found.state.ended
         if over and (found.state is not WorkState.SUCCEEDED or left(found, seen) <= self._ttl_s / 2):
             return None
@@ -110,7 +109,7 @@ class Submission:
             raise _Overtaken
         return self.id
 
-    async def _begin(self) -> str:
+    async def _begin(self, seen: Snapshot) -> str:
         """A job with an execution of its own. Raises Busy, QueueUnavailable."""
         store, name, work = self._store, new_id(), self._work
         if not self._direct:
@@ -119,10 +118,6 @@ class Submission:
             place = await store.place(name)
             if place.waiting >= self._limits.max_queued:
                 raise Busy(f"{place.waiting} jobs are waiting", retry_after=max(1.0, place.seconds))
-        keys = [f"{kind}:{value}" for kind, value in (("key", self.key), ("share", self.share)) if value]
-        seen = await store.read(*keys)
-        if seen.get(f"key:{self.key}", KeyRecord) is not None:
-            raise _Overtaken
         execution = Execution(
             options=work.options,
             steps=work.steps,

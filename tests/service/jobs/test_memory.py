@@ -86,6 +86,18 @@ async def test_a_direct_request_does_not_wait_behind_jobs(executor: FakeExecutor
     assert (await direct).data == b"tcerid"
 
 
+async def test_a_direct_request_does_not_wait_with_an_identical_job(executor: FakeExecutor) -> None:
+    jobs, _ = made(executor, max_running=1)
+    executor.gate.clear()
+    first, second = [await jobs.submit(work_of(body), "ann") for body in (b"1", b"2")]
+    direct = asyncio.create_task(jobs.run(work_of(b"2"), "ann"))
+    await executor.until(lambda: b"2" in executor.started)
+    executor.gate.set()
+    assert (await direct).data == b"2"
+    for job in (first, second):
+        assert (await jobs.wait(job.id, "ann", 5)).state == "succeeded"
+
+
 async def test_a_direct_request_is_told_when_the_engine_is_full(executor: FakeExecutor) -> None:
     executor.busy = 1
     jobs, _ = made(executor)
