@@ -150,6 +150,7 @@ def test_a_job_survives_a_reload(open_page: OpenPage, server: httpx.Client, larg
     page, _ = open_page()
     upload(page, large_picture, "large.jpg", "image/jpeg")
     slide(page, "#steps", 20)
+    slide(page, "#gamma", 0.8)
     with page.expect_response(lambda r: "/decode" in r.url) as answer:
         page.click("#go")
     job = answer.value.json()["id"]
