@@ -110,7 +110,7 @@ async def retry(client: httpx.AsyncClient, method: str, path: str, **arguments: 
 
 async def one_job(client: httpx.AsyncClient, file: bytes, seed: int, steps: int) -> tuple[int, str]:
     """Submit a job, follow it, fetch its result; returns how many results were delivered, and the hash."""
-    params = {"seed": seed, "steps": steps, "deterministic": "true"}
+    params = {"seed": seed, "steps": steps, "gamma": 0.8, "deterministic": "true"}
     headers = {**ASYNC, "Idempotency-Key": f"job-{seed}"}
     location = (await retry(client, "POST", "/decode", content=file, params=params, headers=headers)).headers[
         "location"
@@ -151,7 +151,7 @@ async def kills(quick: bool) -> Figures:
             found = await asyncio.gather(*tasks)
             seconds = time.monotonic() - start
             for seed in range(jobs):
-                params = {"seed": seed, "steps": steps, "deterministic": "true"}
+                params = {"seed": seed, "steps": steps, "gamma": 0.8, "deterministic": "true"}
                 if seed % max(1, jobs // 20) == 0:  # checked against a direct answer of a worker that nobody kills
                     answer = await retry(client, "POST", "/decode", content=c.file, params={**params, "format": "png"})
                     expected[seed] = hashlib.sha256(answer.content).hexdigest()
@@ -182,10 +182,10 @@ def stream_length(c: Cluster) -> int:
 async def lease(quick: bool) -> Figures:
     with cluster(1) as c:
         probe = time.monotonic()
-        c.client.post("/decode", content=c.file, params={"steps": 50, "seed": 1}).raise_for_status()
+        c.client.post("/decode", content=c.file, params={"steps": 50, "gamma": 0.8, "seed": 1}).raise_for_status()
         per_step = (time.monotonic() - probe) / 50
         steps = min(8000, round((2 if quick else 10) * LEASE_S / per_step))
-        os_settings = {"steps": min(steps, 250), "seed": 2}
+        os_settings = {"steps": min(steps, 250), "gamma": 0.8, "seed": 2}
         start = time.monotonic()
         location = c.client.post("/decode", content=c.file, params=os_settings, headers=ASYNC).headers["location"]
         await asyncio.sleep(1)
@@ -218,7 +218,7 @@ async def overhead(quick: bool) -> Figures:
         to_start, to_client = [], []
         for seed in range(20 if quick else 200):
             headers = {"Prefer": "respond-async, wait=60"}
-            params = {"steps": 1, "seed": seed}
+            params = {"steps": 1, "gamma": 0.8, "seed": seed}
             answer = c.client.post("/decode", content=c.file, params=params, headers=headers)
             received = time.time()
             client = redis.Redis.from_url(c.redis.url)
@@ -246,7 +246,13 @@ async def clients(quick: bool) -> Figures:
             served = 0
             for number in range(rounds):
                 calls = [
-                    retry(client, "POST", "/decode", content=c.file, params={"steps": 1, "seed": 1000 * number + n})
+                    retry(
+                        client,
+                        "POST",
+                        "/decode",
+                        content=c.file,
+                        params={"steps": 1, "gamma": 0.8, "seed": 1000 * number + n},
+                    )
                     for n in range(200)
                 ]
                 answers = await asyncio.gather(*calls)
@@ -259,12 +265,14 @@ async def cancel(quick: bool) -> Figures:
     """With room for one job only, the next one starts when the cancelled one has let go."""
     with cluster(1, max_running_jobs="1") as c:
         start = time.monotonic()
-        c.client.post("/decode", content=c.file, params={"steps": 20, "seed": 1}).raise_for_status()
+        c.client.post("/decode", content=c.file, params={"steps": 20, "gamma": 0.8, "seed": 1}).raise_for_status()
         step_ms = 1000 * (time.monotonic() - start) / 20
         waits = []
         for seed in range(5 if quick else 30):
             long, short = (
-                c.client.post("/decode", content=c.file, params={"steps": n, "seed": 10 + seed}, headers=ASYNC)
+                c.client.post(
+                    "/decode", content=c.file, params={"steps": n, "gamma": 0.8, "seed": 10 + seed}, headers=ASYNC
+                )
                 for n in (250, 1)
             )
             while (c.client.get(long.headers["location"]).json()["step"] or 0) < 1:
@@ -290,7 +298,7 @@ async def drain(quick: bool) -> Figures:
 
             async def caller(number: int) -> None:
                 for n in range(3 if quick else 20):
-                    params = {"steps": 3, "seed": 100 * number + n}
+                    params = {"steps": 3, "gamma": 0.8, "seed": 100 * number + n}
                     answers.append((await retry(client, "POST", "/decode", content=c.file, params=params)).status_code)
 
             tasks = [asyncio.create_task(caller(n)) for n in range(8)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from model.entropy.coder import Symbols
-from model.entropy.passes import LATENT_BITS, Pass, passes_of
+from model.entropy.passes import EVEN, LATENT_BITS, ODD, Pass, passes_of
 from model.entropy.scale_head import (
     ACTIVATION_BITS,
     ACTIVATION_LIMIT,
@@ -42,13 +43,13 @@ class Part:
 
     Attributes:
         channels: of the latents.
-        positions: int64 [n], ascending numbers of its positions in raster order.
-        means: in 1/16, int32 [m, n].
+        parity: which positions, by the parity of row + column; None for all n = h w, else there are h w / 2.
+        means: in 1/16, int32 [m, n], positions in raster order.
         indices: scale indices 0..63, uint8 [m, n].
     """
 
     channels: slice
-    positions: Tensor
+    parity: int | None
     means: Tensor
     indices: Tensor
 
@@ -89,8 +90,8 @@ class ContextHead:
         """In coding order."""
         return passes_of(self.groups.tolist(), int(self.groups.sum()))
 
-    def correct(self, number: int, y: Tensor, seen: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Corrections of pass `number` >= 1 at the positions of `mask`.
+    def correct(self, number: int, y: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Corrections of pass `number` >= 1 at its positions.
 
         What is known to be zero is left out of the sums, which stay exact: channels without a symbol or mean in a
         strip, and in an odd pass the odd neighbours in the pass's own group, which are not known yet.
@@ -98,33 +99,27 @@ class ContextHead:
         Args:
             number: of the pass.
             y: the latents known so far, float32 [M, h + 2, w + 2] in 1/4 of 1/256, zero where they are not and around.
-            seen: features and rate at the positions of `mask`, float32 [F + 1, n] in 1/256.
-            mask: bool [h, w].
+            seen: features and rate at its positions, float32 [F + 1, h w / 2] in 1/256.
 
         Returns:
-            Corrections of means and of scale parameters, int32 [m, n].
+            Corrections of means and of scale parameters, int32 [m, h w / 2].
         """
         part, net = self.passes[number], self.nets[number - 1]
-        width = mask.shape[1]
-        rows = max(1, 2 * STRIP_POSITIONS // width)
-        taps = (torch.arange(3)[:, None] * (width + 2) + torch.arange(3)).flatten()
+        height, width = y.shape[1] - 2, y.shape[2] - 2
+        rows = 2 * max(1, STRIP_POSITIONS // width)  # even, so that strips begin alike
         near, point = net[0].weight.tensor_split([WINDOW * part.known], dim=1)
         near = near.view(-1, part.known, WINDOW)
         found = []
-        done = 0
-        for top in range(0, mask.shape[0], rows):
-            chosen = mask[top : top + rows]
-            i, j = torch.nonzero(chosen, as_tuple=True)
-            corner = i * (width + 2) + j  # of each position's window
-            strip = y[: part.known, top : top + chosen.shape[0] + 2].flatten(1)
-            live = torch.nonzero(strip.any(dim=1))[:, 0]
+        for top in range(0, height, rows):
+            strip = y[: part.known, top : top + rows + 2]
+            live = torch.nonzero(strip.flatten(1).any(dim=1))[:, 0]
             earlier, own = live[live < part.start], live[live >= part.start]
-            sums = point @ seen[:, done : done + len(i)].double()
-            done += len(i)
+            start = top * width // 2
+            count = (strip.shape[1] - 2) * width // 2
+            sums = point @ seen[:, start : start + count].double()
             for channels, window in ((earlier, slice(None)), (own, EDGES)):
                 if len(channels):
-                    at = (taps[window][:, None] + corner).flatten()
-                    columns = strip[channels].double().index_select(1, at).view(-1, len(i))
+                    columns = _windows(strip[channels].double(), part.parity or 0, window)
                     sums += near[:, channels, window].flatten(1) @ columns
             x = net[0].rescale(sums)
             for layer in net[1:]:
@@ -132,6 +127,29 @@ class ContextHead:
             found.append(x.to(torch.int32))
         means, scales = torch.cat(found, dim=1).chunk(2)
         return means, scales
+
+
+def half_of(x: Tensor, parity: int) -> Tensor:
+    """x [C, h, w], w even -> its values where row + column has that parity, in raster order, [C, h w / 2]."""
+    out = x.new_empty(x.shape[0], x.shape[1], x.shape[2] // 2)
+    out[:, ::2], out[:, 1::2] = x[:, ::2, parity::2], x[:, 1::2, 1 - parity :: 2]
+    return out.flatten(1)
+
+
+def put_half(x: Tensor, parity: int, values: Tensor) -> None:
+    """The inverse: write values [C, h w / 2] to where row + column has that parity in x [C, h, w]."""
+    values = values.view(x.shape[0], x.shape[1], -1)
+    x[:, ::2, parity::2], x[:, 1::2, 1 - parity :: 2] = values[:, ::2], values[:, 1::2]
+
+
+def _windows(strip: Tensor, parity: int, window: slice) -> Tensor:
+    """strip [C, h + 2, w + 2] -> the 3x3 windows about its positions of that parity, [C taps, h w / 2]."""
+    height, width = strip.shape[1] - 2, strip.shape[2] - 2
+    taps = list(product(range(3), range(3)))[window]
+    out = strip.new_empty(strip.shape[0], len(taps), height * width // 2)
+    for tap, (down, right) in enumerate(taps):
+        out[:, tap] = half_of(strip[:, down : down + height, right : right + width], parity)
+    return out.flatten(0, 1)
 
 
 def predict(
@@ -151,47 +169,33 @@ def predict(
     """
     features = head.features(z256)
     means, scales = head.parameters(features)
-    shape, (height, width) = means.shape, means.shape[1:]
-    means, scales = means.flatten(1), scales.flatten(1)
     if context is None:
-        whole = slice(None)
-        part = Part(whole, torch.arange(height * width), means, head.indices(scales, rate, whole))
-        return take(part).reshape(shape), means.view(shape), part.indices.view(shape)
+        part = Part(slice(None), None, means.flatten(1), head.indices(scales.flatten(1), rate, slice(None)))
+        return take(part).reshape(means.shape), means, part.indices.view(means.shape)
     seen = torch.cat(
         [torch.floor(features * 2.0 ** (CONTEXT_BITS - ACTIVATION_BITS) + 0.5), _rate_plane(rate, features)]
     )
     del features
-    masks = checkerboard(height, width)
-    halves = [torch.nonzero(mask.flatten())[:, 0] for mask in masks]
-    seen_halves = [seen.flatten(1).index_select(1, positions) for positions in halves]
+    seen_halves = [half_of(seen, parity) for parity in (EVEN, ODD)]
     del seen
-    y = torch.zeros((shape[0], height + 2, width + 2))
+    y = torch.zeros((means.shape[0], means.shape[1] + 2, means.shape[2] + 2))
     latent = torch.zeros(means.shape, dtype=torch.int32)
     indices = torch.zeros(means.shape, dtype=torch.uint8)
     for number, step in enumerate(context.passes):
         channels, parity = slice(step.start, step.stop), step.parity or 0
-        positions = halves[parity]
-        mean, scale = means[channels].index_select(1, positions), scales[channels].index_select(1, positions)
+        mean, scale = half_of(means[channels], parity), half_of(scales[channels], parity)
         if number:
-            delta_mean, delta_scale = context.correct(number, y, seen_halves[parity], masks[parity])
+            delta_mean, delta_scale = context.correct(number, y, seen_halves[parity])
             mean, scale = mean + delta_mean, scale + delta_scale
         mean = (mean + (1 << FINE_BITS - MEAN_BITS - 1)) >> FINE_BITS - MEAN_BITS  # an arithmetic shift is a floor
         mean = mean.clamp(-OUTPUT_LIMIT, OUTPUT_LIMIT)
         index = head.indices(scale, rate, channels)
-        symbols = torch.from_numpy(take(Part(channels, positions, mean, index)))
-        for whole_map, values in ((means, mean), (indices, index), (latent, symbols)):
-            whole_map[channels].index_copy_(1, positions, values)
+        symbols = torch.from_numpy(take(Part(channels, parity, mean, index)))
         known = (symbols << MEAN_BITS) + mean << LATENT_SHIFT
         known = known.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT).float()
-        inside = (positions // width + 1) * (width + 2) + positions % width + 1
-        y.view(shape[0], -1)[channels].index_copy_(1, inside, known)
-    return latent.view(shape).numpy(), means.view(shape), indices.view(shape)
-
-
-def checkerboard(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Masks bool [h, w] of the positions whose row + column is even, and odd."""
-    odd = (torch.arange(height)[:, None] + torch.arange(width)).remainder(2).bool()
-    return ~odd, odd
+        for whole_map, values in ((means, mean), (indices, index), (latent, symbols), (y[:, 1:-1, 1:-1], known)):
+            put_half(whole_map[channels], parity, values)
+    return latent.numpy(), means, indices
 
 
 def _rate_plane(rate: int, like: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from model.entropy.coder import SYMBOL_LIMIT, SymbolCoder, Symbols
 from model.entropy.context_head import LAYERS as CONTEXT_LAYERS
-from model.entropy.context_head import ContextHead, Part, Take, checkerboard, predict
+from model.entropy.context_head import ContextHead, Part, Take, half_of, predict
 from model.entropy.export_layers import ContextLayers, export_context, export_head, float_context, float_head
 from model.entropy.likelihood import SIGMA_LEVELS, FactorizedPrior
 from model.entropy.passes import LATENT_BITS
@@ -125,7 +125,10 @@ class EntropyModel:
             raise ValueError("with a context model, means and scales depend on the latents")
 
         def look_up(part: Part) -> Symbols:
-            return _of_part(latent, part) if latent is not None else np.zeros(part.means.shape, dtype=np.int32)
+            if latent is None:
+                return np.zeros(part.means.shape, dtype=np.int32)
+            symbols: Symbols = _of_part(torch.from_numpy(latent), part).numpy()
+            return symbols
 
         return self._predict(hyper, rate, look_up)[1:]
 
@@ -139,7 +142,7 @@ class EntropyModel:
         choose = self.quantise_latent if rate_distortion else lambda residual, _: self.round_latent(residual)
 
         def quantise(part: Part) -> Symbols:
-            given = y[part.channels].flatten(1).index_select(1, part.positions)
+            given = _of_part(y, part)
             symbols = choose(given - part.means.float() / (1 << MEAN_BITS), part.indices)
             symbols[part.indices.numpy() < self.silent] = 0
             return symbols
@@ -181,11 +184,11 @@ class EntropyModel:
         if self.context is None:
             return self._latent_coder.encode(latent.ravel(), indices.numpy().ravel())
         writer = self._latent_coder.writer()
-        masks = checkerboard(*latent.shape[1:])
-        flat, flat_indices = latent.reshape(len(latent), -1), indices.flatten(1).numpy()
         for step in self.context.passes:
-            channels, positions = slice(step.start, step.stop), np.flatnonzero(masks[step.parity or 0].numpy())
-            symbols, groups = (v[channels].take(positions, axis=1).ravel() for v in (flat, flat_indices))
+            channels, parity = slice(step.start, step.stop), step.parity or 0
+            symbols, groups = (
+                half_of(v[channels], parity).flatten().numpy() for v in (torch.from_numpy(latent), indices)
+            )
             coded = groups >= self.silent
             if np.any(symbols[~coded]):
                 raise ValueError("a symbol that is not coded is not zero")
@@ -281,9 +284,10 @@ class EntropyModel:
             raise WeightsError(f"the weights file lacks the integer tensor {error}") from error
 
 
-def _of_part(latent: Symbols, part: Part) -> Symbols:
-    chosen: Symbols = latent[part.channels].reshape(-1, latent[0].size).take(part.positions.numpy(), axis=1)
-    return chosen
+def _of_part(latent: Tensor, part: Part) -> Tensor:
+    """What belongs to a part of the latents [M, h, w], [m, n]."""
+    own = latent[part.channels]
+    return own.flatten(1) if part.parity is None else half_of(own, part.parity)
 
 
 def _layer_tensors(name: str, layer: IntegerLayer) -> dict[str, npt.NDArray[Any]]:

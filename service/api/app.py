@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -61,12 +62,15 @@ class _Application(FastAPI):
         return super().openapi()
 
 
-def create_app(settings: Settings | None = None, engine: Engine | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None, engine: Engine | None = None, clock: Callable[[], float] = time.time
+) -> FastAPI:
     """Return the application.
 
     Args:
         settings: the configuration; None reads the environment.
         engine: where the codec runs; None starts the worker pool.
+        clock: seconds since 1970, by which what is kept in this process expires.
 
     Raises:
         SettingsError: the environment holds a value out of range.
@@ -76,7 +80,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     if settings.redis_url is not None and engine is None:
         door, store, close_queue = _queued(settings, metrics)
     else:
-        door, store, close_queue = *_in_process(settings, metrics, engine), None
+        door, store, close_queue = *_in_process(settings, metrics, engine, clock), None
     jobs = Jobs(
         store,
         job_limits_of(settings),
@@ -102,7 +106,7 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
         generate_unique_id_function=lambda route: route.name,  # what generated clients call their methods
         lifespan=_lifespan,
     )
-    links = Links([secret.get_secret_value() for secret in settings.link_secrets])
+    links = Links([secret.get_secret_value() for secret in settings.link_secrets], clock)
     app.state.parts = State(settings, door, jobs, metrics, _gate(settings), links, uploads, close_queue)
     problems.install(app)
     app.include_router(routes.router)
@@ -120,11 +124,13 @@ def create_app(settings: Settings | None = None, engine: Engine | None = None) -
     return app
 
 
-def _in_process(settings: Settings, metrics: Metrics, engine: Engine | None) -> tuple[Door, Store]:
+def _in_process(
+    settings: Settings, metrics: Metrics, engine: Engine | None, clock: Callable[[], float]
+) -> tuple[Door, Store]:
     """All work in this process and its worker processes."""
     executor = executor_of(settings, metrics, engine or pool_of(settings, metrics.observe_tick))
     limits = job_limits_of(settings)
-    store = MemoryStore(limits)
+    store = MemoryStore(limits, clock)
     store.serve(Attempts(store, executor, limits).execute)
     return executor, store
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
@@ -21,8 +18,7 @@ from model.container import Header
 from model.rate_control import pack_to_target
 from model.registry import DEFAULT_MODEL, Registry
 from model.types import Analysis, DecodeState, Pixels
-from service.engine.loop import Loop
-from service.engine.messages import Cancel, DeviceOptions, Ready, Submit
+from service.engine.messages import DeviceOptions
 from service.engine.port import (
     DecodeRequest,
     DecodeResult,
@@ -34,8 +30,6 @@ from service.engine.port import (
 )
 from service.engine.profile import Profile, cached, measure, store
 from service.engine.request import Key, Task, Unit
-from service.engine.worker_process import receive
-from service.engine.worker_process import send as send_message
 from service.images.preview import SIDE, preview_file
 from service.work import Progress
 
@@ -336,32 +330,3 @@ class TorchDevice:
         codec = self.registry.get()
         parts = (name, str(codec.dtype), torch.__version__, codec.info.architecture, str(codec.parameters))
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
-
-
-def main(pipe: Connection, options: DeviceOptions) -> None:
-    """Body of the worker process: read messages in a thread, run the loop in this one, until told to leave."""
-    device = TorchDevice(options)
-    sending = threading.Lock()
-
-    def send(message: object) -> None:
-        with sending, contextlib.suppress(BrokenPipeError):  # nobody is there any more: the listener ends the loop
-            send_message(pipe, message)
-
-    loop = Loop(device, send)
-    threading.Thread(target=_listen, args=(pipe, loop), daemon=True).start()
-    send(Ready(device.models, device.device, device.profile.seconds_per_cost))
-    loop.run()
-    device.keep_profile()
-
-
-def _listen(pipe: Connection, loop: Loop) -> None:
-    """Pass messages on; when the other side is gone, nobody is left to work for."""
-    while True:
-        try:
-            message = receive(pipe)
-        except (EOFError, OSError):
-            message = None
-        if not isinstance(message, Submit | Cancel):
-            loop.put(None)
-            return
-        loop.put(message)

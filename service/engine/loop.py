@@ -55,8 +55,14 @@ Inbox = Submit | Cancel | _Left | None
 class Loop:
     """Owns all requests of one device."""
 
-    def __init__(self, device: Device, send: Callable[[FromWorker], None]) -> None:
-        """`send` passes messages to the API, from any thread."""
+    def __init__(
+        self,
+        device: Device,
+        send: Callable[[FromWorker], None],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`send` passes messages to the API, from any thread; `clock` gives seconds."""
+        self._clock = clock
         self._device = device
         self._send = send
         profile = device.profile
@@ -98,7 +104,7 @@ class Loop:
         if message is None:
             self._open = False
         elif isinstance(message, Submit):
-            task, now = self._device.task(message.number, message.order), time.perf_counter()
+            task, now = self._device.task(message.number, message.order), self._clock()
             request = Request(message.number, task, message.cost, message.area, now, message.request_id)
             self._requests[message.number] = request
             self._scheduler.add(request)
@@ -114,7 +120,7 @@ class Loop:
         if error is not None or request.cancelled:
             self._fail(request, error)
         elif request.status is Status.PREPARING:
-            request.ticking = time.perf_counter()
+            request.ticking = self._clock()
             self._send(Started(request.number))
             self._scheduler.offer(request.number, request.task.ready())
         else:
@@ -131,7 +137,7 @@ class Loop:
 
     def _begin(self) -> None:
         """Have the requests prepared whose turn has come."""
-        for request in self._scheduler.begin(time.perf_counter()):
+        for request in self._scheduler.begin(self._clock()):
             self._threads.submit(self._prepare, request)
 
     def _prepare(self, request: Request) -> None:
@@ -140,7 +146,7 @@ class Loop:
         error = None
         try:
             if not request.cancelled:
-                request.started = time.perf_counter()
+                request.started = self._clock()
                 request.task.prepare()
         except Exception as caught:
             error = caught
@@ -148,9 +154,9 @@ class Loop:
 
     def _run(self, batch: list[Unit]) -> dict[int, Exception]:
         """Run a batch; when it fails, run its members one by one, so that only the bad ones fail."""
-        start = time.perf_counter()
+        start = self._clock()
         failures = self._try(batch)
-        seconds = time.perf_counter() - start
+        seconds = self._clock() - start
         if not failures:
             self._report(batch, seconds)
         stage = STAGES[batch[0].key.kind]
@@ -192,7 +198,7 @@ class Loop:
             if request.task.done():
                 self._scheduler.remove(request)
                 request.status = Status.FINISHING
-                self._threads.submit(self._finish, request, time.perf_counter())
+                self._threads.submit(self._finish, request, self._clock())
             else:
                 self._scheduler.offer(request.number, request.task.ready())
         self._begin()  # those that left have made room; nothing else may wake the loop

@@ -6,6 +6,7 @@ Torch is imported in the process itself and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -20,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from service.engine.messages import DeviceOptions, FromWorker, ToWorker
+from service.engine.loop import Loop
+from service.engine.messages import Cancel, DeviceOptions, FromWorker, Ready, Submit, ToWorker
 from service.logs import configure_logging
 
 log = logging.getLogger(__name__)
@@ -39,12 +41,41 @@ def run_worker(pipe: Connection, options: DeviceOptions) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     configure_logging(options.log_level)
     try:
-        from service.engine.device import main
-
-        main(pipe, options)
+        work(pipe, options)
     except Exception:  # multiprocessing would print it, over many lines that no log collector takes for one
         log.critical("the worker failed", exc_info=True)
         sys.exit(1)
+
+
+def work(pipe: Connection, options: DeviceOptions) -> None:
+    """Read messages in a thread, run the loop in this one, until told to leave."""
+    from service.engine.device import TorchDevice
+
+    device = TorchDevice(options)
+    sending = threading.Lock()
+
+    def answer(message: FromWorker) -> None:
+        with sending, contextlib.suppress(BrokenPipeError):  # nobody is there any more: the listener ends the loop
+            send(pipe, message)
+
+    loop = Loop(device, answer)
+    threading.Thread(target=_listen, args=(pipe, loop), daemon=True).start()
+    answer(Ready(device.models, device.device, device.profile.seconds_per_cost))
+    loop.run()
+    device.keep_profile()
+
+
+def _listen(pipe: Connection, loop: Loop) -> None:
+    """Pass messages on; when the other side is gone, nobody is left to work for."""
+    while True:
+        try:
+            message = receive(pipe)
+        except (EOFError, OSError):
+            message = None
+        if not isinstance(message, Submit | Cancel):
+            loop.put(None)
+            return
+        loop.put(message)
 
 
 class WorkerProcess:

@@ -205,19 +205,18 @@ class Attempts:
             steps.put_nowait(progress)
 
         running = asyncio.create_task(self._until_done(attempt, on_progress))
-        watching = asyncio.create_task(self._watch(attempt))
-        tasks: list[asyncio.Task[Any]] = [running, watching]
+        others: list[asyncio.Task[Any]] = [asyncio.create_task(self._watch(attempt, running))]
         if isinstance(attempt.found.options, DecodeOptions):  # an encode has no steps
-            tasks.append(asyncio.create_task(self._publish(attempt, steps)))
+            others.append(asyncio.create_task(self._publish(attempt, steps)))
         try:
-            await asyncio.wait({running, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
+            await asyncio.wait({running})
+            if running.cancelled():
                 return None
             steps.put_nowait(None)
-            await asyncio.gather(*tasks[2:])
+            await asyncio.gather(*others[1:])
             return running.result()
         finally:
-            for task in tasks:
+            for task in (running, *others):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
@@ -245,12 +244,13 @@ class Attempts:
         found = (await self._store.read(f"exec:{attempt.execution}")).get(f"exec:{attempt.execution}", Execution)
         return found is None or found.direct
 
-    async def _watch(self, attempt: Attempt) -> None:
-        """Give signs of life; return when the attempt no longer counts."""
+    async def _watch(self, attempt: Attempt, running: asyncio.Task[Result]) -> None:
+        """Give signs of life; when the attempt no longer counts, cancel what runs."""
         with self._store.watch(attempt.execution) as changed:
             while True:
                 with contextlib.suppress(QueueUnavailable):
                     if not await self.beat(attempt):
+                        running.cancel()
                         return
                 await changed.wait(WATCH_S)
 

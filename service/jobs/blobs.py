@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,8 +62,9 @@ class FileBlobs:
     stores do so by nature; in a folder it is written under another name beside it, and renamed.
     """
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self, url: str, clock: Callable[[], float] = time.time, **options: Any) -> None:
         """`options` go to the file system. Needs the extra `s3` for object stores."""
+        self._clock = clock
         import fsspec
         from fsspec.implementations.local import LocalFileSystem
 
@@ -72,7 +74,7 @@ class FileBlobs:
 
     async def put(self, name: str, data: bytes, ttl_s: float) -> None:
         """See `BlobStore.put`."""
-        until = int(time.time() + ttl_s) + 1
+        until = int(self._clock() + ttl_s) + 1
 
         def write() -> None:
             path = f"{self._root}/{name}/{until}"
@@ -91,7 +93,7 @@ class FileBlobs:
 
         def read() -> bytes | None:
             for path in self._versions(name):
-                if int(path.rsplit("/", 1)[1]) > time.time():
+                if int(path.rsplit("/", 1)[1]) > self._clock():
                     with contextlib.suppress(FileNotFoundError):
                         data: bytes = self._files.cat_file(path)
                         return data
@@ -114,7 +116,7 @@ class FileBlobs:
         def remove() -> None:
             for path in self._files.find(self._root):
                 until = path.rsplit("/", 1)[1].split(PART)[0]  # parts too: of writers that were killed
-                if until.isdecimal() and int(until) <= time.time():
+                if until.isdecimal() and int(until) <= self._clock():
                     with contextlib.suppress(FileNotFoundError):
                         self._files.rm_file(path)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model.entropy import context_head
-from model.entropy.context_head import Part, checkerboard, predict
+from model.entropy.context_head import Part, half_of, predict, put_half
 from model.entropy.entropy_model import EntropyModel, export_entropy_model
 from model.entropy.likelihood import FactorizedPrior
 from model.entropy.passes import Pass, passes_of
@@ -239,12 +239,25 @@ def test_parts_are_in_raster_order_of_their_half(model: EntropyModel) -> None:
     hyper, found = symbols((N, 1, 1), 3), []
 
     def take(part: Part) -> np.ndarray:
-        found.append((part.channels, part.positions, part.means.shape))
+        found.append((part.channels, part.parity, tuple(part.means.shape)))
         return np.zeros(part.means.shape, dtype=np.int32)
 
     z256 = torch.from_numpy(hyper.astype(np.int64) << 8)
     predict(model.head, model.context, z256, 0, take)
-    even, odd = (torch.nonzero(mask.flatten())[:, 0] for mask in checkerboard(4, 4))
-    assert [tuple(shape) for _, _, shape in found] == [(2, 8), (2, 8), (6, 8), (6, 8)]
-    assert [torch.equal(positions, odd) for _, positions, _ in found] == [False, True, False, True]
-    assert torch.equal(found[0][1], even)
+    assert found == [
+        (slice(0, 2), 0, (2, 8)),
+        (slice(0, 2), 1, (2, 8)),
+        (slice(2, 8), 0, (6, 8)),
+        (slice(2, 8), 1, (6, 8)),
+    ]
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+def test_halves_of_a_checkerboard(parity: int) -> None:
+    x = torch.arange(3 * 4 * 6).view(3, 4, 6)
+    mask = (torch.arange(4)[:, None] + torch.arange(6)) % 2 == parity
+    half = half_of(x, parity)
+    assert torch.equal(half, x[:, mask])
+    back = torch.zeros_like(x)
+    put_half(back, parity, half)
+    assert torch.equal(back, x * mask)

@@ -30,18 +30,33 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+class Clock:
+    """Seconds that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
 @pytest.fixture
 def engine() -> FakeEngine:
     return FakeEngine()
 
 
 @pytest.fixture
-async def make_client(engine: FakeEngine) -> AsyncIterator[MakeClient]:
+async def make_client(engine: FakeEngine, clock: Clock) -> AsyncIterator[MakeClient]:
     """A function that returns a client of a running application with the given settings."""
     async with AsyncExitStack() as stack:
 
         async def make(**settings: Any) -> httpx.AsyncClient:
-            app = create_app(Settings(**settings), engine)
+            app = create_app(Settings(**settings), engine, clock)
             await stack.enter_async_context(app.router.lifespan_context(app))
             return await stack.enter_async_context(client_of(app))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -52,7 +53,8 @@ class FakeEngine:
     Attributes:
         requests: all requests that came in.
         cancelled: those whose task was cancelled.
-        delay: seconds that each request takes.
+        gate: requests wait until it is open.
+        delay: seconds that each request takes; 0 and an hour are good values.
         error: raised by every request instead of an answer.
         step_delay: seconds per denoising step.
     """
@@ -60,6 +62,9 @@ class FakeEngine:
     def __init__(self) -> None:
         self.requests: list[Order] = []
         self.cancelled: list[Order] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.changed = asyncio.Event()  # set with every change of the two lists
         self.delay = 0.0
         self.step_delay = 0.0
         self.error: BaseException | None = None
@@ -117,12 +122,22 @@ class FakeEngine:
         self.status_calls += 1
         return self.state
 
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait for requests that come or are cancelled, on the engine's own event loop."""
+        async with asyncio.timeout(5):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
     async def _work(self, request: Order) -> None:
         self.requests.append(request)
+        self.changed.set()
         try:
+            await self.gate.wait()
             await asyncio.sleep(self.delay)
         except asyncio.CancelledError:
             self.cancelled.append(request)
+            self.changed.set()
             raise
         if self.error is not None:
             raise self.error

@@ -115,8 +115,11 @@ async def test_events_that_are_over_end_an_event_source(client: httpx.AsyncClien
 
 
 async def test_events_that_go_on_are_waited_for(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    engine.delay = 0.2
+    engine.gate.clear()
     location = (await client.post("/decode?steps=1", content=CDC, headers=ASYNC)).headers["location"]
-    answer = await client.get(f"{location}/events", headers={"Last-Event-ID": "2"})
+    asking = asyncio.create_task(client.get(f"{location}/events", headers={"Last-Event-ID": "2"}))
+    await engine.until(lambda: engine.requests)
+    engine.gate.set()
+    answer = await asking
     assert answer.status_code == 200
     assert events_of(answer.text)[-1][2]["state"] == "succeeded"

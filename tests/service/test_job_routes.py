@@ -13,7 +13,7 @@ import pytest
 
 from model.errors import CorruptStream
 from service.api.jobs import Preferences, preferences
-from tests.service.conftest import MakeClient, image_file, photograph
+from tests.service.conftest import Clock, MakeClient, image_file, photograph
 from tests.service.fake_engine import FakeEngine, make_file
 
 pytestmark = pytest.mark.anyio
@@ -22,13 +22,13 @@ ASYNC = {"Prefer": "respond-async"}
 FILE = make_file(40, 30)
 
 
-async def ended(client: httpx.AsyncClient, location: str) -> dict[str, Any]:
+async def ended(client: httpx.AsyncClient, location: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    """Follow a job to its end and return it."""
     async with asyncio.timeout(5):
-        while True:
-            job: dict[str, Any] = (await client.get(location)).raise_for_status().json()
-            if job["state"] not in ("queued", "running"):
-                return job
-            await asyncio.sleep(0.01)
+        await client.get(f"{location}/events", headers=headers)
+    job: dict[str, Any] = (await client.get(location, headers=headers)).raise_for_status().json()
+    assert job["state"] not in ("queued", "running")
+    return job
 
 
 def events_of(text: str) -> list[tuple[int, str, Any]]:
@@ -80,7 +80,7 @@ async def test_wait_answers_at_once_what_is_done_in_time(client: httpx.AsyncClie
     assert quick.status_code == 200
     assert quick.headers["content-type"] == "image/png"
     assert "wait=5" in quick.headers["preference-applied"]
-    engine.delay = 2
+    engine.delay = 60
     slow = await client.post("/decode", content=make_file(41, 30), headers={"Prefer": "respond-async, wait=0"})
     assert slow.status_code == 202
     assert slow.json()["state"] in ("queued", "running")
@@ -134,13 +134,11 @@ async def test_the_estimate_counts_encodes(client: httpx.AsyncClient, engine: Fa
 async def test_cancel_reaches_the_engine(client: httpx.AsyncClient, engine: FakeEngine) -> None:
     engine.delay = 60
     location = (await client.post("/decode", content=FILE, headers=ASYNC)).headers["location"]
-    await asyncio.sleep(0.05)
+    await engine.until(lambda: engine.requests)
     unfinished = await client.get(f"{location}/result")
     assert (unfinished.status_code, unfinished.json()["type"]) == (409, "/problems/job-not-finished")
     assert (await client.delete(location)).json()["state"] == "cancelled"
-    async with asyncio.timeout(2):
-        while not engine.cancelled:
-            await asyncio.sleep(0.01)
+    await engine.until(lambda: engine.cancelled)
     gone = await client.get(f"{location}/result")
     assert (gone.status_code, gone.json()["type"]) == (409, "/problems/job-cancelled")
 
@@ -188,10 +186,11 @@ async def test_a_direct_call_with_a_key_is_done_once(client: httpx.AsyncClient, 
 
 
 async def test_a_key_replays_what_the_caller_did_not_wait_for(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    engine.delay = 0.3
+    engine.gate.clear()
     headers = {"Idempotency-Key": "one"}
     late = await client.post("/decode", content=FILE, headers={**headers, "X-Deadline-Ms": "50"})
     assert (late.status_code, late.json()["type"]) == (504, "/problems/deadline-exceeded")
+    engine.gate.set()
     assert (await client.post("/decode", content=FILE, headers=headers)).status_code == 200
     assert len(engine.requests) == 1
 
@@ -240,14 +239,14 @@ async def test_a_job_is_visible_to_its_bearer_alone(client: httpx.AsyncClient) -
     assert "secret" not in (await client.get(location, headers=ann)).text
 
 
-async def test_unknown_and_expired_jobs(make_client: MakeClient) -> None:
+async def test_unknown_and_expired_jobs(make_client: MakeClient, clock: Clock) -> None:
     client = await make_client(job_result_ttl_s=1)
     for path in ("/jobs/none", "/jobs/none/result", "/jobs/none/events"):
         answer = await client.get(path)
         assert (answer.status_code, answer.json()["type"]) == (404, "/problems/unknown-job")
     location = (await client.post("/decode", content=FILE, headers=ASYNC)).headers["location"]
     await ended(client, location)
-    await asyncio.sleep(1.1)
+    clock.now += 1.1
     for path in (location, f"{location}/result", f"{location}/events"):
         answer = await client.get(path)
         assert (answer.status_code, answer.json()["type"]) == (410, "/problems/job-expired")

@@ -133,11 +133,12 @@ def address(engine: FakeEngine) -> Iterator[tuple[str, int]]:
     thread.join(20)
 
 
-async def test_stalled_uploads_lock_nobody_out(address: tuple[str, int]) -> None:
+async def test_stalled_uploads_lock_nobody_out(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.api.uploads.STALLED_S", 0.05)
     opened = [await asyncio.open_connection(*address) for _ in range(40)]
     for _, writer in opened:
         writer.write(HEAD % len(PNG) + PNG[:10])
-    await asyncio.sleep(STALLED_S + 0.2)
+    await asyncio.sleep(0.1)
     async with httpx.AsyncClient(base_url="http://{}:{}".format(*address)) as client:
         for _ in range(10):
             answer = await client.post("/encode", content=PNG, headers={"Content-Type": "image/png"})

@@ -37,6 +37,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "architecture.md"
 MOST_FUNCTIONS, MOST_FILES = 25, 12
 LAST = "TorchDevice.run"  # the first pass
+BACK = "PoolEngine._deliver"  # the message that it has started, which may come before or after
 # They hold an upload, or what came of it.
 RECORDS = (Upload, Work, Container, EncodeRequest, DecodeRequest, _Pending, Submit, Request)
 pytestmark = pytest.mark.anyio
@@ -53,9 +54,7 @@ class ThreadProcess:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
-        from service.engine.device import main
-
-        main(self._pipe, self._options)
+        worker_process.work(self._pipe, self._options)
         self._pipe.close()
 
     def start(self) -> None:
@@ -97,7 +96,7 @@ class Trace:
         self.parsed += event == "call" and code is container.parse.__code__
         name = code.co_qualname
         ours = code.co_filename.startswith(f"{ROOT}/service/") and not name.endswith(("__init__", ">"))
-        if not ours or code in self._seen:
+        if not ours or code in self._seen or name == BACK:
             return
         if event == "call":
             names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]

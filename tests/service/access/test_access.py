@@ -21,8 +21,9 @@ from service.api.app import create_app
 from service.errors import KeysUnavailable, RateLimited
 from service.jobs.connection import connect
 from service.settings import Settings, SettingsError, load_settings
-from tests.service.conftest import MakeClient, client_of, image_file, photograph
+from tests.service.conftest import Clock, MakeClient, client_of, image_file, photograph
 from tests.service.fake_engine import FakeEngine, make_file
+from tests.service.test_job_routes import ended
 
 pytestmark = pytest.mark.anyio
 FILE = make_file(40, 30)
@@ -129,21 +130,20 @@ async def test_requests_at_the_same_time(locked: httpx.AsyncClient, engine: Fake
     assert (await locked.post("/decode", content=FILE, headers=key)).status_code == 200
 
 
-async def test_links(locked: httpx.AsyncClient, make_client: MakeClient, make_key: MakeKey) -> None:
+async def test_links(locked: httpx.AsyncClient, make_client: MakeClient, make_key: MakeKey, clock: Clock) -> None:
     ann, bob = await make_key(), await make_key()
     headers = {**ann, "Prefer": "respond-async"}
     location = (await locked.post("/decode", content=FILE, params={"steps": 1}, headers=headers)).headers["location"]
-    while (await locked.get(location, headers=ann)).json()["state"] != "succeeded":
-        await asyncio.sleep(0.01)
+    await ended(locked, location, ann)
     assert (await locked.post(f"{location}/links", headers=bob)).status_code == 404
     made = (await locked.post(f"{location}/links", params={"ttl_s": 60}, headers=ann)).json()
     opened = await locked.get(made["href"])
     assert opened.status_code == 200
     assert opened.content == (await locked.get(f"{location}/result", headers=ann)).content
     assert (await locked.get(made["href"][:-4] + "AAAA")).json()["type"] == "/problems/link-invalid"
-    await asyncio.sleep(1.1)
+    clock.now += 1.1
     brief = (await locked.post(f"{location}/links", params={"ttl_s": 1}, headers=ann)).json()
-    await asyncio.sleep(1.1)
+    clock.now += 1.1
     assert (await locked.get(brief["href"])).json()["type"] == "/problems/link-expired"
     assert (await locked.post(f"{location}/links", params={"ttl_s": 10**9}, headers=ann)).status_code == 422
     without = await make_client()

@@ -20,6 +20,7 @@ from service.jobs.queue import Consumer, Enqueuer
 from service.jobs.redis import RedisStore
 from service.jobs.service import Jobs
 from service.work import DecodeOptions, Metadata, Options, Progress, Result, Work
+from tests.service.conftest import Clock
 
 MakeJobs = Callable[..., Awaitable[Jobs]]
 SAID = Metadata(1.5, 8, 8, "lite", "00", steps=3)
@@ -92,16 +93,6 @@ class FakeExecutor:
         self.changed.set()
 
 
-class Clock:
-    """Seconds that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
@@ -110,11 +101,6 @@ def anyio_backend() -> str:
 @pytest.fixture
 async def executor() -> FakeExecutor:
     return FakeExecutor()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def memory_store(executor: Executes, limits: JobLimits, clock: Callable[[], float]) -> MemoryStore:

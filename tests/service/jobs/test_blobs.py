@@ -17,6 +17,7 @@ from service.jobs.queue import Enqueuer
 from service.jobs.redis import RedisStore
 from service.jobs.service import Jobs
 from tests.programs import need
+from tests.service.conftest import Clock
 from tests.service.jobs.conftest import FakeExecutor, jobs_of, work_of
 from tests.service.jobs.redis_server import RedisServer
 
@@ -52,11 +53,11 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
         pytest.param("s3", marks=pytest.mark.slow),
     ]
 )
-async def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BlobStore]:
+async def blobs(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[BlobStore]:
     if request.param == "folder":
-        yield FileBlobs(str(tmp_path))
+        yield FileBlobs(str(tmp_path), clock)
     elif request.param == "s3":
-        yield FileBlobs(f"s3://{BUCKET}/jobs", **request.getfixturevalue("s3"))
+        yield FileBlobs(f"s3://{BUCKET}/jobs", clock, **request.getfixturevalue("s3"))
     else:
         async with connect(request.getfixturevalue("redis_url")) as redis:
             yield RedisBlobs(redis)
@@ -73,9 +74,9 @@ async def test_a_blob_is_kept_and_removed(blobs: BlobStore) -> None:
     assert await blobs.get("result/one/2") == b"other"
 
 
-async def test_a_blob_is_replaced_whole(blobs: BlobStore) -> None:
+async def test_a_blob_is_replaced_whole(blobs: BlobStore, clock: Clock) -> None:
     await blobs.put("body/x", b"first", 60)
-    await asyncio.sleep(1.1)
+    clock.now += 1.1  # another second is in another file's name
     await blobs.put("body/x", b"second", 60)
     assert await blobs.get("body/x") == b"second"
 
@@ -101,20 +102,22 @@ async def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
     assert not left.exists()
 
 
-async def test_a_blob_expires(blobs: BlobStore) -> None:
-    await blobs.put("body/y", b"soon gone", 0.2)
+async def test_a_blob_expires(blobs: BlobStore, clock: Clock) -> None:
+    await blobs.put("body/y", b"soon gone", 0.1)
     await blobs.put("body/z", b"stays", 60)
-    await asyncio.sleep(2.1)
+    clock.now += 2.1
+    if isinstance(blobs, RedisBlobs):
+        await asyncio.sleep(0.2)  # whose clock is its own
     assert await blobs.get("body/y") is None
     await blobs.sweep()
     assert await blobs.get("body/z") == b"stays"
 
 
-async def test_a_sweep_removes_the_files(tmp_path: Path) -> None:
-    blobs = FileBlobs(str(tmp_path))
+async def test_a_sweep_removes_the_files(tmp_path: Path, clock: Clock) -> None:
+    blobs = FileBlobs(str(tmp_path), clock)
     await blobs.put("body/y", b"soon gone", 0.0)
     await blobs.put("body/z", b"stays", 60)
-    await asyncio.sleep(1.1)
+    clock.now += 1.1
     await blobs.sweep()
     files = [p.parent.name for p in tmp_path.rglob("*") if p.is_file()]
     assert files == ["z"]

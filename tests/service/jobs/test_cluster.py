@@ -26,6 +26,7 @@ from tests.service.jobs.redis_server import RedisServer
 pytestmark = pytest.mark.redis
 ROOT = Path(__file__).parents[3]
 ASYNC = {"Prefer": "respond-async"}
+LONG = {"steps": 250, "gamma": 0.8}  # without noise the steps of cdc-lite are one
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def ended(client: httpx.Client, location: str, seconds: float = 60) -> dict[str,
 
 
 def test_requests_and_jobs_have_the_same_answers(client: httpx.Client, file: bytes) -> None:
-    params = {"steps": 3, "seed": 1, "deterministic": "true"}
+    params = {"steps": 3, "gamma": 0.8, "seed": 1, "deterministic": "true"}
     direct = client.post("/decode", content=file, params=params)
     assert direct.status_code == 200
     assert direct.headers["x-cdc-steps"] == "3"
@@ -111,7 +112,7 @@ def test_a_damaged_file_has_its_own_problem(client: httpx.Client, file: bytes) -
 
 
 def test_events_and_previews_cross_the_queue(client: httpx.Client, file: bytes) -> None:
-    params = {"steps": 4, "seed": 2, "preview": "true"}
+    params = {"steps": 4, "gamma": 0.8, "seed": 2, "preview": "true"}
     location = client.post("/decode", content=file, params=params, headers=ASYNC).headers["location"]
     text = client.get(f"{location}/events").text
     data = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
@@ -120,7 +121,7 @@ def test_events_and_previews_cross_the_queue(client: httpx.Client, file: bytes) 
 
 
 def test_cancel_frees_the_worker(client: httpx.Client, file: bytes) -> None:
-    long = client.post("/decode", content=file, params={"steps": 250, "seed": 3}, headers=ASYNC).headers["location"]
+    long = client.post("/decode", content=file, params={**LONG, "seed": 3}, headers=ASYNC).headers["location"]
     deadline = time.monotonic() + 30
     while (client.get(long).json()["step"] or 0) < 2:
         assert time.monotonic() < deadline
@@ -133,7 +134,7 @@ def test_cancel_frees_the_worker(client: httpx.Client, file: bytes) -> None:
 
 @pytest.mark.slow
 def test_a_killed_worker_loses_no_job(server: RedisServer, client: httpx.Client, file: bytes) -> None:
-    params = {"seed": 77, "steps": 40, "deterministic": "true"}
+    params = {"seed": 77, "steps": 40, "gamma": 0.8, "deterministic": "true"}
     with running_worker(server) as doomed:
         jobs = [
             client.post("/decode", content=file, params={**params, "seed": seed}, headers=ASYNC).headers["location"]
@@ -154,7 +155,9 @@ def test_a_killed_worker_loses_no_job(server: RedisServer, client: httpx.Client,
 def test_a_redis_restart_is_answered_503_and_mended_by_itself(
     server: RedisServer, client: httpx.Client, file: bytes
 ) -> None:
-    location = client.post("/decode", content=file, params={"steps": 60, "seed": 9}, headers=ASYNC).headers["location"]
+    location = client.post("/decode", content=file, params={**LONG, "steps": 60, "seed": 9}, headers=ASYNC).headers[
+        "location"
+    ]
     server.stop(kill=True)
     refused = client.post("/decode", content=file, params={"steps": 1, "seed": 10})
     assert (refused.status_code, refused.json()["type"]) == (503, "/problems/queue-unavailable")
@@ -170,7 +173,7 @@ def test_a_redis_restart_is_answered_503_and_mended_by_itself(
 
 @pytest.mark.slow
 def test_a_key_a_304_and_the_end_of_events(client: httpx.Client, file: bytes) -> None:
-    call = {"steps": 2, "seed": 77}
+    call = {"steps": 2, "gamma": 0.8, "seed": 77}
     first, again = (
         client.post("/decode", content=file, params=call, headers={"Idempotency-Key": "one"}) for _ in range(2)
     )
@@ -194,9 +197,13 @@ def test_a_key_a_304_and_the_end_of_events(client: httpx.Client, file: bytes) ->
 @pytest.mark.slow
 def test_a_worker_told_to_stop_finishes_what_it_runs(server: RedisServer, client: httpx.Client, file: bytes) -> None:
     with running_worker(server) as other:
-        time.sleep(5)
+        deadline = time.monotonic() + 60
+        while "cdc_workers 2.0" not in client.get("/metrics").text:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         jobs = [
-            client.post("/decode", content=file, params={"steps": 20, "seed": 100 + n}, headers=ASYNC) for n in range(8)
+            client.post("/decode", content=file, params={**LONG, "steps": 20, "seed": 100 + n}, headers=ASYNC)
+            for n in range(8)
         ]
         other.send_signal(signal.SIGTERM)
         assert other.wait(30) == 0
