@@ -44,6 +44,7 @@ class EstimateQuery(BaseModel):
     width: int = Field(ge=1, le=1 << 20)
     height: int = Field(ge=1, le=1 << 20)
     steps: int = Field(ge=1, le=1 << 16)
+    gamma: float = Field(default=0.0, ge=0, le=2, allow_inf_nan=False)
 
 
 def make_router() -> APIRouter:
@@ -82,7 +83,8 @@ def make_router() -> APIRouter:
         engine = state.door.engine
         waiting = engine.status().backlog_seconds
         encode = engine.seconds_of(model.encode_cost(query.width, query.height))
-        decode = engine.seconds_of(model.decode_cost(query.width, query.height, query.steps))
+        steps = 1 if model.direct and not query.gamma else query.steps  # without noise one pass is all
+        decode = engine.seconds_of(model.decode_cost(query.width, query.height, steps))
         return {"encode": round(waiting + encode, 2), "decode": round(decode, 2)}
 
     @router.post("/playground/compare")

@@ -66,8 +66,8 @@ async function choose(file) {
 async function expect() {
   if (!picture?.visible) return;
   const { width, height } = comparison.canvases.original;
-  const { steps } = settings;
-  expected = await service.estimate(width, height, steps).catch(() => null);
+  const { steps, gamma } = settings;
+  expected = await service.estimate(width, height, { steps, gamma }).catch(() => null);
   if (expected === null) return;
   showExpected(width * height, expected);
   suggest(width * height, expected, steps);

@@ -45,6 +45,11 @@ export class Settings {
     return this.#field("auto").checked ? 1 : Number(this.#field("steps").value);
   }
 
+  /** Strength of the start noise that is asked for. */
+  get gamma() {
+    return Number(this.#field("gamma").value);
+  }
+
   /** Ask for so many steps. */
   set steps(value) {
     this.#field("steps").value = String(value);

@@ -150,6 +150,7 @@ def test_a_job_survives_a_reload(open_page: OpenPage, server: httpx.Client, larg
     page, _ = open_page()
     upload(page, large_picture, "large.jpg", "image/jpeg")
     slide(page, "#steps", 20)
+    slide(page, "#gamma", 0.8)
     with page.expect_response(lambda r: "/decode" in r.url) as answer:
         page.click("#go")
     job = answer.value.json()["id"]
@@ -202,7 +203,8 @@ def test_a_card_to_send(open_page: OpenPage, picture: bytes) -> None:
 def test_a_large_photograph_is_told_what_it_costs(open_page: OpenPage, huge_picture: bytes) -> None:
     page, _ = open_page()
     upload(page, huge_picture, "huge.jpg", "image/jpeg")
-    expect(page.locator("#expected")).to_have_text(re.compile(r"^12\.0 megapixels: about .* s\.$"))
+    expect(page.locator("#expected")).to_have_text(re.compile(r"^12\.0 megapixels: about .* (s|min)\.$"))
+    slide(page, "#gamma", 0.8)  # without noise the model decodes in one pass, whatever the steps
     slide(page, "#steps", 30)
     expect(page.locator("#suggest")).to_be_visible()
     page.get_by_role("button", name="Take 1 step").click()

@@ -19,6 +19,7 @@ def test_cancel_ends_the_job(open_page: OpenPage, server: httpx.Client, large_pi
     page, _ = open_page()
     upload(page, large_picture, "large.jpg", "image/jpeg")
     slide(page, "#steps", 65)
+    slide(page, "#gamma", 0.8)
     with page.expect_response(lambda r: "/decode" in r.url) as answer:
         page.click("#go")
     job = answer.value.json()["id"]
@@ -171,6 +172,7 @@ def test_another_picture_while_one_is_at_work(open_page: OpenPage, large_picture
     page, watch = open_page()
     upload(page, large_picture, "large.jpg", "image/jpeg")
     slide(page, "#steps", 65)
+    slide(page, "#gamma", 0.8)
     page.click("#go")
     expect(page.locator("#chip-right")).to_contain_text("of 65")
     give(page, "drop", "photo.png", "image/png", picture)

@@ -58,6 +58,7 @@ def test_previews_are_seen_before_the_result(open_page: OpenPage, large_picture:
     page, _ = open_page()
     upload(page, large_picture, "large.jpg", "image/jpeg")
     slide(page, "#steps", 4)
+    slide(page, "#gamma", 0.8)
     page.click("#go")
     expect(page.locator("#chip-right")).to_contain_text("of 4")
     expect(page.locator("#results")).to_be_hidden()
