@@ -105,7 +105,7 @@ def summarise(rows: list[Row]) -> list[Row]:
 
 
 def print_tables(means: list[Row]) -> None:
-    """Our decodes, and what the baselines' curves have at the same bytes, interpolated over the logarithm of the rate."""
+    """Our decodes, and what the baselines' curves have at the same bytes, interpolated over log rate."""
     from scipy.interpolate import PchipInterpolator
 
     curves = {name: sorted((m for m in means if m["codec"] == name), key=BPP) for name in BASELINES}
