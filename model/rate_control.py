@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from model.codec import Codec
 from model.config import DEFAULT_QUALITY, quality_of_rate, rate_of_quality
@@ -12,15 +13,21 @@ from model.errors import InvalidParameter, TargetUnreachable
 from model.types import Latents
 
 MAX_RATE = 255
+Target = Literal["met", "unmet"]
+NEAR, NEAR_BYTES = 0.05, 32  # of the bytes that target_bpp asks for: as close is as good as met
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A finished file, its rate byte 0..255, and whether its model has one rate alone."""
+    """A finished file, its rate byte 0..255, and whether its model has one rate alone.
+
+    `target` says of a `target_bpp` or `max_bytes` whether it was met; None where neither was asked for.
+    """
 
     data: bytes
     rate: int
     one_rate: bool = False
+    target: Target | None = None
 
     @property
     def quality(self) -> int | None:
@@ -42,7 +49,8 @@ def pack_to_target(
 
     Args:
         quality: 1..100; 50 if nothing is asked. A model of one rate has no qualities and refuses one.
-        target_bpp: bits of the whole file per pixel; the nearest rate is taken, the highest one if even that is below.
+        target_bpp: bits of the whole file per pixel; the nearest rate is taken, the highest one if even that is below,
+            and then `target` says that it was not met.
         max_bytes: the highest rate whose file has at most this many bytes.
         sections: further sections; they count towards the size.
         between: called between attempts; may raise to abandon the work.
@@ -69,9 +77,12 @@ def pack_to_target(
         return Packed(codec.pack(latents, rate, sections), rate, one_rate)
 
     below, above = _bracket(attempt, budget, 0 if one_rate else MAX_RATE)
-    if max_bytes is None and above is not None and len(above.data) - budget < budget - len(below.data):
-        return above
-    return below
+    if max_bytes is not None:
+        return replace(below, target="met")
+    if above is not None and len(above.data) - budget < budget - len(below.data):
+        below = above
+    far = abs(len(below.data) - budget) > max(NEAR * budget, NEAR_BYTES)
+    return replace(below, target="unmet" if far else "met")
 
 
 def _bracket(attempt: Callable[[int], Packed], budget: float, highest: int) -> tuple[Packed, Packed | None]:

@@ -82,6 +82,7 @@ class Local:
             "bytes": len(packed.data),
             "bpp": round(8 * len(packed.data) / (width * height), 4),
             "quality": packed.quality,
+            **({"target": packed.target} if packed.target else {}),
             "model": codec.info.name,
             "seconds": round(time.perf_counter() - start, 2),
         }

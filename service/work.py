@@ -108,7 +108,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a result says of itself: bits per pixel, sizes in pixels, and the parameters that were used."""
+    """What a result says of itself: bits per pixel, sizes in pixels, the parameters that were used.
+
+    `target` is "met" or "unmet" where an encode was asked for a size.
+    """
 
     bpp: float
     width: int
@@ -119,6 +122,7 @@ class Metadata:
     steps: int | None = None
     gamma: float | None = None
     seed: int | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,8 @@ def events_request(id: str, last_id: int | None) -> Request:
 def encoded_in(response: Response) -> Encoded:
     """Read the answer of an encode."""
     quality = response.headers.get("x-cdc-quality")
-    return Encoded(**_file(response), quality=None if quality is None else int(quality))
+    target = response.headers.get("x-cdc-target")
+    return Encoded(**_file(response), quality=None if quality is None else int(quality), target=target)
 
 
 def decoded_in(response: Response) -> Decoded:

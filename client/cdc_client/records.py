@@ -55,9 +55,13 @@ class File:
 
 @dataclass(frozen=True)
 class Encoded(File):
-    """A `.cdc` file. `quality` is the nearest of 1..100, None for a model of one rate."""
+    """A `.cdc` file. `quality` is the nearest of 1..100, None for a model of one rate.
+
+    `target` is "met" or "unmet" where `target_bpp` or `max_bytes` was asked for: a model has a highest rate.
+    """
 
     quality: int | None
+    target: str | None = None
 
 
 @dataclass(frozen=True)

@@ -104,12 +104,16 @@ _HEADERS: dict[str, tuple[str, str]] = {
     "X-Cdc-Model": ("string", "Model that did the work."),
     "X-Cdc-Codec-Id": ("string", "Codec id of the file, 16 hexadecimal digits."),
     "X-Cdc-Quality": ("integer", "Quality that was used, 1..100."),
+    "X-Cdc-Target": (
+        "string",
+        "`met` or `unmet`: whether the size that was asked for is reached.",
+    ),
     "X-Cdc-Steps": ("integer", "Denoising steps that were taken."),
     "X-Cdc-Gamma": ("number", "Standard deviation of the start noise."),
     "X-Cdc-Seed": ("integer", "Seed of the start noise."),
 }
 _COMMON = ("ETag", "Server-Timing", "X-Request-Id", "X-Cdc-Bpp", "X-Cdc-Width", "X-Cdc-Height", "X-Cdc-Model")
-ENCODE_HEADERS = (*_COMMON, "X-Cdc-Codec-Id", "X-Cdc-Quality")
+ENCODE_HEADERS = (*_COMMON, "X-Cdc-Codec-Id", "X-Cdc-Quality", "X-Cdc-Target")
 DECODE_HEADERS = (*_COMMON, "X-Cdc-Codec-Id", "X-Cdc-Steps", "X-Cdc-Gamma", "X-Cdc-Seed")
 
 DEADLINE_PARAMETER = {

@@ -101,6 +101,7 @@ class EncodeTask:
             quality=packed.quality,
             bpp=8 * len(packed.data) / (latents.width * latents.height),
             seconds={"entropy": time.perf_counter() - start},
+            target=packed.target,
         )
 
 

@@ -112,7 +112,8 @@ class EncodeRequest:
 class EncodeResult:
     """An encoded picture: the file and what the answer says about it.
 
-    `quality` is None for a model of one rate; `seconds` maps a stage to its time.
+    `quality` is None for a model of one rate; `seconds` maps a stage to its time; `target` says whether the asked size
+    was met, None where none was asked for.
     """
 
     data: bytes
@@ -124,6 +125,7 @@ class EncodeResult:
     quality: int | None
     bpp: float
     seconds: Mapping[str, float] = field(default_factory=dict)
+    target: str | None = None
 
 
 @dataclass(frozen=True)

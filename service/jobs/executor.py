@@ -224,7 +224,9 @@ class Executor(Door):
         data = found.data
         small = len(data) <= SMALL_BYTES
         digest = _sha256(data) if small else await self._in_thread(lambda: _sha256(data))
-        said = Metadata(found.bpp, found.width, found.height, found.model, found.codec_id, found.quality)
+        said = Metadata(
+            found.bpp, found.width, found.height, found.model, found.codec_id, found.quality, target=found.target
+        )
         return Result(data, CDC_TYPE, digest, said, {"image": seconds, **found.seconds})
 
     def _encode_request(self, body: bytes, options: EncodeOptions) -> tuple[EncodeRequest, float]:

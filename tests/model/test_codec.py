@@ -241,7 +241,11 @@ def test_targets(codec: Codec, crop: np.ndarray) -> None:
     packed = pack_to_target(codec, latents, target_bpp=1.0)
     nearest = min(abs(s * 8 / pixels - 1.0) for s in sizes)
     assert abs(len(packed.data) * 8 / pixels - 1.0) <= nearest + 0.002
-    assert pack_to_target(codec, latents, target_bpp=100).rate == 255
+    assert packed.target == "met"
+    beyond = pack_to_target(codec, latents, target_bpp=100)
+    assert (beyond.rate, beyond.target) == (255, "unmet")
+    assert pack_to_target(codec, latents, max_bytes=10**6).target == "met"
+    assert pack_to_target(codec, latents, quality=50).target is None
     assert pack_to_target(codec, latents).quality == 50
     assert pack_to_target(codec, latents, quality=1).rate == 0
     assert pack_to_target(codec, latents, quality=100).rate == 255

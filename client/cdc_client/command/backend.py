@@ -59,7 +59,8 @@ class Remote:
     def encode(self, image: bytes, options: EncodeOptions) -> Made:
         """See `Client.encode`."""
         made = self._client.encode(image, **options)
-        return Made(made.data, {**_size(made), "quality": made.quality, **_origin(made)})
+        target = {"target": made.target} if made.target else {}
+        return Made(made.data, {**_size(made), "quality": made.quality, **target, **_origin(made)})
 
     def decode(self, file: bytes, options: DecodeOptions) -> Made:
         """See `Client.decode`."""
