@@ -10,6 +10,7 @@ from functools import cache
 
 import google_crc32c
 import numpy as np
+import torch
 
 from model.checkpoint import load_weights
 from model.config import padded
@@ -79,14 +80,17 @@ def entropy_model() -> EntropyModel:
 
 
 def written(width: int, height: int, rate: int, largest: int, seed: int = 0) -> bytes:
-    """A well-formed file whose symbols are drawn evenly from -largest..largest, 0 giving a flat picture."""
+    """A well-formed file whose symbols are drawn evenly from -largest..largest, 0 giving a flat picture.
+
+    Those that a file cannot hold, of silent scale indices, are zero.
+    """
     entropy = entropy_model()
     rng = np.random.default_rng(seed)
     rows, columns = padded(height) // 64, padded(width) // 64
     hyper = rng.integers(-largest, largest, (len(entropy.medians), rows, columns), np.int32, endpoint=True)
     shape = (entropy.head.latents, 4 * rows, 4 * columns)
     latent = rng.integers(-largest, largest, shape, np.int32, endpoint=True)
-    _, indices = entropy.parameters(hyper, rate, latent)
+    latent, _, indices = entropy.choose_latent(torch.from_numpy(latent).float(), hyper, rate, rate_distortion=False)
     streams = entropy.encode_hyper(hyper), entropy.encode_latent(latent, indices)
     sections = [Section(SectionType.HYPER, streams[0]), Section(SectionType.LATENT, streams[1])]
     return pack(Header(entropy.codec_id, width, height, rate), sections)

@@ -89,8 +89,9 @@ class FakeEngine:
         rate = rate_of_quality(quality)
         data = make_file(width, height, rate, request.sections)
         bpp = 8 * len(data) / (width * height)
+        target = "met" if request.max_bytes or request.target_bpp else None
         seconds = {"queue": 0.001, "transform": 0.002, "entropy": 0.003}
-        return EncodeResult(data, LITE.name, LITE.codec_id, width, height, rate, quality, bpp, seconds)
+        return EncodeResult(data, LITE.name, LITE.codec_id, width, height, rate, quality, bpp, seconds, target)
 
     async def _decode(self, request: DecodeRequest, on_progress: OnProgress | None) -> DecodeResult:
         container = request.container

@@ -13,6 +13,7 @@ import pytest
 
 from model.errors import CorruptStream
 from service.api.jobs import Preferences, preferences
+from service.engine.port import WEIGHT
 from tests.service.conftest import Clock, MakeClient, image_file, photograph
 from tests.service.fake_engine import FakeEngine, make_file
 
@@ -122,12 +123,12 @@ async def test_what_its_header_tells_refuses_a_job_at_the_door(
 
 
 async def test_the_estimate_counts_encodes(client: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """The fake engine needs 1 microsecond a pixel and step; an encode costs half a step."""
+    """The fake engine needs 1 microsecond a pixel and step; an encode costs what its passes do."""
     engine.delay = 60
     body = image_file(photograph(512, 512))
     headers = {"Prefer": "respond-async", "Content-Type": "image/png"}
     job = (await client.post("/encode", content=body, headers=headers)).json()
-    assert job["estimate_seconds"] == pytest.approx(0.5 * 512 * 512 * 1e-6, abs=1e-3)
+    assert job["estimate_seconds"] == pytest.approx(WEIGHT["analyse"] * 512 * 512 * 1e-6, abs=1e-3)
     await client.delete(f"/jobs/{job['id']}")
 
 

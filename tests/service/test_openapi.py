@@ -139,7 +139,10 @@ async def test_the_answers_carry_the_headers_that_are_described(client: httpx.As
     for path, body in bodies.items():
         answer = await client.post(path, content=body)
         described = {name.lower() for name in DOCUMENT["paths"][path]["post"]["responses"]["200"]["headers"]}
-        assert {name for name in answer.headers if name.startswith("x-cdc-")} <= described <= set(answer.headers)
+        assert {name for name in answer.headers if name.startswith("x-cdc-")} <= described
+        assert described <= {*answer.headers, "x-cdc-target"}  # which answers to target_bpp and max_bytes alone have
+    sized = await client.post("/encode?max_bytes=100000", content=bodies["/encode"])
+    assert sized.headers["x-cdc-target"] == "met"
 
 
 @pytest.mark.anyio

@@ -10,7 +10,7 @@ import pytest
 
 from model.container import Container, Header, Section, SectionType
 from service.engine.admission import Admission, Estimate, estimate
-from service.engine.port import DecodeRequest, EncodeRequest, Kind, ModelInfo
+from service.engine.port import WEIGHT, DecodeRequest, EncodeRequest, Kind, ModelInfo
 from service.engine.profile import MAX_ROWS, Profile, cached, measure
 from service.engine.request import Key, Request, Status, Unit
 from service.engine.scheduler import Scheduler
@@ -214,7 +214,7 @@ def test_rows_keep_the_tick_below_its_limit() -> None:
     assert profile.seconds_of(rows * key.cost) <= 0.1 < profile.seconds_of((rows + 1) * key.cost)
     assert profile.rows(Key("m", "denoise", LARGE)) == 1  # one row always may run
     assert Profile({1: 1e-9, 2: 2e-9}, 1).rows(key) == MAX_ROWS
-    assert profile.rows(Key("m", "condition", SMALL)) > rows  # half the work
+    assert profile.rows(Key("m", "condition", SMALL)) < rows  # twice the work
 
 
 def test_passes_of_several_rows_are_bounded_in_pixels() -> None:
@@ -267,6 +267,7 @@ def test_profiles_are_cached_and_damage_is_measured_again(tmp_path: Path) -> Non
     assert cached(tmp_path / "file", "x", make)  # no folder can be made there
 
 
+CONDITION, ANALYSE = WEIGHT["condition"], WEIGHT["analyse"]
 MODELS = (ModelInfo("m", "00" * 8, 17, 8193, 1, True),)
 
 
@@ -274,17 +275,19 @@ def test_estimates_follow_padded_pixels_and_steps() -> None:
     """200x100 pixels have a canvas of 256x128; an encode pads to multiples of 64."""
     sections = (Section(SectionType.HYPER, b""), Section(SectionType.LATENT, b""))
     data = Container(Header(b"\0" * 8, 200, 100, 0), sections)
-    assert estimate(DecodeRequest(data, steps=4), MODELS).cost == 4.5 * 256 * 128
-    assert estimate(DecodeRequest(data), MODELS).cost == 17.5 * 256 * 128
-    assert estimate(EncodeRequest(np.zeros((10, 20, 3), np.uint8)), MODELS).cost == 0.5 * 64 * 64
+    assert estimate(DecodeRequest(data, steps=4), MODELS).cost == pytest.approx((4 + CONDITION) * 256 * 128)
+    assert estimate(DecodeRequest(data), MODELS).cost == pytest.approx((17 + CONDITION) * 256 * 128)
+    assert estimate(EncodeRequest(np.zeros((10, 20, 3), np.uint8)), MODELS).cost == pytest.approx(ANALYSE * 64 * 64)
 
 
 def test_a_thin_image_costs_what_its_tiles_do() -> None:
     """65535x1 pixels are 79 tiles of 1024x64 in a decode, and 89 with an encoder's margins."""
     sections = (Section(SectionType.HYPER, b""), Section(SectionType.LATENT, b""))
     data = Container(Header(b"\0" * 8, 65535, 1, 0), sections)
-    assert estimate(DecodeRequest(data, steps=1), MODELS).cost == 1.5 * 79 * 1024 * 64
-    assert estimate(EncodeRequest(np.zeros((1, 65535, 3), np.uint8)), MODELS).cost == 0.5 * 89 * 1024 * 64
+    assert estimate(DecodeRequest(data, steps=1), MODELS).cost == pytest.approx((1 + CONDITION) * 79 * 1024 * 64)
+    assert estimate(EncodeRequest(np.zeros((1, 65535, 3), np.uint8)), MODELS).cost == pytest.approx(
+        ANALYSE * 89 * 1024 * 64
+    )
 
 
 def test_admission_counts_requests_seconds_and_bytes() -> None:
@@ -325,12 +328,14 @@ def test_estimates_follow_the_model() -> None:
     models = (*MODELS, paper)
     sections = (Section(SectionType.HYPER, b""), Section(SectionType.LATENT, b""))
     data = Container(Header(b"\x11" * 8, 200, 100, 0), sections)
-    assert estimate(DecodeRequest(data), models) == Estimate(10 * 200.5 * 256 * 128, 10 * 256 * 128, 2600 * 256 * 128)
+    found = estimate(DecodeRequest(data), models)
+    assert found.cost == pytest.approx((200 + CONDITION) * 10 * 256 * 128)
+    assert (found.area, found.bytes) == (10 * 256 * 128, 2600 * 256 * 128)
     pixels = np.zeros((10, 20, 3), np.uint8)
-    assert estimate(EncodeRequest(pixels, "paper"), models) == Estimate(
-        10 * 0.5 * 64 * 64, 10 * 0.5 * 64 * 64, 300 * 64 * 64
-    )
-    assert estimate(EncodeRequest(pixels), models).cost == 0.5 * 64 * 64
+    found = estimate(EncodeRequest(pixels, "paper"), models)
+    assert (found.cost, found.area) == (pytest.approx(ANALYSE * 10 * 64 * 64),) * 2
+    assert found.bytes == 300 * 64 * 64
+    assert estimate(EncodeRequest(pixels), models).cost == pytest.approx(ANALYSE * 64 * 64)
 
 
 def test_models_bound_their_pictures() -> None:
