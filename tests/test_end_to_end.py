@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 Pixels = npt.NDArray[np.uint8]
 Server = tuple[httpx.Client, psutil.Process]
-LONG = {"steps": "200"}  # a decode of `large` that takes much longer than a test waits
+LONG = {"steps": "200", "gamma": "0.8"}  # a decode of `large` that takes much longer than a test waits
 
 
 @pytest.fixture(scope="module")
