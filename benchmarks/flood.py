@@ -200,7 +200,7 @@ def calls_of(client: httpx.Client) -> list[Call]:
         Call("encode 256 PNG", "/encode", "image/png", image(256, "PNG")),
         Call("encode 1024 JPEG", "/encode", "image/jpeg", image(1024, "JPEG")),
         Call("decode 256, 1 step", "/decode?steps=1&gamma=0", "image/x-cdc", file(256)),
-        Call("decode 512, 4 steps", "/decode?steps=4", "image/x-cdc", file(512)),
+        Call("decode 512, 4 steps", "/decode?steps=4&gamma=0.8", "image/x-cdc", file(512)),
     ]
 
 

@@ -45,20 +45,20 @@ def main() -> None:
     pixels = picture(768)[:512]
     data = codec.pack(codec.analyse(pixels), 128)
     unpacked = codec.unpack(data)
-    state = codec.start(unpacked)
+    state = codec.start(unpacked, 17, 1.0)
     codec.condition_tiles([(state, 0)])
     with FlopCounterMode(display=False) as counter:
         codec.denoise_tiles([(state, 0)])
     flop = counter.get_total_flops()
 
     def steps() -> None:
-        state = codec.start(unpacked)
+        state = codec.start(unpacked, 17, 1.0)
         while not state.done:
             codec.denoise_step(state)
 
     stages = {
         "entropy decoding": seconds_of(lambda: codec.unpack(data), options.rounds),
-        "start (noise, canvas)": seconds_of(lambda: codec.start(unpacked), options.rounds),
+        "start (noise, canvas)": seconds_of(lambda: codec.start(unpacked, 17, 1.0), options.rounds),
         "conditioner": seconds_of(
             lambda: codec.condition_tiles([(codec.start(unpacked, gamma=0.0), 0)]), options.rounds
         ),
