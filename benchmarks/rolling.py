@@ -55,7 +55,9 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="cdc-rolling-"))
     with running_cluster(folder, **settings) as cluster, Client(cluster.url, max_retries=8) as cdc:
         small = cdc.encode(image_file(photograph(64, 64))).data
-        expected = {seed: cdc.decode(small, steps=2, gamma=0.8, seed=seed, deterministic=True).digest for seed in range(16)}
+        expected = {
+            seed: cdc.decode(small, steps=2, gamma=0.8, seed=seed, deterministic=True).digest for seed in range(16)
+        }
         arguments = (small, cdc, expected)
         threads = [threading.Thread(target=load, args=(n, *arguments)) for n in range(options.clients)]
         for thread in threads:
