@@ -94,7 +94,7 @@ class DecodeQuery(_Query):
         le=2,
         allow_inf_nan=False,
         description=(
-            "Strength of what is sampled: 0 gives the same image for every seed, 1 texture as the original's; left out: "
+            "Strength of what is sampled: 0 gives one image for every seed, 1 texture as the original's; left out: "
             "the model's own default."
         ),
         examples=[0.8],
