@@ -50,7 +50,7 @@ class DecodeOptions:
 
     Attributes:
         steps: denoising steps; "auto" is as many as fit the time, see `Work.steps`.
-        gamma: standard deviation of the start noise, 0..2.
+        gamma: strength of what is sampled, 0..2.
         seed: of the start noise, 0..2**63-1.
         format: of the image file.
         deterministic: bit-equal on one type of device, whatever the load.

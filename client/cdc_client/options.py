@@ -34,7 +34,7 @@ class DecodeOptions(TypedDict, total=False):
     """Options of a decode.
 
     steps: denoising steps; None: the model's own; "auto": what the load affords within the deadline.
-    gamma: standard deviation of the start noise, 0..2; None: the model's own. 0 and one step: closest to the original.
+    gamma: strength of sampled texture, 0..2, 1 as the original's; None: the model's own. 0: closest to the original.
     seed: of the start noise; None: derived from the file, so the same picture every time.
     model: name of the model; None: the newest that fits the file.
     deterministic: bit-equal on one type of device whatever else is served.

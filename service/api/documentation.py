@@ -109,7 +109,7 @@ _HEADERS: dict[str, tuple[str, str]] = {
         "`met` or `unmet`: whether the size that was asked for is reached.",
     ),
     "X-Cdc-Steps": ("integer", "Denoising steps that were taken."),
-    "X-Cdc-Gamma": ("number", "Standard deviation of the start noise."),
+    "X-Cdc-Gamma": ("number", "Strength of what was sampled."),
     "X-Cdc-Seed": ("integer", "Seed of the start noise."),
 }
 _COMMON = ("ETag", "Server-Timing", "X-Request-Id", "X-Cdc-Bpp", "X-Cdc-Width", "X-Cdc-Height", "X-Cdc-Model")

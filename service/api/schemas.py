@@ -94,7 +94,7 @@ class DecodeQuery(_Query):
         le=2,
         allow_inf_nan=False,
         description=(
-            "Standard deviation of the start noise: 0 gives one picture for every seed, more adds texture; left out: "
+            "Strength of what is sampled: 0 gives the same image for every seed, 1 texture as the original's; left out: "
             "the model's own default."
         ),
         examples=[0.8],
@@ -146,7 +146,7 @@ class ModelAnswer(BaseModel):
     name: str
     codec_id: str = Field(description="16 hexadecimal digits; files with this id decode with this model.")
     default_steps: int = Field(description="Steps of a decode that asks for none.")
-    default_gamma: float = Field(description="Standard deviation of the start noise of a decode that asks for none.")
+    default_gamma: float = Field(description="Gamma of a decode that asks for none.")
     max_steps: int
     parameters: int = Field(description="Number of weights.")
     default: bool = Field(description="True for the model that encodes when none is asked for.")

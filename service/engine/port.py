@@ -136,7 +136,7 @@ class DecodeRequest:
         container: a parsed `.cdc` file.
         model: name of the model, None for the newest one with the file's codec id.
         steps: denoising steps, 1..max_steps of the model; None for the model's own default.
-        gamma: standard deviation of the start noise, 0..2; 0 is deterministic; None for the model's own default.
+        gamma: 0..2, the strength of what is sampled; 0 is deterministic; None for the model's own default.
         seed: 0..2**63-1 for the start noise; None derives one from the file, so that the default is reproducible.
         deterministic: every tile has a forward pass of its own: bit-equal on one type of device, whatever the load.
         previews: send a small image of the x0 estimate with every step.
