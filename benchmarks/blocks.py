@@ -18,8 +18,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from model.config import rate_of_quality
-from model.registry import Registry
 from model.types import Pixels
+from model.weights.registry import Registry
 
 FLAT_LEVELS = 2
 Sums = npt.NDArray[np.float64]

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from model.config import rate_of_quality
-from model.evaluation.code_length import code_length
-from model.registry import Registry
+from model.evaluation.coders.code_length import code_length
+from model.weights.registry import Registry
 
 QUALITIES = (1, 10, 30, 50, 70, 90, 100)
 

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.server import running_server
-from model.evaluation.metrics import ms_ssim, psnr
+from model.distortion import ms_ssim, psnr
 
 Modes = tuple[tuple[int, float], ...]
 QUALITIES = (10, 50, 90)

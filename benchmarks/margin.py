@@ -17,8 +17,8 @@ from matplotlib import get_data_path
 from PIL import Image
 
 from model.config import rate_of_quality
-from model.registry import Registry
 from model.tiling import Tiling
+from model.weights.registry import Registry
 
 MARGINS = (32, 48, 64, 80, 96, 128, 144)
 ENCODER_MARGINS = (16, 32, 48, 96, 144)

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.checkpoint import load_weights
 from model.codec import Codec
-from model.published import import_checkpoint
+from model.weights.files import load_weights
+from model.weights.published import import_checkpoint
 from tests.model.paper_oracle import published_checkpoint
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from model.networks.paper import CDCPaper, PaperConfig
-from model.published import translate
+from model.weights.published import translate
 from tests.model.paper_oracle import Oracle, published_checkpoint
 
 

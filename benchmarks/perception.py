@@ -21,10 +21,10 @@ from PIL import Image
 
 from benchmarks.weights import codec_at, tensor_of
 from model.config import rate_of_quality
-from model.evaluation.metrics import ms_ssim, psnr
-from model.registry import SHIPPED
-from model.training.perceptual import load_distance
+from model.distortion import ms_ssim, psnr
+from model.perceptual import load_distance
 from model.training.sampler import haar
+from model.weights.registry import SHIPPED
 
 MODES = ((1, 0.0), (1, 0.25), (1, 0.5), (1, 0.75), (1, 1.0), (4, 0.5), (4, 1.0), (17, 0.5), (17, 1.0))
 SIDE = 384  # centre crops: 17 steps of a whole picture take long on a CPU

@@ -12,12 +12,12 @@ import google_crc32c
 import numpy as np
 import torch
 
-from model.checkpoint import load_weights
 from model.config import padded
 from model.container import Header, Section, SectionType, pack, parse
 from model.entropy.entropy_model import EntropyModel
-from model.registry import SHIPPED
 from model.varint import decode_varint, encode_varint
+from model.weights.files import load_weights
+from model.weights.registry import SHIPPED
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from PIL import Image
 
 from model.codec import Codec
 from model.config import rate_of_quality
-from model.registry import DEFAULT_MODEL, Registry
 from model.types import Pixels
+from model.weights.registry import DEFAULT_MODEL, Registry
 
 T = TypeVar("T")
 STAGES = ("analyse", "latent, h_a", "predict, choose", "write", "encode", "unpack", "networks", "8 bits", "decode")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.registry import Registry
+from model.weights.registry import Registry
 from service.bench import picture
 
 

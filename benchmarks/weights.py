@@ -19,14 +19,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from model.checkpoint import load_weights
 from model.codec import Codec
 from model.config import rate_of_quality
+from model.distortion import psnr
 from model.errors import WeightsError
-from model.evaluation.metrics import psnr
-from model.training.perceptual import load_distance
+from model.perceptual import load_distance
 from model.training.validation import codec_of, pictures_of
 from model.types import Pixels
+from model.weights.files import load_weights
 
 QUALITIES = (5, 25, 50, 75, 95)
 SAMPLED_QUALITY = 50

@@ -39,8 +39,8 @@ def export(
     from safetensors.torch import load_file
 
     check_output(str(out), source=str(source), force=True)
-    from model.checkpoint import export_weights
     from model.training import snapshot
+    from model.weights.files import export_weights
 
     family: str | None = architecture
     if source.is_dir():
@@ -75,7 +75,7 @@ def import_(
 ) -> None:
     """Turn a published checkpoint of cdc-x or cdc-eps into a weights file; its sizes are read off its shapes."""
     check_output(str(out), source=str(source), force=True)
-    from model.published import import_checkpoint
+    from model.weights.published import import_checkpoint
 
     info = import_checkpoint(source, out, variant=variant, rho=rho, name=name, version=version)
     report(asdict(info), as_json)
@@ -87,7 +87,7 @@ def pull(
         str | None, typer.Argument(metavar="NAME", help="Name of a file in the repository; unset lists them.")
     ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The weights file to write.")] = None,
-    repository: Annotated[str, typer.Option("--from", help="Which repository of the table in model/hub.py.")] = "paper",
+    repository: Annotated[str, typer.Option("--from", help="A name in model/weights/hub.py.")] = "paper",
     variant: VariantOption = None,
     rho: RhoOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; cdc-x or cdc-eps if unset.")] = None,
@@ -97,8 +97,8 @@ def pull(
     as_json: JsonFlag = False,
 ) -> None:
     """Fetch a published checkpoint from the hub (HF_ENDPOINT), check its SHA-256 and import it."""
-    from model import hub
-    from model.published import import_checkpoint
+    from model.weights import hub
+    from model.weights.published import import_checkpoint
 
     if file is None or out is None:
         listing = {f.name: f"{f.size} B" for f in hub.list_files(repository)}
@@ -118,6 +118,6 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Check that a weights file is complete, keeps its bounds, and that its integers are those of its codec id."""
-    from model.checkpoint import load_weights
+    from model.weights.files import load_weights
 
     report(asdict(load_weights(source).info), as_json)

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from model.acceleration import Graphs, Inputs, PreparedDenoiser
 from model.architecture import architecture_of
-from model.checkpoint import Weights
 from model.config import HYPER_STRIDE, LATENT_STRIDE, MAX_GAMMA, canvas_side, padded
 from model.container import Container, Header, Section, SectionType, pack, parse
 from model.diffusion.noise import MAX_SEED, normal_noise
@@ -26,6 +25,7 @@ from model.errors import InvalidParameter, LimitExceeded, MalformedFile, Unknown
 from model.precision import faster_dtype
 from model.tiling import tiles
 from model.types import Analysis, DecodeState, Injected, Latents, Pixels, Quantised, Unpacked
+from model.weights.files import Weights
 
 Precision = Literal["auto", "float32", "bfloat16"]
 FINISH_ROWS = 512  # rows converted to 8 bits at a time

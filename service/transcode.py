@@ -165,7 +165,7 @@ def demo(
         pixels = read_image(data, max_pixels=PIXEL_LIMIT).pixels
     folder.mkdir(parents=True, exist_ok=True)
 
-    from model.evaluation.metrics import psnr
+    from model.distortion import psnr
     from model.rate_control import pack_to_target
 
     codec = registry_of(None).get()
@@ -192,7 +192,7 @@ def demo(
 
 def registry_of(folder: Path | None, precision: Literal["auto", "float32", "bfloat16"] = "auto") -> Any:
     """The models of this package and of a folder. Imports torch."""
-    from model.registry import Registry
+    from model.weights.registry import Registry
 
     return Registry(folder, precision)
 

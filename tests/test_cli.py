@@ -26,7 +26,7 @@ from cdc_client.command import batch
 from cdc_client.command.terminal import plain
 from cdc_client.command.transcode import MAX_STEPS
 from model.architecture import ARCHITECTURES
-from model.registry import SHIPPED
+from model.weights.registry import SHIPPED
 from service import transcode
 from service.settings import Settings
 from service.version import __version__

@@ -19,7 +19,7 @@ from benchmarks.hostile import attack, valid_files, worker_restarts
 from benchmarks.hostile_files import MAX_PIXELS, damaged_files
 from benchmarks.hostile_images import hostile_images, save
 from benchmarks.server import running_server
-from model.evaluation.metrics import psnr
+from model.distortion import psnr
 
 pytestmark = pytest.mark.slow
 

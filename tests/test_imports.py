@@ -99,15 +99,16 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 WHOLE_LIBRARY = (
     "model.codec",
     "model.architecture",
-    "model.checkpoint",
-    "model.published",
-    "model.hub",
-    "model.registry",
+    "model.weights.files",
+    "model.weights.published",
+    "model.weights.hub",
+    "model.weights.registry",
     "model.rate_control",
     "model.training",
     "model.evaluation",
     "model.cli",
 )
+APART = (("model.training", "model.evaluation"),)  # neither imports the other: what both need lies below them
 
 # Third-party packages that one place alone may know.
 ONLY: dict[str, tuple[str, ...]] = {
@@ -115,6 +116,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     "PIL": (
         "service.images",
         "model.evaluation",
+        "model.sources",
         "model.training",
         "model.cli",
     ),
@@ -180,6 +182,10 @@ def faults_of(module: str, imported: set[str]) -> list[str]:
         if top in PLACES and name not in ("service", "model") and not within(name, allowed_for(module)):
             faults.append(f"{module} must not import {name}")
         if top in ONLY and not within(module, ONLY[top]):
+            faults.append(f"{module} must not import {name}")
+        if any(
+            within(module, (one,)) and within(name, (other,)) for pair in APART for one, other in (pair, pair[::-1])
+        ):
             faults.append(f"{module} must not import {name}")
         if within(module, ("model.container",)) and top in NEVER_IN_CONTAINER:
             faults.append(f"{module} must not import {name}")

@@ -15,8 +15,8 @@ from PIL import Image
 
 from benchmarks.hostile_images import save
 from benchmarks.server import running_server
-from model.published import import_checkpoint
-from model.registry import Registry
+from model.weights.published import import_checkpoint
+from model.weights.registry import Registry
 from tests.model.paper_oracle import published_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -16,9 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from model.errors import InvalidParameter
 
 if TYPE_CHECKING:
-    from model.evaluation.cache import Cache, Row
-    from model.evaluation.coders import Coder
-    from model.evaluation.datasets import DataSet
+    from model.evaluation.coders.models import Coder
+    from model.evaluation.runs.cache import Cache, Row
+    from model.evaluation.runs.datasets import DataSet
 
 evaluate = typer.Typer(help="Measure models and baseline codecs; draw the paper's figures.", no_args_is_help=True)
 
@@ -69,9 +69,9 @@ def run(
 
     What was measured before is taken from the cache: an interrupted run goes on where it stopped.
     """
-    from model.evaluation import session
-    from model.evaluation.cache import Cache, default_folder
-    from model.evaluation.datasets import open_data
+    from model.evaluation.runs import session
+    from model.evaluation.runs.cache import Cache, default_folder
+    from model.evaluation.runs.datasets import open_data
 
     start = time.perf_counter()
     missing: list[str] = []
@@ -117,9 +117,9 @@ def figure(
     device: DeviceOption = "cpu",
 ) -> None:
     """Measure what a figure of the paper needs (from the cache where it is known) and draw it."""
-    from model.evaluation.cache import Cache, default_folder
-    from model.evaluation.drawing import Choice, draw_figure
-    from model.evaluation.figures import figure_of
+    from model.evaluation.figures.catalogue import figure_of
+    from model.evaluation.figures.drawing import Choice, draw_figure
+    from model.evaluation.runs.cache import Cache, default_folder
 
     chosen = Choice(
         figure_of(name),
@@ -158,10 +158,10 @@ def table(
     device: DeviceOption = "cpu",
 ) -> None:
     """Print Table 1: parameters and seconds an image. Times are those of the first measurement: take a fresh cache."""
-    from model.evaluation import session
-    from model.evaluation.cache import Cache, default_folder
-    from model.evaluation.datasets import open_data
-    from model.evaluation.table import as_markdown, lines_of
+    from model.evaluation.figures.table import as_markdown, lines_of
+    from model.evaluation.runs import session
+    from model.evaluation.runs.cache import Cache, default_folder
+    from model.evaluation.runs.datasets import open_data
 
     sets = [open_data(name, data_dir, limit) for name in data or ["kodak"]]
     modes = session.modes_of(steps or [1, 17], gamma if gamma else [0.0], [None])
@@ -175,7 +175,7 @@ def table(
 @evaluate.command("codecs")
 def codecs(models_dir: ModelsDir = None) -> None:
     """List models and baselines, and why some cannot be used here."""
-    from model.evaluation import session
+    from model.evaluation.runs import session
 
     for name, state in session.list_codecs(models_dir):
         typer.echo(f"{name:<16} {state}")
@@ -184,7 +184,7 @@ def codecs(models_dir: ModelsDir = None) -> None:
 @evaluate.command("metrics")
 def metrics() -> None:
     """List the paper's metrics, and why some cannot be computed here."""
-    from model.evaluation.metric_table import PAPER, metric_version
+    from model.evaluation.metrics.catalogue import PAPER, metric_version
 
     for metric in PAPER:
         state = f"unavailable: {metric.missing}" if metric.missing else metric_version(metric)
@@ -198,8 +198,8 @@ def data(
     """Print a manifest as JSON: SHA-256 of every file and of its prepared pixels."""
     import json
 
-    from model.evaluation.datasets import open_data
-    from model.evaluation.session import manifest
+    from model.evaluation.runs.datasets import open_data
+    from model.evaluation.runs.session import manifest
 
     typer.echo(json.dumps([manifest(open_data(n, data_dir)) for n in name], indent=1))
 
@@ -219,9 +219,9 @@ def measured(
     Raises:
         InvalidParameter: there is nothing to measure, or a picture or a codec fails.
     """
-    from model.evaluation.fid import with_fid
-    from model.evaluation.metric_table import metric_of
-    from model.evaluation.runner import measure
+    from model.evaluation.metrics.catalogue import metric_of
+    from model.evaluation.metrics.fid import with_fid
+    from model.evaluation.runs.runner import measure
 
     single = [m for m in metrics if not metric_of(m).whole_set]
     rows: list[Row] = []

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from model.errors import InvalidParameter
-from model.training.sources import Clip, Source, read_frame
+from model.sources import Clip, Source, read_frame
 from model.types import Pixels
 
 MAX_REDRAWS = 8  # of pictures too small or too flat, before the last draw is taken as it is

@@ -24,7 +24,9 @@ from torch import Tensor
 from model.architecture import architecture_of
 from model.diffusion.schedule import Schedule
 from model.errors import InvalidParameter, WeightsError
+from model.perceptual import ShiftedDistance, load_distance
 from model.precision import faster_dtype
+from model.sources import open_sources
 from model.training import snapshot
 from model.training.config import TrainingConfig
 from model.training.crops import CropRule, Crops, batches
@@ -32,12 +34,10 @@ from model.training.ema import Ema
 from model.training.lite import LiteTraining
 from model.training.losses import Loss
 from model.training.module import TrainingModule, training_module_of
-from model.training.perceptual import ShiftedDistance, load_distance
 from model.training.rates import learning_rate, progress
 from model.training.report import Line, Report
 from model.training.sampler import SamplerTraining
 from model.training.snapshot import Snapshot
-from model.training.sources import open_sources
 from model.training.start import start_as_klt
 from model.training.validation import codec_of, evaluate, pictures_of
 

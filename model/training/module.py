@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.checkpoint import PRIOR_PREFIX, build_networks
 from model.diffusion.schedule import Schedule
 from model.entropy.likelihood import gaussian_bin_probability
 from model.errors import WeightsError
@@ -19,6 +18,7 @@ from model.training.config import Learning, TrainingConfig
 from model.training.losses import Loss, draw, equation_9
 from model.training.rates import lambda_of
 from model.training.types import Prediction
+from model.weights.files import PRIOR_PREFIX, build_networks
 
 with warnings.catch_warnings():  # CompressAI decorates functions with torch.jit.script, which torch deprecates
     warnings.simplefilter("ignore", FutureWarning)

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.errors import WeightsError
+from model.sources import Source
 from model.training.config import TrainingConfig
-from model.training.sources import Source
 
 CHECKPOINT = "last.pt"
 WEIGHTS = "averaged.safetensors"

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from model.checkpoint import Weights, WeightsInfo, build_networks, entropy_model_of
 from model.codec import Codec
 from model.config import rate_of_quality
-from model.evaluation.metrics import psnr
-from model.training.sources import Source, open_sources, read_frame
+from model.distortion import psnr
+from model.sources import Source, open_sources, read_frame
 from model.types import Pixels
+from model.weights.files import Weights, WeightsInfo, build_networks, entropy_model_of
 
 QUALITIES = (10, 50, 90)
 SIDE = 384  # of the centre crops

@@ -16,8 +16,8 @@ from model.codec import Codec, seed_of
 from model.config import TILE_SIDES
 from model.container import Header
 from model.rate_control import pack_to_target
-from model.registry import DEFAULT_MODEL, Registry
 from model.types import Analysis, DecodeState, Pixels
+from model.weights.registry import DEFAULT_MODEL, Registry
 from service.engine.messages import DeviceOptions
 from service.engine.port import (
     DecodeRequest,

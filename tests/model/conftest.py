@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from model.checkpoint import load_weights
 from model.codec import Codec
-from model.registry import SHIPPED
+from model.weights.files import load_weights
+from model.weights.registry import SHIPPED
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.checkpoint import INTEGER_PREFIX, build_networks, export_weights, load_weights, read_info, with_floats
 from model.codec import Codec
 from model.diffusion.noise import normal_noise
 from model.errors import UnknownCodec, UnknownModel, WeightsError
-from model.registry import SHIPPED, Registry
+from model.weights.files import INTEGER_PREFIX, build_networks, export_weights, load_weights, read_info, with_floats
+from model.weights.registry import SHIPPED, Registry
 
 DEFAULT = SHIPPED / "cdc-lite.safetensors"
 

@@ -81,7 +81,8 @@ def test_golden_file_decodes_to_its_symbols(codec: Codec, threads: int) -> None:
 def test_golden_file_decodes_alike_in_a_fresh_process() -> None:
     script = (
         "import sys, torch; sys.path.insert(0, sys.argv[1]); from test_codec import GOLDEN, digest\n"
-        "from model.registry import Registry; print(digest(Registry(precision='float32').get(), GOLDEN.read_bytes()))"
+        "from model.weights.registry import Registry\n"
+        "print(digest(Registry(precision='float32').get(), GOLDEN.read_bytes()))"
     )
     argv = [sys.executable, "-c", script, str(Path(__file__).parent)]
     assert subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip() == GOLDEN_SYMBOLS

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoint import load_weights
 from model.codec import Codec
-from model.published import import_checkpoint
-from model.registry import SHIPPED
 from model.types import Quantised
+from model.weights.files import load_weights
+from model.weights.published import import_checkpoint
+from model.weights.registry import SHIPPED
 from tests.model.paper_oracle import published_checkpoint
 
 pytestmark = [

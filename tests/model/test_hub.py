@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from model import hub
 from model.errors import WeightsError
-from model.published import import_checkpoint
+from model.weights import hub
+from model.weights.published import import_checkpoint
 from tests.model.paper_oracle import published_checkpoint
 
 COMMIT = "1234567890abcdef1234567890abcdef12345678"

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.architecture import architecture_of
-from model.checkpoint import export_weights, load_weights, read_info, with_floats
 from model.codec import Codec
 from model.entropy.entropy_model import EntropyModel
 from model.entropy.likelihood import FactorizedPrior
@@ -24,6 +23,7 @@ from model.networks.depthwise import image_of_means, split_means
 from model.networks.lite import CDCLite, LiteConfig
 from model.rate_control import pack_to_target
 from model.tiling import Tiling
+from model.weights.files import export_weights, load_weights, read_info, with_floats
 
 NAME = "cdc-lite"
 SMALL = LiteConfig(

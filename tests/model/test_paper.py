@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.checkpoint import load_weights
 from model.codec import Codec
 from model.container import parse
 from model.diffusion.sampler import ddim_step
@@ -22,11 +21,12 @@ from model.entropy.export_layers import thresholds
 from model.entropy.likelihood import LEVELS_PER_NAT, FactorizedPrior, gaussian_bits, sigma_of_index
 from model.entropy.scale_head import LEAK, _run
 from model.errors import InvalidParameter, LimitExceeded, MalformedFile, TargetUnreachable, WeightsError
-from model.evaluation.code_length import code_length
+from model.evaluation.coders.code_length import code_length
 from model.networks.paper import CDCPaper, PaperConfig
-from model.published import import_checkpoint, read_checkpoint, translate, variant_of
 from model.rate_control import pack_to_target
 from model.types import Latents
+from model.weights.files import load_weights
+from model.weights.published import import_checkpoint, read_checkpoint, translate, variant_of
 from tests.model.paper_oracle import Oracle, Variant, published_checkpoint
 
 NAMES: dict[Variant, str] = {"x": "xparam", "eps": "epsilonparam"}
@@ -212,7 +212,7 @@ def test_any_size_round_trips(small: tuple[Oracle, Codec], photograph: np.ndarra
 def symbols_elsewhere(folder: Path, name: str) -> str:
     """SHA-256 of the symbols of `folder`/f.cdc as a fresh process decodes them with a model of that folder."""
     script = (
-        "import sys, hashlib; from pathlib import Path; from model.registry import Registry\n"
+        "import sys, hashlib; from pathlib import Path; from model.weights.registry import Registry\n"
         "folder, name = Path(sys.argv[1]), sys.argv[2]\n"
         "q = Registry(folder, 'float32').get(name).unpack((folder / 'f.cdc').read_bytes()).quantised\n"
         "print(hashlib.sha256(q.latent.tobytes() + q.hyper.tobytes() + q.means.numpy().tobytes()).hexdigest())"

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from model.codec import Codec
-from model.published import import_checkpoint
-from model.registry import Registry
+from model.weights.published import import_checkpoint
+from model.weights.registry import Registry
 from tests.model.paper_oracle import published_checkpoint
 
 

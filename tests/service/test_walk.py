@@ -158,7 +158,7 @@ async def test_the_document_has_the_walk(path: str, tmp_path: Path, monkeypatch:
     image = photograph(64, 64)
     upload, pixels = image_file(image), np.asarray(image)
     if path == "/decode":
-        from model.registry import Registry
+        from model.weights.registry import Registry
 
         codec = Registry(None).get()
         upload, pixels = codec.pack(codec.analyse(pixels), 128), None

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from model.errors import InvalidParameter
-from model.evaluation.curves import bd_rate, scaled
-from model.evaluation.published import all_published, published
+from model.evaluation.figures.curves import bd_rate, scaled
+from model.evaluation.figures.published import all_published, published
 
 RATES = [0.1, 0.2, 0.4, 0.8]
 LEVELS = [26.0, 29.0, 32.0, 35.0]

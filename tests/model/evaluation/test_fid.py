@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from model.errors import InvalidParameter
-from model.evaluation import fid
-from model.evaluation.baselines import JPEG
-from model.evaluation.cache import Cache
-from model.evaluation.datasets import open_data
-from model.evaluation.runner import measure
+from model.evaluation.coders.baselines import JPEG
+from model.evaluation.metrics import fid
+from model.evaluation.runs.cache import Cache
+from model.evaluation.runs.datasets import open_data
+from model.evaluation.runs.runner import measure
 from model.types import Pixels
 
 

@@ -11,12 +11,12 @@ import torch
 from scipy.ndimage import convolve
 
 from model.errors import InvalidParameter
-from model.evaluation import metric_table
-from model.evaluation.grey import luma
-from model.evaluation.mad import _means
-from model.evaluation.metric_table import PAPER, choose, function_of, metric_of, stored_name, tensor_of
-from model.evaluation.nlpd import CONSTANTS, LOW_PASS, NEIGHBOURS
-from model.evaluation.steerable import band
+from model.evaluation.metrics import catalogue as metric_table
+from model.evaluation.metrics.catalogue import PAPER, choose, function_of, metric_of, stored_name, tensor_of
+from model.evaluation.metrics.grey import luma
+from model.evaluation.metrics.mad import _means
+from model.evaluation.metrics.nlpd import CONSTANTS, LOW_PASS, NEIGHBOURS
+from model.evaluation.metrics.steerable import band
 from model.types import Pixels
 from tests.model.evaluation.conftest import as_jpeg
 

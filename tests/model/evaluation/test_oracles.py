@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.evaluation.metric_table import function_of
-from model.evaluation.steerable import K
+from model.evaluation.metrics.catalogue import function_of
+from model.evaluation.metrics.steerable import K
 from model.types import Pixels
 from tests.model.evaluation.conftest import as_jpeg
 from tests.model.evaluation.oracles.cw_ssim import cw_ssim

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.evaluation.baselines import JPEG, WEBP, PillowCoder
-from model.evaluation.cache import Cache
-from model.evaluation.curves import curves_of
-from model.evaluation.datasets import open_data
-from model.evaluation.published import published
-from model.evaluation.runner import measure
+from model.evaluation.coders.baselines import JPEG, WEBP, PillowCoder
+from model.evaluation.figures.curves import curves_of
+from model.evaluation.figures.published import published
+from model.evaluation.runs.cache import Cache
+from model.evaluation.runs.datasets import open_data
+from model.evaluation.runs.runner import measure
 
 PUBLISHED_QUALITIES = range(5, 100, 5)  # of both curves, in order of the rate
 

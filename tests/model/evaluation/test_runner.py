@@ -15,15 +15,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from model.errors import InvalidParameter
-from model.evaluation import runner
-from model.evaluation.baselines import AVIF, JPEG, JPEG2000, JPEG_XL, WEBP, PillowCoder, all_baselines
-from model.evaluation.cache import Cache, Row
+from model.evaluation.coders.baselines import AVIF, JPEG, JPEG2000, JPEG_XL, WEBP, PillowCoder, all_baselines
+from model.evaluation.coders.vtm import rgb, ycbcr
 from model.evaluation.command import evaluate
-from model.evaluation.crops import busiest_window
-from model.evaluation.curves import curves_of
-from model.evaluation.datasets import DataSet, open_data, prepare
-from model.evaluation.session import ordered
-from model.evaluation.vtm import rgb, ycbcr
+from model.evaluation.figures.crops import busiest_window
+from model.evaluation.figures.curves import curves_of
+from model.evaluation.runs import runner
+from model.evaluation.runs.cache import Cache, Row
+from model.evaluation.runs.datasets import DataSet, open_data, prepare
+from model.evaluation.runs.session import ordered
 from model.types import Pixels
 from tests.programs import need
 

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from model.errors import InvalidParameter
+from model.sources import open_sources, read_frame
 from model.training.crops import CropRule, Crops, batches
-from model.training.sources import open_sources, read_frame
 
 RULE = CropRule(side=64, flat_below=1.5, seed=3)
 

@@ -17,15 +17,15 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from model.checkpoint import export_weights, load_weights, read_info, with_floats
 from model.codec import Codec
+from model.distortion import psnr
 from model.errors import InvalidParameter, WeightsError
-from model.evaluation.metrics import psnr
-from model.registry import SHIPPED, Registry
 from model.training import loop, snapshot
 from model.training.config import resolve
 from model.training.loop import Trainer
 from model.training.report import Line, Report
+from model.weights.files import export_weights, load_weights, read_info, with_floats
+from model.weights.registry import SHIPPED, Registry
 
 ROOT = Path(__file__).parents[3]
 DEFAULT = SHIPPED / "cdc-lite.safetensors"
@@ -180,7 +180,7 @@ def test_training_the_decoder_keeps_the_codec_id(decoders: tuple[Path, Path]) ->
 
 @pytest.mark.slow
 def test_files_made_before_decode_better_with_the_new_decoder(decoders: tuple[Path, Path], pictures: Path) -> None:
-    from model.training.sources import open_sources, read_frame
+    from model.sources import open_sources, read_frame
 
     before = Codec(load_weights(decoders[0] / "cdc-lite.safetensors"), "float32")
     shown = [read_frame(clip) for clip in open_sources([pictures])[0].clips[:3]]

@@ -9,12 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from model.architecture import architecture_of
-from model.checkpoint import build_networks, with_floats
 from model.codec import Codec
 from model.diffusion.schedule import cosine_schedule
-from model.evaluation.code_length import code_length
+from model.evaluation.coders.code_length import code_length
 from model.networks.lite import CDCLite
-from model.registry import SHIPPED
 from model.training.config import Learning, resolve
 from model.training.ema import Ema
 from model.training.lite import LiteTraining
@@ -22,6 +20,8 @@ from model.training.losses import draw, equation_9, level_weight, rate_distortio
 from model.training.sampler import SamplerTraining, band_scores, haar
 from model.training.start import start_as_klt
 from model.training.types import Prediction
+from model.weights.files import build_networks, with_floats
+from model.weights.registry import SHIPPED
 
 DEFAULT = SHIPPED / "cdc-lite.safetensors"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import InvalidParameter
-from model.training.perceptual import ShiftedDistance, SqueezeNetFeatures, load_distance
+from model.perceptual import ShiftedDistance, SqueezeNetFeatures, load_distance
 
 FIRES = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128)}
 FIRES |= {9: (256, 48, 192), 10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 64, 256)}

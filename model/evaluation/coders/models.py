@@ -137,7 +137,7 @@ def models(
         UnknownModel: a name that is not installed.
     """
     from model.architecture import architecture_of
-    from model.registry import Registry
+    from model.weights.registry import Registry
 
     registry = Registry(folder)
     infos = {i.name: i for i in registry.infos()}
@@ -160,7 +160,7 @@ def models(
 
 @cache
 def _loaded(folder: Path | None, name: str, device: str) -> Codec:
-    from model.registry import Registry
+    from model.weights.registry import Registry
 
     return Registry(folder, "float32", device).get(name)
 

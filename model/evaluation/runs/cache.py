@@ -8,7 +8,7 @@ import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from model.evaluation.coders import Value
+from model.evaluation.coders.models import Value
 
 RECORD_VERSION = 1  # raised when a record changes its meaning
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import InvalidParameter
-from model.evaluation.baselines import Baseline, all_baselines
-from model.evaluation.cache import Cache, Row
-from model.evaluation.coders import Coder, Mode, models
-from model.evaluation.curves import Curve, bd_rate, curves_of, overlap, reference_curve, scaled, write_summary
-from model.evaluation.datasets import DataSet, prepare
-from model.evaluation.metric_table import DEFAULT, choose, metric_of
-from model.evaluation.published import all_published
-from model.evaluation.report import write_report
+from model.evaluation.coders.baselines import Baseline, all_baselines
+from model.evaluation.coders.models import Coder, Mode, models
+from model.evaluation.figures.curves import Curve, bd_rate, curves_of, overlap, reference_curve, scaled, write_summary
+from model.evaluation.figures.published import all_published
+from model.evaluation.metrics.catalogue import DEFAULT, choose, metric_of
+from model.evaluation.runs.cache import Cache, Row
+from model.evaluation.runs.datasets import DataSet, prepare
+from model.evaluation.runs.report import write_report
 
 Say = Callable[[str], None]
 
@@ -71,7 +71,7 @@ def metrics_of(names: Sequence[str], say: Say) -> list[str]:
 
 def list_codecs(models_dir: Path | None) -> list[tuple[str, str]]:
     """Name and state of every model and baseline."""
-    from model.registry import Registry
+    from model.weights.registry import Registry
 
     listing = [(i.name, f"model, version {i.version}") for i in Registry(models_dir).infos()]
     for baseline in all_baselines().values():

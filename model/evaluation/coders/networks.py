@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from model.evaluation.coders import Decoded, Encoded, Parameters, timed_decode, timed_encode
+from model.evaluation.coders.models import Decoded, Encoded, Parameters, timed_decode, timed_encode
 from model.types import Pixels
 
 STRIDE = 64

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import InvalidParameter
-from model.evaluation.cache import Row
-from model.evaluation.coders import Value
-from model.evaluation.published import Published
+from model.evaluation.coders.models import Value
+from model.evaluation.figures.published import Published
+from model.evaluation.runs.cache import Row
 
 RATE_PARAMETERS = ("quality", "ratio", "distance", "qp")
 METHOD = "pchip"

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import InvalidParameter
-from model.evaluation.coders import Decoded, Encoded, Parameters, timed_decode, timed_encode
+from model.evaluation.coders.models import Decoded, Encoded, Parameters, timed_decode, timed_encode
 from model.types import Pixels
 
 CONFIGURATION = "CDC_VTM_CONFIG"

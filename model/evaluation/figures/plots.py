@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from model.evaluation.curves import Curve
-from model.evaluation.metric_table import Metric
-from model.evaluation.published import Published
+from model.evaluation.figures.curves import Curve
+from model.evaluation.figures.published import Published
+from model.evaluation.metrics.catalogue import Metric
 
 COLOURS = {
     "cdc-lite": "#c0392b",

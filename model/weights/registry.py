@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from model.checkpoint import WeightsInfo, load_weights, read_info
 from model.codec import Codec, Precision
 from model.errors import UnknownCodec, UnknownModel, WeightsError
+from model.weights.files import WeightsInfo, load_weights, read_info
 
-SHIPPED = Path(__file__).parent / "weights"
+SHIPPED = Path(__file__).parent
 DEFAULT_MODEL = "cdc-lite"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.evaluation.grey import Plane, luma
+from model.evaluation.metrics.grey import Plane, luma
 from model.types import Pixels
 
 Band = npt.NDArray[np.complex128]  # [h, w]

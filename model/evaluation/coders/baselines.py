@@ -17,7 +17,7 @@ import PIL
 from PIL import Image, features
 
 from model.errors import InvalidParameter
-from model.evaluation.coders import Coder, Decoded, Encoded, Parameters, timed_decode, timed_encode
+from model.evaluation.coders.models import Coder, Decoded, Encoded, Parameters, timed_decode, timed_encode
 from model.types import Pixels
 
 TIMEOUT_S = 1800
@@ -193,8 +193,8 @@ class Baseline(Coder, Protocol):
 @cache
 def all_baselines() -> dict[str, Baseline]:
     """Every baseline by name, whether or not it can be used here: see `missing`."""
-    from model.evaluation.networks import NETWORKS
-    from model.evaluation.vtm import VTM
+    from model.evaluation.coders.networks import NETWORKS
+    from model.evaluation.coders.vtm import VTM
 
     baselines: tuple[Baseline, ...] = (JPEG, WEBP, AVIF, JPEG_XL, JPEG2000, BPG, VTM, *NETWORKS)
     return {r.name: r for r in baselines}

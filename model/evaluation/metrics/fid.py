@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from model.errors import InvalidParameter
-from model.evaluation.cache import Cache, Row, write_whole
-from model.evaluation.coders import Coder
-from model.evaluation.datasets import DataSet, prepare
-from model.evaluation.metric_table import checkpoints, metric_of, stored_name
+from model.evaluation.coders.models import Coder
+from model.evaluation.metrics.catalogue import checkpoints, metric_of, stored_name
+from model.evaluation.runs.cache import Cache, Row, write_whole
+from model.evaluation.runs.datasets import DataSet, prepare
 from model.types import Pixels
 
 SIDE = 256

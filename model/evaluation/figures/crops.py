@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from model.distortion import psnr
 from model.errors import InvalidParameter
-from model.evaluation.cache import Cache, Row
-from model.evaluation.coders import Coder, Value
-from model.evaluation.curves import label_of
-from model.evaluation.datasets import DataSet, prepare
-from model.evaluation.metrics import psnr
-from model.evaluation.plots import pyplot
+from model.evaluation.coders.models import Coder, Value
+from model.evaluation.figures.curves import label_of
+from model.evaluation.figures.plots import pyplot
+from model.evaluation.runs.cache import Cache, Row
+from model.evaluation.runs.datasets import DataSet, prepare
 from model.types import Pixels
 
 SIDE = 192
@@ -110,7 +110,7 @@ def states(
 ) -> list[list[Tile]]:
     """One picture's detail along a decode: the states x_n above, the guesses of x_0 below."""
     from model.rate_control import pack_to_target
-    from model.registry import Registry
+    from model.weights.registry import Registry
 
     codec = Registry(models_dir).get(name)
     original = prepare(data.items[0]).pixels

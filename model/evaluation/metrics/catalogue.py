@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from model import distortion as metrics
 from model.errors import InvalidParameter
-from model.evaluation import metrics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,7 +125,7 @@ def _piq_network(name: str) -> Callable[[], Function]:
 
 def _lpips(net: str) -> Callable[[], Function]:
     def load() -> Function:
-        from model.training.perceptual import Lpips
+        from model.perceptual import Lpips
 
         distance = Lpips(net)
         return _of_tensors(lambda a, b: distance(2 * a - 1, 2 * b - 1))
@@ -137,7 +137,7 @@ def _own(module: str, name: str) -> Callable[[], Function]:
     def load() -> Function:
         from importlib import import_module
 
-        function: Function = getattr(import_module(f"model.evaluation.{module}"), name)
+        function: Function = getattr(import_module(f"model.evaluation.metrics.{module}"), name)
         return function
 
     return load
@@ -180,7 +180,7 @@ def metric_of(name: str) -> Metric:
         lacking = "" if Path(file).is_file() else f"there is no file {file}"
 
         def load() -> Function:
-            from model.training.perceptual import load_distance
+            from model.perceptual import load_distance
 
             distance = load_distance(name)
             return _of_tensors(lambda a, b: distance(2 * a - 1, 2 * b - 1))

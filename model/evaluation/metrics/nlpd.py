@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.evaluation.grey import Plane, luma
+from model.evaluation.metrics.grey import Plane, luma
 from model.types import Pixels
 
 LOW_PASS = np.array([0.05, 0.25, 0.4, 0.25, 0.05])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import WeightsError
-from model.published import sha256_of
+from model.weights.published import sha256_of
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.evaluation import crops
-from model.evaluation.cache import Cache, Row
-from model.evaluation.coders import Coder
-from model.evaluation.curves import curves_of
-from model.evaluation.datasets import DataSet, open_data
-from model.evaluation.figures import Figure
-from model.evaluation.metric_table import metric_of
-from model.evaluation.plots import rate_panels
-from model.evaluation.published import published
-from model.evaluation.session import coders_of, metrics_of, modes_of, ordered
+from model.evaluation.coders.models import Coder
+from model.evaluation.figures import crops
+from model.evaluation.figures.catalogue import Figure
+from model.evaluation.figures.curves import curves_of
+from model.evaluation.figures.plots import rate_panels
+from model.evaluation.figures.published import published
+from model.evaluation.metrics.catalogue import metric_of
+from model.evaluation.runs.cache import Cache, Row
+from model.evaluation.runs.datasets import DataSet, open_data
+from model.evaluation.runs.session import coders_of, metrics_of, modes_of, ordered
 
 Measured = Callable[[Sequence[DataSet], Sequence[Coder], Sequence[str], Cache, Path | None, int], list[Row]]
 Say = Callable[[str], None]

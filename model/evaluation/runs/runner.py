@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
 
-from model.evaluation.cache import Cache, Row, key_of
-from model.evaluation.coders import Coder, Parameters
-from model.evaluation.datasets import DataSet, Item, Prepared, prepare, sha256
-from model.evaluation.metric_table import function_of, metric_of, stored_name
+from model.evaluation.coders.models import Coder, Parameters
+from model.evaluation.metrics.catalogue import function_of, metric_of, stored_name
+from model.evaluation.runs.cache import Cache, Row, key_of
+from model.evaluation.runs.datasets import DataSet, Item, Prepared, prepare, sha256
 
 
 @dataclass(frozen=True)

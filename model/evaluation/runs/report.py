@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from model.evaluation import crops
-from model.evaluation.cache import Cache, Row
-from model.evaluation.coders import Coder
-from model.evaluation.curves import RATE_PARAMETERS, Curve
-from model.evaluation.datasets import DataSet
-from model.evaluation.metric_table import metric_of
-from model.evaluation.plots import rate_panels
-from model.evaluation.published import published
+from model.evaluation.coders.models import Coder
+from model.evaluation.figures import crops
+from model.evaluation.figures.curves import RATE_PARAMETERS, Curve
+from model.evaluation.figures.plots import rate_panels
+from model.evaluation.figures.published import published
+from model.evaluation.metrics.catalogue import metric_of
+from model.evaluation.runs.cache import Cache, Row
+from model.evaluation.runs.datasets import DataSet
 
 TEMPLATES = Path(__file__).with_name("templates")
 REFERENCES = ("bpg", "vtm", "mbt2018-mean", "cheng2020-attn")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.evaluation.grey import Plane, luma
+from model.evaluation.metrics.grey import Plane, luma
 from model.types import Pixels
 
 CELL, BLOCK = 4, 16  # blocks of 16x16 pixels, one every 4 pixels

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.evaluation.cache import Row
-from model.evaluation.coders import Coder
-from model.evaluation.curves import label_of
+from model.evaluation.coders.models import Coder
+from model.evaluation.figures.curves import label_of
+from model.evaluation.runs.cache import Row
 
 PAPER = "Table 1 of arXiv 2209.06950"
 
@@ -54,7 +54,7 @@ def lines_of(rows: Sequence[Row], coders: Sequence[Coder], models_dir: Path | No
 
 def parameters_of(names: Sequence[str], models_dir: Path | None) -> dict[str, float]:
     """Millions of parameters of the installed models among these names."""
-    from model.registry import Registry
+    from model.weights.registry import Registry
 
     registry = Registry(models_dir)
     installed = {i.name for i in registry.infos()}

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from model.checkpoint import WeightsInfo, export_weights
 from model.errors import WeightsError
+from model.weights.files import WeightsInfo, export_weights
 
 Variant = Literal["x", "eps"]
 IGNORED = ("train_", "loss_fn_vgg.")

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from model.errors import InvalidParameter
-from model.training.sources import Clip, open_sources
+from model.sources import Clip, open_sources
 from model.types import Pixels
 
 Preparation = Callable[[Image.Image], Image.Image]

@@ -1,0 +1,1 @@
+"""The paper's figures, curves and tables, and published points beside them."""

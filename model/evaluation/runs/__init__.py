@@ -1,0 +1,1 @@
+"""Runs over data sets: what is measured once is kept, and reported."""
