@@ -23,7 +23,8 @@ from model.training.module import Call
 
 REPULSION = (0.95, 0.71, 0.33, 0.0)  # rep of the octaves, finest first
 STRENGTH_FLOOR = 0.05  # of a band's local power, in units of the residual's: what is flat has no strength to match
-COARSE_WEIGHT, ERROR_WEIGHT, DIFFUSION_WEIGHT = 0.02, 0.5, 2.0
+FEATURE_REPULSION = 0.3  # with more, two samples move apart by moving away from the image
+BAND_WEIGHT, COARSE_WEIGHT, ERROR_WEIGHT, DIFFUSION_WEIGHT = 4.0, 0.02, 0.1, 2.0
 LOW_RATES, LOW_SHARE = 0.6, 0.8  # texture is lost at low rates: so many rows have a q below
 
 
@@ -79,10 +80,10 @@ class SamplerTraining(LiteTraining):
             return result
 
         features = 0.5 * (d(shown[0], shown[2]) + d(shown[1], shown[2]))
-        features_rule = features - 0.5 * REPULSION[0] * d(shown[0], shown[1])
+        features_rule = features - 0.5 * FEATURE_REPULSION * d(shown[0], shown[1])
         error = 0.5 * ((s.first - residual).square() + (s.second - residual).square()).flatten(1).mean(1)
         diffusion = (s.denoised - residual).square().mean()
-        total = (scores + config.perceptual_scale * features_rule + ERROR_WEIGHT * error).mean()
+        total = (BAND_WEIGHT * scores + config.perceptual_scale * features_rule + ERROR_WEIGHT * error).mean()
         squared = (f1 - image).square().mean().detach()
         total = total + DIFFUSION_WEIGHT * diffusion
         return Loss(total, squared, features.detach().mean(), squared.new_zeros(()))
