@@ -46,8 +46,8 @@ def test_round_trip_jobs_events_and_metrics(cluster: RunningCluster) -> None:
     with Client(cluster.url) as cdc:
         before = requests_of(cluster, "/decode")
         small = cdc.encode(image_file(photograph(96, 64)))
-        assert cdc.decode(small.data, steps=2).steps == 2
-        job = cdc.submit_decode(small.data, steps=4, seed=3, previews=True)
+        assert cdc.decode(small.data, steps=2, gamma=0.8).steps == 2
+        job = cdc.submit_decode(small.data, steps=4, gamma=0.8, seed=3, previews=True)
         events = list(job.events())
         assert [event.step for event in events if event.type == "preview"] == [1, 2, 3, 4]
         assert job.result().media_type == "image/png"
@@ -58,7 +58,7 @@ def test_round_trip_jobs_events_and_metrics(cluster: RunningCluster) -> None:
 def test_a_killed_worker_is_replaced_and_nothing_is_lost(cluster: RunningCluster) -> None:
     with Client(cluster.url) as cdc:
         small = cdc.encode(image_file(photograph(96, 64)))
-        jobs = [cdc.submit_decode(small.data, steps=20, seed=seed) for seed in range(6)]
+        jobs = [cdc.submit_decode(small.data, steps=20, gamma=0.8, seed=seed) for seed in range(6)]
         told = len(cluster.states)
         os.killpg(cluster.member("worker-0")["pid"], signal.SIGKILL)
         assert all(job.wait(120).state == "succeeded" for job in jobs)
@@ -72,7 +72,7 @@ def test_a_rolling_restart_under_load(cluster: RunningCluster) -> None:
     def load(seed: int, file: bytes, cdc: Client) -> None:
         while not done.is_set():
             try:
-                assert cdc.decode(file, steps=2, seed=seed).seed == seed
+                assert cdc.decode(file, steps=2, gamma=0.8, seed=seed).seed == seed
             except CdcError as error:
                 failures.append(error)
 
