@@ -55,7 +55,7 @@ class Architecture:
     whole_canvas: bool = True
     max_pixels: int | None = WHOLE_CANVAS_PIXELS
     rate_distortion: bool = False
-    step_cost: float = 48.0  # 300 GFLOP at 768x512 against 6.3
+    step_cost: float = 48.0  # some 600 GFLOP at 768x512 against 12.8
     decode_bytes: int = 3000
     encode_bytes: int = 900
 
