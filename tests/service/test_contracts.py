@@ -100,7 +100,7 @@ class TestEngines:
         container = parse((await engine.run(EncodeRequest(picture(64)))).data)
         if isinstance(engine, FakeEngine):
             engine.delay = 60
-        task = asyncio.create_task(engine.run(DecodeRequest(container, steps=200)))
+        task = asyncio.create_task(engine.run(DecodeRequest(container, steps=200, gamma=1.0)))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

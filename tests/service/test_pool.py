@@ -172,7 +172,7 @@ async def test_a_full_backlog_is_refused_with_the_time_to_wait(engine: PoolEngin
     admission = engine._slots[0].admission
     before = (admission.max_backlog_seconds, admission.max_bytes)
     admission.max_backlog_seconds, admission.max_bytes = 0.001, 1
-    task = asyncio.create_task(engine.run(DecodeRequest(file, steps=100)))  # alone it is let in
+    task = asyncio.create_task(engine.run(DecodeRequest(file, steps=100, gamma=1.0)))  # alone it is let in
     await asyncio.sleep(0)
     assert engine.status().backlog_seconds > 1
     with pytest.raises(Busy, match="of work are waiting") as refused:
@@ -190,7 +190,7 @@ async def test_a_full_backlog_is_refused_with_the_time_to_wait(engine: PoolEngin
 
 async def test_cancelling_frees_the_worker_within_a_step(engine: PoolEngine, file: Container) -> None:
     progress = Watched()
-    task = asyncio.create_task(engine.run(DecodeRequest(file, steps=200), progress))
+    task = asyncio.create_task(engine.run(DecodeRequest(file, steps=200, gamma=1.0), progress))
     await progress.next()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -202,7 +202,7 @@ async def test_cancelling_frees_the_worker_within_a_step(engine: PoolEngine, fil
 
 
 async def test_too_many_waiting_are_refused(engine: PoolEngine, file: Container) -> None:
-    tasks = [asyncio.create_task(engine.run(DecodeRequest(file, steps=30))) for _ in range(4)]
+    tasks = [asyncio.create_task(engine.run(DecodeRequest(file, steps=30, gamma=1.0))) for _ in range(4)]
     await asyncio.sleep(0)
     with pytest.raises(Busy) as refused:
         await engine.run(DecodeRequest(file))
@@ -213,10 +213,10 @@ async def test_too_many_waiting_are_refused(engine: PoolEngine, file: Container)
 
 
 async def test_a_killed_worker_is_replaced_and_its_work_done_again(engine: PoolEngine, file: Container) -> None:
-    expected = (await engine.run(DecodeRequest(file, steps=3))).pixels
+    expected = (await engine.run(DecodeRequest(file, steps=3, gamma=1.0))).pixels
     progress = Watched()
-    running = asyncio.create_task(engine.run(DecodeRequest(file, steps=6), progress))
-    waiting = asyncio.create_task(engine.run(DecodeRequest(file, steps=3)))
+    running = asyncio.create_task(engine.run(DecodeRequest(file, steps=6, gamma=1.0), progress))
+    waiting = asyncio.create_task(engine.run(DecodeRequest(file, steps=3, gamma=1.0)))
     await progress.next()
     kill_worker(engine)
     first, second = await asyncio.gather(running, waiting)
@@ -228,7 +228,7 @@ async def test_a_killed_worker_is_replaced_and_its_work_done_again(engine: PoolE
 @pytest.mark.slow
 async def test_a_request_that_kills_twice_is_given_up(engine: PoolEngine, file: Container) -> None:
     progress = Watched()
-    task = asyncio.create_task(engine.run(DecodeRequest(file, steps=200), progress))
+    task = asyncio.create_task(engine.run(DecodeRequest(file, steps=200, gamma=1.0), progress))
     for _ in range(2):
         await progress.next()
         kill_worker(engine)
@@ -251,7 +251,7 @@ async def test_stop_drains(options: DeviceOptions) -> None:
     await engine.start()
     await wait_ready(engine)
     data = parse((await engine.run(EncodeRequest(np.zeros((64, 64, 3), np.uint8)))).data)
-    task = asyncio.create_task(engine.run(DecodeRequest(data, steps=5)))
+    task = asyncio.create_task(engine.run(DecodeRequest(data, steps=5, gamma=1.0)))
     await asyncio.sleep(0)
     stopping = asyncio.create_task(engine.stop(30))
     await asyncio.sleep(0)
