@@ -170,15 +170,15 @@ async def test_deterministic_reaches_the_engine(client: httpx.AsyncClient, engin
 
 @pytest.mark.parametrize(
     ("backlog", "deadline_ms", "steps"),
-    [(0.0, None, 17), (0.0, 500, 15), (0.4, 1000, 15), (1.4, 2000, 7), (5.0, 1000, 1)],
+    [(0.0, None, 17), (0.0, 5000, 15), (4.0, 10000, 15), (14.0, 20000, 7), (50.0, 10000, 1)],
 )
 async def test_auto_steps_fit_deadline_and_backlog(
     client: httpx.AsyncClient, engine: FakeEngine, backlog: float, deadline_ms: int | None, steps: int
 ) -> None:
-    """The fake engine needs 1 microsecond a pixel and step: 25 ms a step of a canvas of 128x192 pixels."""
+    """The fake engine needs 1 microsecond a pixel and step: 0.25 s a step of a canvas of 384x640 pixels."""
     engine.state = replace(engine.state, backlog_seconds=backlog)
     headers = {"Content-Type": "image/x-cdc"} | ({"X-Deadline-Ms": str(deadline_ms)} if deadline_ms else {})
-    answer = await client.post("/decode?steps=auto", content=make_file(128, 192), headers=headers)
+    answer = await client.post("/decode?steps=auto", content=make_file(384, 640), headers=headers)
     assert answer.status_code == 200
     assert abs(int(answer.headers["x-cdc-steps"]) - steps) <= (2 if 1 < steps < 17 else 0)
     assert answer.headers["cache-control"] == "no-store"
