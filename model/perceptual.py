@@ -23,7 +23,7 @@ class FeatureDistance(nn.Module):
 
     def __init__(self, features: Callable[[Tensor], list[Tensor]]) -> None:
         super().__init__()
-        self._features = features
+        self.features = features
         if isinstance(features, nn.Module):
             features.eval()
             for parameter in features.parameters():  # one by one: scripted modules have no requires_grad_
@@ -32,7 +32,7 @@ class FeatureDistance(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """a, b [B, 3, H, W] in [-1, 1] -> distance [B], 0 for equal pictures."""
         total = a.new_zeros(a.shape[0])
-        for u, v in zip(self._features(a), self._features(b), strict=True):
+        for u, v in zip(self.features(a), self.features(b), strict=True):
             difference = _unit(u) - _unit(v)
             total = total + difference.square().sum(dim=1).mean(dim=(1, 2))
         return total
@@ -138,12 +138,12 @@ class ShiftedDistance(nn.Module):
     def __init__(self, distance: nn.Module, most: int = 15) -> None:
         """At most `most` rows and columns are cut off at the top and the left."""
         super().__init__()
-        self._distance, self._most = distance, most
+        self.inner, self._most = distance, most
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """a, b [B, 3, H, W] in [-1, 1] -> distance [B]."""
         top, left = torch.randint(0, self._most + 1, (2,)).tolist()
-        distance: Tensor = self._distance(a[..., top:, left:], b[..., top:, left:])
+        distance: Tensor = self.inner(a[..., top:, left:], b[..., top:, left:])
         return distance
 
 

@@ -78,6 +78,12 @@ class TrainingConfig(BaseModel):
     perceptual_scale: float = Field(
         default=1.0, gt=0, description="Factor of d, since distances of different backbones differ in size."
     )
+    critic: float = Field(
+        default=0.0,
+        ge=0,
+        description="part denoiser: gradient of a critic's term at the samples, as a share of that of the other terms; "
+        "needs squeezenet features.",
+    )
     part: Learning = Field(
         default="all",
         description="decoder: what decodes, alone, so that the codec id and published files stay; of cdc-lite also "
@@ -115,6 +121,8 @@ class TrainingConfig(BaseModel):
             raise ValueError("part=entropy trains by rate alone: no rho")
         if self.part == "denoiser" and self.perceptual is None:
             raise ValueError("part=denoiser needs `perceptual`, the features that its samples are judged by")
+        if self.critic > 0 and not (self.part == "denoiser" and (self.perceptual or "").startswith("squeezenet:")):
+            raise ValueError("critic needs part=denoiser and perceptual=squeezenet:FILE")
         return self
 
 

@@ -42,7 +42,7 @@ from model.training.start import start_as_klt
 from model.training.validation import codec_of, evaluate, pictures_of
 
 log = logging.getLogger(__name__)
-KLT_CROPS = 128  # that the start is fitted to
+KLT_CROPS, RESIDUAL_CROPS = 128, 32  # that the start, and the size of the residual, are fitted to
 SEED_STRIDE = 1_000_003  # between the seeds of two steps; devices take the numbers between
 
 
@@ -174,13 +174,13 @@ class Trainer:
         if config.initial is not None:
             module.load_float_tensors(load_file(config.initial), config.initial.name)
         elif isinstance(module, LiteTraining):
-            start_as_klt(module.networks, self._first_crops())
+            start_as_klt(module.networks, self._first_crops(KLT_CROPS))
         if isinstance(module, SamplerTraining):
-            module.measure_residual(self._first_crops())
+            module.measure_residual(self._first_crops(RESIDUAL_CROPS))
         return module
 
-    def _first_crops(self) -> Tensor:
-        crops = torch.stack([self.crops[i] for i in range(KLT_CROPS)])
+    def _first_crops(self, count: int) -> Tensor:
+        crops = torch.stack([self.crops[i] for i in range(count)])
         return crops.float() / 127.5 - 1
 
     def _clipped(self) -> list[Tensor]:
@@ -207,6 +207,7 @@ LITE_GROUPS = (
     ("linear path", r"networks\.g_[as]\.(stem|down|up|head)\.", 0.5),
     ("entropy", r"networks\.(hyper_|context)", 2.0),
     ("prior", r"hyper_prior", 5.0),
+    ("critic", r"critic", 0.3),
 )
 
 

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from model.diffusion.sampler import add_noise
 from model.diffusion.schedule import Schedule
+from model.perceptual import FeatureDistance, ShiftedDistance, SqueezeNetFeatures
 from model.training.config import TrainingConfig
+from model.training.critic import Critic, Scaled, Watched, hinge, maps_of
 from model.training.lite import LiteTraining
 from model.training.losses import Loss
 from model.training.module import Call
@@ -46,10 +48,11 @@ class Sampled(NamedTuple):
 
 
 class SamplerTraining(LiteTraining):
-    """The denoiser in training; everything else is fixed."""
+    """The denoiser in training; everything else is fixed. A critic learns beside it where the run has one."""
 
     def __init__(self) -> None:
         super().__init__(part="denoiser")
+        self.critic = Critic()
 
     def loss(
         self,
@@ -69,8 +72,9 @@ class SamplerTraining(LiteTraining):
         n = torch.randint(0, schedule.length, (rows,), device=device)
         s: Sampled = call(image, q, (n + 1) / schedule.length, schedule.at(n))
         residual = (image - s.base) / s.size
-        f1, f2 = s.base + s.size * s.first, s.base + s.size * s.second
-        scores = band_scores(s.first, s.second, residual)
+        first: Tensor = Watched.apply(s.first, self.critic.rest_norm)
+        f1, f2 = s.base + s.size * first, s.base + s.size * s.second
+        scores = band_scores(first, s.second, residual)
         shown = [v.clamp(-1, 1) for v in (f1, f2, image)]
         seed = torch.get_rng_state()
 
@@ -81,12 +85,25 @@ class SamplerTraining(LiteTraining):
 
         features = 0.5 * (d(shown[0], shown[2]) + d(shown[1], shown[2]))
         features_rule = features - 0.5 * FEATURE_REPULSION * d(shown[0], shown[1])
-        error = 0.5 * ((s.first - residual).square() + (s.second - residual).square()).flatten(1).mean(1)
+        error = 0.5 * ((first - residual).square() + (s.second - residual).square()).flatten(1).mean(1)
         diffusion = (s.denoised - residual).square().mean()
         total = (BAND_WEIGHT * scores + config.perceptual_scale * features_rule + ERROR_WEIGHT * error).mean()
         squared = (f1 - image).square().mean().detach()
         total = total + DIFFUSION_WEIGHT * diffusion
+        if config.critic > 0:
+            total = total + self._criticise(distance, image, s, q, config.critic)
         return Loss(total, squared, features.detach().mean(), squared.new_zeros(()))
+
+    def _criticise(self, distance: nn.Module, image: Tensor, s: Sampled, q: Tensor, share: float) -> Tensor:
+        """What the first samples lose for being told apart, and what the critic loses for not telling."""
+        features = _features_of(distance)
+        sample = s.base + s.size * Scaled.apply(s.first, self.critic.rest_norm, share)
+        with torch.no_grad():
+            real, base = maps_of(features, image), maps_of(features, s.base)
+        fake = maps_of(features, sample)
+        adversarial = -torch.stack([logits.mean() for logits in self.critic.fixed(fake, base, q)]).mean()
+        told = hinge(self.critic(real, base, q), self.critic([m.detach() for m in fake], base, q))
+        return adversarial + told
 
     def forward(self, image: Tensor, q: Tensor, t: Tensor, alpha_bar: Tensor) -> Sampled:  # type: ignore[override]
         """image [B, 3, H, W] in [-1, 1], rates [B], times and noise levels [B] of the rows that are denoised."""
@@ -123,6 +140,14 @@ def band_scores(first: Tensor, second: Tensor, residual: Tensor) -> Tensor:
         total = total + 0.5 * repulsion * (_l1(_strength(a) - target) + _l1(_strength(b) - target))
     coarse = 0.5 * ((first - residual).square() + (second - residual).square())
     return total + COARSE_WEIGHT * coarse.flatten(1).mean(1)
+
+
+def _features_of(distance: nn.Module) -> SqueezeNetFeatures:
+    assert isinstance(distance, ShiftedDistance)
+    inner = distance.inner
+    assert isinstance(inner, FeatureDistance)
+    assert isinstance(inner.features, SqueezeNetFeatures)
+    return inner.features
 
 
 def haar(x: Tensor) -> tuple[Tensor, Tensor]:

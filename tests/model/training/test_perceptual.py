@@ -11,27 +11,7 @@ from torch import Tensor, nn
 from model.errors import InvalidParameter
 from model.perceptual import ShiftedDistance, SqueezeNetFeatures, load_distance
 
-FIRES = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128)}
-FIRES |= {9: (256, 48, 192), 10: (384, 48, 192), 11: (384, 64, 256), 12: (512, 64, 256)}
 VGG = {0: (3, 3, 1), 2: (3, 64, 3), 5: (64, 64, 3), 9: (64, 128, 3), 12: (128, 128, 3), 16: (128, 256, 3)}
-
-
-@pytest.fixture
-def squeezenet(tmp_path: Path) -> str:
-    """A SqueezeNet 1.1 with random weights."""
-    sizes = {"features.0": (64, 3, 3)}
-    for i, (into, squeezed, wide) in FIRES.items():
-        sizes[f"features.{i}.squeeze"] = (squeezed, into, 1)
-        sizes[f"features.{i}.expand1x1"] = (wide, squeezed, 1)
-        sizes[f"features.{i}.expand3x3"] = (wide, squeezed, 3)
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for name, (out, into, kernel) in sizes.items():
-        spread = (into * kernel**2) ** -0.5
-        arrays[f"{name}.weight"] = rng.normal(0, spread, (out, into, kernel, kernel)).astype(np.float16)
-        arrays[f"{name}.bias"] = np.zeros(out, np.float16)
-    np.savez(tmp_path / "squeezenet.npz", **arrays)
-    return f"squeezenet:{tmp_path / 'squeezenet.npz'}"
 
 
 @pytest.fixture
