@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 
 import numpy as np
@@ -32,6 +32,7 @@ from model.errors import WeightsError
 
 STRIP_POSITIONS = 1 << 13  # of a pass, evaluated at a time: bounds the memory of im2col
 LATENT_SHIFT = CONTEXT_BITS - LATENT_BITS - MEAN_BITS  # from y_hat in 1/16 to a quarter of it in 1/256
+FEW_POSITIONS = 64  # so few that leaving out columns of the matrix costs more than to multiply them by zero
 LAYERS = 3
 WINDOW = 9  # positions of a 3x3 window, in raster order
 EDGES = slice(1, None, 2)  # those whose parity is not that of its centre
@@ -52,6 +53,21 @@ class Part:
     parity: int | None
     means: Tensor
     indices: Tensor
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The first matrix of a pass, apart by what it multiplies.
+
+    Attributes:
+        earlier: windows of the groups before, float64 [out, channels, 9].
+        own: the neighbours in the pass's own group that are known, float64 [out, channels, 4].
+        point: features and rate, float64 [out, F + 1].
+    """
+
+    earlier: Tensor
+    own: Tensor
+    point: Tensor
 
 
 Take = Callable[[Part], Symbols]  # -> the symbols of the part, int32 [m, n]
@@ -90,6 +106,16 @@ class ContextHead:
         """In coding order."""
         return passes_of(self.groups.tolist(), int(self.groups.sum()))
 
+    @cached_property
+    def _columns(self) -> tuple[Columns, ...]:
+        found = []
+        for part, net in zip(self.passes[1:], self.nets, strict=True):
+            near, point = net[0].weight.tensor_split([WINDOW * part.known], dim=1)
+            near = near.view(-1, part.known, WINDOW)
+            own = near[:, part.start :, EDGES].contiguous()
+            found.append(Columns(near[:, : part.start].contiguous(), own, point.contiguous()))
+        return tuple(found)
+
     def correct(self, number: int, y: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Corrections of pass `number` >= 1 at its positions.
 
@@ -107,20 +133,26 @@ class ContextHead:
         part, net = self.passes[number], self.nets[number - 1]
         height, width = y.shape[1] - 2, y.shape[2] - 2
         rows = 2 * max(1, STRIP_POSITIONS // width)  # even, so that strips begin alike
-        near, point = net[0].weight.tensor_split([WINDOW * part.known], dim=1)
-        near = near.view(-1, part.known, WINDOW)
+        columns = self._columns[number - 1]
         found = []
         for top in range(0, height, rows):
             strip = y[: part.known, top : top + rows + 2]
-            live = torch.nonzero(strip.flatten(1).any(dim=1))[:, 0]
-            earlier, own = live[live < part.start], live[live >= part.start]
-            start = top * width // 2
-            count = (strip.shape[1] - 2) * width // 2
-            sums = point @ seen[:, start : start + count].double()
-            for channels, window in ((earlier, slice(None)), (own, EDGES)):
-                if len(channels):
-                    columns = _windows(strip[channels].double(), part.parity or 0, window)
-                    sums += near[:, channels, window].flatten(1) @ columns
+            positions = _positions(strip.shape[1] - 2, width, part.parity or 0)
+            start, count = top * width // 2, positions.shape[1]
+            sums = columns.point @ seen[:, start : start + count].double()
+            flat = strip.flatten(1)
+            live = flat.any(dim=1)
+            for channels, matrix, window in (
+                (slice(part.start), columns.earlier, positions),
+                (slice(part.start, None), columns.own, positions[EDGES]),
+            ):
+                values, known = flat[channels], live[channels]
+                if not bool(known.any()):
+                    continue
+                if count > FEW_POSITIONS and not bool(known.all()):
+                    values, matrix = values[known], matrix[:, known]
+                taken = values.index_select(1, window.flatten()).double()
+                sums.addmm_(matrix.flatten(1), taken.view(-1, count))
             x = net[0].rescale(sums)
             for layer in net[1:]:
                 x = layer.multiply(x)
@@ -142,14 +174,13 @@ def put_half(x: Tensor, parity: int, values: Tensor) -> None:
     x[:, ::2, parity::2], x[:, 1::2, 1 - parity :: 2] = values[:, ::2], values[:, 1::2]
 
 
-def _windows(strip: Tensor, parity: int, window: slice) -> Tensor:
-    """strip [C, h + 2, w + 2] -> the 3x3 windows about its positions of that parity, [C taps, h w / 2]."""
-    height, width = strip.shape[1] - 2, strip.shape[2] - 2
-    taps = list(product(range(3), range(3)))[window]
-    out = strip.new_empty(strip.shape[0], len(taps), height * width // 2)
-    for tap, (down, right) in enumerate(taps):
-        out[:, tap] = half_of(strip[:, down : down + height, right : right + width], parity)
-    return out.flatten(0, 1)
+@lru_cache(maxsize=16)
+def _positions(height: int, width: int, parity: int) -> Tensor:
+    """Where the 3x3 windows about the positions of that parity lie in a flattened map [h + 2, w + 2]: [9, h w / 2]."""
+    stride = width + 2
+    grid = torch.arange(height)[:, None] * stride + torch.arange(width)
+    centres = half_of(grid[None], parity)
+    return centres + torch.tensor([[down * stride + right] for down, right in product(range(3), range(3))])
 
 
 def predict(
