@@ -14,6 +14,12 @@ from model.errors import WeightsError
 
 weights = typer.Typer(help="Make and check weights files.", no_args_is_help=True)
 VariantOption = Annotated[Literal["x", "eps"] | None, typer.Option(help="Checked against the shapes if given.")]
+MeansOption = Annotated[
+    Literal["fine", "exact"],
+    typer.Option(
+        help="fine: means rounded to 1/16; exact: float means, for the symbols and images of the authors' own code."
+    ),
+]
 RhoOption = Annotated[float | None, typer.Option(min=0, max=1, help="Weight of LPIPS in training, for the record.")]
 
 
@@ -71,13 +77,14 @@ def import_(
     rho: RhoOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; cdc-x or cdc-eps if unset.")] = None,
     version: Annotated[int, typer.Option(min=0, help="Version; the highest one of a name is used.")] = 0,
+    means: MeansOption = "fine",
     as_json: JsonFlag = False,
 ) -> None:
     """Turn a published checkpoint of cdc-x or cdc-eps into a weights file; its sizes are read off its shapes."""
     check_output(str(out), source=str(source), force=True)
     from model.weights.published import import_checkpoint
 
-    info = import_checkpoint(source, out, variant=variant, rho=rho, name=name, version=version)
+    info = import_checkpoint(source, out, variant=variant, rho=rho, name=name, version=version, exact=means == "exact")
     report(asdict(info), as_json)
 
 
@@ -91,6 +98,7 @@ def pull(
     variant: VariantOption = None,
     rho: RhoOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; cdc-x or cdc-eps if unset.")] = None,
+    means: MeansOption = "fine",
     folder: Annotated[
         Path | None, typer.Option(help="Where downloads are kept; ~/.cache/cdc/checkpoints if unset.")
     ] = None,
@@ -107,7 +115,14 @@ def pull(
     check_output(str(out), source=file, force=True)
     fetched = hub.fetch(repository, file, folder)
     info = import_checkpoint(
-        fetched.path, out, variant=variant, rho=rho, name=name, origin=fetched.origin, sha256=fetched.sha256
+        fetched.path,
+        out,
+        variant=variant,
+        rho=rho,
+        name=name,
+        origin=fetched.origin,
+        sha256=fetched.sha256,
+        exact=means == "exact",
     )
     report(asdict(info), as_json)
 

@@ -21,6 +21,7 @@ from model.config import HYPER_STRIDE, LATENT_STRIDE, MAX_GAMMA, canvas_side, pa
 from model.container import Container, Header, Section, SectionType, pack, parse
 from model.diffusion.noise import MAX_SEED, normal_noise
 from model.diffusion.sampler import ddim_step
+from model.entropy.coder import Symbols
 from model.errors import InvalidParameter, LimitExceeded, MalformedFile, UnknownCodec
 from model.precision import faster_dtype
 from model.tiling import tiles
@@ -116,10 +117,11 @@ class Codec:
         y = self.networks.latent(features, q)
         hyper = self.entropy.quantise_hyper(self.networks.hyper(y)[0])
         chosen = self.architecture.rate_distortion
+        float_means = self._float_means(hyper)
         latent, means, indices = self.entropy.choose_latent(
-            y[0].cpu().contiguous(), hyper, rate, rate_distortion=chosen
+            y[0].cpu().contiguous(), hyper, rate, rate_distortion=chosen, float_means=float_means
         )
-        return Quantised(hyper, latent, means, indices, rate)
+        return Quantised(hyper, latent, means, indices, rate, float_means)
 
     def pack(self, latents: Latents, rate: int, sections: Sequence[Section] = ()) -> bytes:
         """Return the file of an analysed picture at a rate byte 0..255, with further sections after z and y."""
@@ -153,7 +155,8 @@ class Codec:
         latent, means, indices = self.entropy.decode_latent(streams[1], hyper, header.rate)
         seed = seed_of(container)
         others = tuple(s for s in container.sections if s.type not in (SectionType.HYPER, SectionType.LATENT))
-        return Unpacked(header, Quantised(hyper, latent, means, indices, header.rate), others, seed)
+        quantised = Quantised(hyper, latent, means, indices, header.rate, self._float_means(hyper))
+        return Unpacked(header, quantised, others, seed)
 
     def noise(self, header: Header, gamma: float, seed: int) -> Tensor:
         """The start of a decode, standard normal noise on the picture's canvas, float32 [3, H, W].
@@ -345,10 +348,20 @@ class Codec:
 
     def _dequantise(self, quantised: Quantised) -> Tensor:
         """What the conditioner reads, float32 [C, H/16, W/16]."""
-        parts = (quantised.y_hat, quantised.means / 16, quantised.indices.float())
+        parts = (quantised.y_hat, quantised.mean, quantised.indices.float())
         y_hat, mean, index = (part[None].to(self.device) for part in parts)
         q = torch.tensor([quantised.rate / 255], device=self.device)
         return self.networks.dequantise(y_hat, mean, index, q)[0].cpu()
+
+    @torch.inference_mode()
+    def _float_means(self, hyper: Symbols) -> Tensor | None:
+        """What the paper's code adds to symbols, float32 [M, H/16, W/16]; None where the integers' means are added."""
+        if not self.entropy.float_means:
+            return None
+        medians = self.prior.medians[:, None, None]
+        z_hat = torch.from_numpy(hyper).float() + medians.cpu()
+        means: Tensor = self.networks.hyper_decoder(z_hat[None].to(self.device)).chunk(2, dim=1)[0][0]
+        return means.cpu()
 
     def _modulate(self, indices: tuple[int, ...], rate: int) -> Tensor:
         """What time and rate alone decide in the denoiser at each step, [K, S]."""

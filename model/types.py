@@ -41,6 +41,8 @@ class Quantised:
         means: means of y in 1/16, int32 [M, H/16, W/16].
         indices: scale indices 0..63, uint8 [M, H/16, W/16].
         rate: rate byte 0..255.
+        float_means: means of y before they were rounded, float32, where the model adds these; equal on every machine
+            to the precision of floats.
     """
 
     hyper: npt.NDArray[np.int32]
@@ -48,11 +50,17 @@ class Quantised:
     means: Tensor
     indices: Tensor
     rate: int
+    float_means: Tensor | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """Means of y, float32 [M, H/16, W/16]."""
+        return self.means.float() / 16 if self.float_means is None else self.float_means
 
     @property
     def y_hat(self) -> Tensor:
         """Quantised latent before the inverse gain, float32 [M, H/16, W/16]; exact: multiples of 1/16 below 2**17."""
-        return torch.from_numpy(self.latent).float() + self.means.float() / 16
+        return torch.from_numpy(self.latent).float() + self.mean
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ CONTEXT_LAYOUT = (
     f"2^-{FINE_BITS} and of scales; limits {ACTIVATION_LIMIT} inside, {FINE_LIMIT} of sums, {OUTPUT_LIMIT} of means; "
     "rate / 255 to the nearest"
 )
+FLOAT_MEANS_LAYOUT = "; means in float, which symbols are relative to and scale indices are not"
 SILENT_LAYOUT = "; symbols of scale indices below silent are zero and not coded"
 LAYERS = 3
 RDO = 0.04  # squared error in quantisation steps that a saved bit is worth; chosen on validation images
@@ -67,6 +68,8 @@ class EntropyModel:
         head: z_hat -> means and scale numbers.
         context: corrects them by what is decoded already; None for models without.
         silent: symbols of scale indices below it are zero and not coded; needs a context.
+        float_means: y_hat is symbols plus the means of the float hyper-decoder, as in the paper's code. Symbols are
+            decoded by scale indices alone, so they are the same everywhere still; excludes a context.
     """
 
     hyper_tables: Tables
@@ -75,6 +78,7 @@ class EntropyModel:
     head: ScaleHead
     context: ContextHead | None = None
     silent: int = 0
+    float_means: bool = False
 
     def __post_init__(self) -> None:
         """Raises WeightsError where the parts do not fit together."""
@@ -83,6 +87,8 @@ class EntropyModel:
             raise WeightsError("the tables, medians and head differ in the channels of z")
         if self.context is not None and int(self.context.groups.sum()) != self.head.latents:
             raise WeightsError("context model: its groups are not the latents")
+        if self.context is not None and self.float_means:
+            raise WeightsError("float means and a context model exclude each other")
         if not 0 <= self.silent < SIGMA_LEVELS or (self.silent and self.context is None):
             raise WeightsError("silent scale indices: not a number of them, or no context model")
 
@@ -92,6 +98,7 @@ class EntropyModel:
         layout = LAYOUT if self.head.thresholds is None else LAYOUT + LEAKY_LAYOUT
         layout += CONTEXT_LAYOUT if self.context is not None else ""
         layout += SILENT_LAYOUT if self.silent else ""
+        layout += FLOAT_MEANS_LAYOUT if self.float_means else ""
         digest = hashlib.sha256(layout.encode())
         for name, array in sorted(self.to_tensors().items()):
             little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"))
@@ -133,17 +140,19 @@ class EntropyModel:
         return self._predict(hyper, rate, look_up)[1:]
 
     def choose_latent(
-        self, y: Tensor, hyper: Symbols, rate: int, *, rate_distortion: bool
+        self, y: Tensor, hyper: Symbols, rate: int, *, rate_distortion: bool, float_means: Tensor | None = None
     ) -> tuple[Symbols, Tensor, Tensor]:
         """y after the gain, float32 [M, 4h, 4w], and the symbols of z -> symbols, means and scale indices of y.
 
-        Symbols are the nearest integers, or chosen by rate and distortion (`quantise_latent`).
+        Symbols are the nearest integers, or chosen by rate and distortion (`quantise_latent`); they are relative to
+        `float_means` [M, 4h, 4w] where these are given.
         """
         choose = self.quantise_latent if rate_distortion else lambda residual, _: self.round_latent(residual)
 
         def quantise(part: Part) -> Symbols:
             given = _of_part(y, part)
-            symbols = choose(given - part.means.float() / (1 << MEAN_BITS), part.indices)
+            means = part.means.float() / (1 << MEAN_BITS) if float_means is None else _of_part(float_means, part)
+            symbols = choose(given - means, part.indices)
             symbols[part.indices.numpy() < self.silent] = 0
             return symbols
 
@@ -221,6 +230,8 @@ class EntropyModel:
         }
         if self.head.gain_to_index is not None:
             tensors["gain_to_index"] = self.head.gain_to_index
+        if self.float_means:
+            tensors["float_means"] = np.ones(1, dtype=np.int32)
         if self.silent:
             tensors["silent"] = np.array([self.silent], dtype=np.int32)
         if self.head.thresholds is not None:
@@ -276,12 +287,17 @@ class EntropyModel:
             rule = "thresholds" if leaky else "gain_to_index"
             head = ScaleHead(layers, **{rule: tensors[rule]})
             context = _context(tensors, layers[-1].inputs) if "context.groups" in tensors else None
-            silent = tensors.get("silent", np.zeros(1, dtype=np.int32))
-            if silent.shape != (1,):
-                raise WeightsError("silent scale indices: one number is needed")
-            return cls(hyper, latent, tensors["medians"], head, context, int(silent[0]))
+            silent, float_means = (_number(tensors, name) for name in ("silent", "float_means"))
+            return cls(hyper, latent, tensors["medians"], head, context, silent, bool(float_means))
         except KeyError as error:
             raise WeightsError(f"the weights file lacks the integer tensor {error}") from error
+
+
+def _number(tensors: Mapping[str, npt.NDArray[Any]], name: str) -> int:
+    found = tensors.get(name, np.zeros(1, dtype=np.int32))
+    if found.shape != (1,):
+        raise WeightsError(f"{name}: one number is needed")
+    return int(found[0])
 
 
 def _of_part(latent: Tensor, part: Part) -> Tensor:
@@ -324,6 +340,8 @@ def export_entropy_model(
     log_gain: Tensor | None,
     context: Sequence[ContextLayers] | None = None,
     silent: int = 0,
+    *,
+    float_means: bool = False,
 ) -> EntropyModel:
     """Make the integer half from float weights. Needs no calibration set.
 
@@ -338,4 +356,5 @@ def export_entropy_model(
     tables = prior_tables(prior, medians / (1 << Z_BITS))
     head = export_head(hyper_decoder, log_gain, with_context=bool(context))
     corrections = export_context(context) if context else None
-    return EntropyModel(tables, gaussian_tables(), medians.to(torch.int32).numpy(), head, corrections, silent)
+    medians = medians.to(torch.int32)
+    return EntropyModel(tables, gaussian_tables(), medians.numpy(), head, corrections, silent, float_means)

@@ -79,7 +79,7 @@ def equation_9(
         error = (output - drawn.eps).abs() if config.weighting == "l1" else (output - drawn.eps).square()
         weight = torch.ones_like(prediction.rate)
         a = drawn.alpha_bar[:, None, None, None]
-        x0_hat = (drawn.x - (1 - a).sqrt() * output) / a.sqrt()
+        x0_hat = ((drawn.x - (1 - a).sqrt() * output) / a.sqrt()).clamp(-1, 1)  # of cdc-eps alone, as the authors do
     else:
         error = (output - drawn.image).square()
         weight = level_weight(drawn.alpha_bar, config.snr_min, config.snr_max)
@@ -119,5 +119,5 @@ def with_perceptual(
     if config.rho <= 0:
         return distortion, distortion.new_zeros(())
     assert distance is not None
-    d = distance(output.clamp(-1, 1), image).float()
+    d = distance(output, image).float()
     return (1 - config.rho) * distortion + config.rho * config.perceptual_scale * d, d.detach().mean()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from model.architecture import architecture_of
@@ -141,12 +141,14 @@ def log_gain_by_rate(networks: Family) -> Tensor:
     return interpolate_levels(networks.log_gain.detach().double(), q)
 
 
-def entropy_model_of(networks: Family, prior: FactorizedPrior, architecture: str = "cdc-lite") -> EntropyModel:
-    """Make the integer half of networks and prior. Raises WeightsError."""
+def entropy_model_of(
+    networks: Family, prior: FactorizedPrior, architecture: str = "cdc-lite", *, float_means: bool = False
+) -> EntropyModel:
+    """Make the integer half of networks and prior; `float_means` is of the paper's. Raises WeightsError."""
     kind = architecture_of(architecture)
     log_gain = None if kind.one_rate else log_gain_by_rate(networks)
     context = networks.context.layers() if networks.context is not None else None
-    return export_entropy_model(prior, networks.hyper_decoder, log_gain, context, kind.silent)
+    return export_entropy_model(prior, networks.hyper_decoder, log_gain, context, kind.silent, float_means=float_means)
 
 
 def export_weights(
@@ -157,28 +159,32 @@ def export_weights(
     version: int,
     provenance: str,
     architecture: str = "cdc-lite",
+    exact: bool = False,
 ) -> WeightsInfo:
     """Write a weights file from float tensors: convolutions in fp16, all else in fp32, integers made from both.
 
     The integers are made from the values that are stored, so `load_weights` and a later export agree. The paper's
-    networks are kept in fp32: they are to give the published numbers.
+    networks are kept in fp32: they are to give the published numbers. With `exact` symbols
+    are relative to float means, as in the paper's code; the codec id says so.
 
     Raises:
-        WeightsError: tensors missing, or a bound of the integer path does not hold.
+        WeightsError: `exact` of a model of many rates, tensors missing, or a bound of the integer path does not hold.
     """
     one_rate = architecture_of(architecture).one_rate
+    if exact and not one_rate:
+        raise WeightsError(f"{out.name}: exact means are of cdc-x and cdc-eps, not of {architecture}")
     given = tensors if one_rate else with_floats(tensors)
     floats = {k: _stored(k, t, exact=one_rate) for k, t in given.items() if not k.startswith(INTEGER_PREFIX)}
     if not all(bool(t.isfinite().all()) for t in floats.values()):
         raise WeightsError(f"{out.name}: some weights are infinite or not a number")
     networks, prior = build_networks(floats, out.name, architecture)
-    entropy = entropy_model_of(networks, prior, architecture)
+    entropy = entropy_model_of(networks, prior, architecture, float_means=exact)
     if not one_rate:
         kept_as_integers = entropy.float_layers().keys()
         floats = {k: t for k, t in floats.items() if k not in kept_as_integers}
     info = WeightsInfo(name, version, architecture, entropy.codec_id.hex(), provenance)
     integers = {INTEGER_PREFIX + k: _tensor(v) for k, v in entropy.to_tensors().items()}
-    save_file(floats | integers, out, metadata={"format": FORMAT, "info": json.dumps(asdict(info))})
+    out.write_bytes(save(floats | integers, metadata={"format": FORMAT, "info": json.dumps(asdict(info))}))
     return info
 
 

@@ -64,6 +64,7 @@ RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 HOISTED = re.compile(r"^denoiser\.down\.[0-3]\.first\.(conv1|shortcut)\.(weight|bias)$")
+DOWN: dict[Variant, str] = {"x": "context_fn.enc.0.1.conv.weight", "eps": "context_fn.enc.0.2.conv.weight"}
 TAILS = 10.0  # the published prior has medians alone; its tails are not used
 
 
@@ -108,11 +109,11 @@ def translate(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def variant_of(tensors: Mapping[str, Tensor]) -> Variant:
-    """Tell cdc-x from cdc-eps by the channels of the finest context map, in tensors by our names."""
-    last = tensors.get("conditioner.up.3.weight")
-    if last is None or last.ndim != 4:
+    """Tell cdc-x from cdc-eps by published names: those of cdc-eps count a layer without weights before resampling."""
+    found = {kind for kind, name in DOWN.items() if name in tensors}
+    if len(found) != 1:
         raise WeightsError("these are not the networks of cdc-x or cdc-eps")
-    return "eps" if last.shape[1] == 3 else "x"
+    return found.pop()
 
 
 def import_checkpoint(
@@ -125,6 +126,7 @@ def import_checkpoint(
     version: int = 0,
     origin: str | None = None,
     sha256: str | None = None,
+    exact: bool = False,
 ) -> WeightsInfo:
     """Write the weights file of a published checkpoint.
 
@@ -137,12 +139,16 @@ def import_checkpoint(
         version: of the weights.
         origin: where it came from, for the provenance; the file's name if None.
         sha256: of the checkpoint in hexadecimal, if it is known already.
+        exact: add float means to symbols, so that files hold the authors' own symbols and give their images.
 
     Raises:
         WeightsError: not such a checkpoint, or not of that variant.
     """
-    tensors = translate(read_checkpoint(source))
-    found = variant_of(tensors)
+    published = read_checkpoint(source)
+    try:
+        tensors, found = translate(published), variant_of(published)
+    except WeightsError as error:
+        raise WeightsError(f"{source.name}: {error}") from error
     if variant is not None and variant != found:
         raise WeightsError(f"{source.name}: its shapes are those of cdc-{found}, not cdc-{variant}")
     architecture = f"cdc-{found}"
@@ -151,7 +157,13 @@ def import_checkpoint(
         f"published checkpoint of {architecture}{stated}, {origin or source.name}, sha256 {sha256 or sha256_of(source)}"
     )
     return export_weights(
-        tensors, out, name=name or architecture, version=version, provenance=provenance, architecture=architecture
+        tensors,
+        out,
+        name=name or architecture,
+        version=version,
+        provenance=provenance,
+        architecture=architecture,
+        exact=exact,
     )
 
 

@@ -54,7 +54,7 @@ def code_length(codec: Codec, latents: Latents, rate: int) -> CodeLength:
     float_y = _latent_bits(y - mean, sigma_of_index(index))
     rounded_y = _latent_bits(y - torch.round(16 * mean) / 16, sigma_of_index(torch.round(index)))
     sigma = sigma_of_index(q.indices.float())
-    integer_y = _latent_bits(y - q.means / 16, sigma)
+    integer_y = _latent_bits(y - q.mean, sigma)
     chosen_y = float(gaussian_bits(torch.from_numpy(q.latent).float(), sigma).double().sum())
     channels = np.repeat(np.arange(len(codec.entropy.medians)), q.hyper[0].size)
     tables = _table_bits(codec.entropy.hyper_tables, q.hyper.ravel(), channels)
