@@ -17,7 +17,7 @@ from cdc_client.command.terminal import naming, progress, read_bytes, report
 from cdc_client.command.transcode import Gamma, JsonFlag, Steps
 from cdc_client.options import DecodeOptions, EncodeOptions
 from model.config import quality_of_rate
-from model.container import Section, SectionType, parse
+from model.container import Header, Section, SectionType, parse
 from model.errors import CodecError
 from service.errors import ServiceError
 from service.extras import needs
@@ -128,11 +128,20 @@ class Local:
             "height": header.height,
             "codec_id": header.codec_id.hex(),
             "rate": header.rate,
-            "quality": quality_of_rate(header.rate),
+            "quality": None if self._one_rate(header) else quality_of_rate(header.rate),
             "bytes": len(file),
             "bpp": round(8 * len(file) / header.pixels, 4),
             "sections": {names.get(s.type, f"type {s.type}"): len(s.data) for s in container.sections},
         }
+
+    def _one_rate(self, header: Header) -> bool:
+        """True where an installed model of the file has a single rate, whose byte is 0, and so no quality."""
+        if header.rate:
+            return False
+        from model.architecture import architecture_of
+
+        own = [i for i in self._models().infos() if i.codec_id == header.codec_id.hex()]
+        return any(architecture_of(i.architecture).one_rate for i in own)
 
     def close(self) -> None:
         """Forget the models."""

@@ -44,6 +44,10 @@ CacheOption = Annotated[
 WorkersOption = Annotated[int, typer.Option(help="Processes for the baselines; 0: one thing after the other.", min=0)]
 ModelsDir = Annotated[Path | None, typer.Option(envvar="CDC_MODELS_DIR", help="Folder of further weights files.")]
 DeviceOption = Annotated[str, typer.Option(help="Device of the models: cpu or cuda:N.")]
+CurvesOption = Annotated[
+    list[Path] | None,
+    typer.Option("--curves", help="CSV or JSON of curves measured elsewhere, to stand beside ours; may be repeated."),
+]
 OutOption = Annotated[Path, typer.Option(help="Where the results go.", file_okay=False)]
 QUALITIES = (5, 15, 30, 50, 70, 90)
 
@@ -59,6 +63,7 @@ def run(
     seed: SeedOption = None,
     metric: MetricOption = None,
     limit: LimitOption = None,
+    curves: CurvesOption = None,
     out: OutOption = Path("evaluation"),
     cache: CacheOption = None,
     workers: WorkersOption = 1,
@@ -69,6 +74,7 @@ def run(
 
     What was measured before is taken from the cache: an interrupted run goes on where it stopped.
     """
+    from model.evaluation.figures.elsewhere import read_curves
     from model.evaluation.runs import session
     from model.evaluation.runs.cache import Cache, default_folder
     from model.evaluation.runs.datasets import open_data
@@ -80,6 +86,7 @@ def run(
         missing.append(text)
         _say(text)
 
+    elsewhere = [curve for path in curves or () for curve in read_curves(path)]
     sets = [open_data(name, data_dir, limit) for name in data or ["kodak"]]
     coders = session.coders_of(
         codec or ["cdc-lite", "jpeg", "webp", "avif"],
@@ -93,13 +100,13 @@ def run(
     store = Cache(cache or default_folder())
     out.mkdir(parents=True, exist_ok=True)
     rows = measured(sets, coders, metrics, store, out, workers)
-    session.write_results(rows, sets, coders, metrics, store, out, missing)
+    session.write_results(rows, sets, coders, metrics, store, out, missing, elsewhere)
     _say(f"{len(rows)} results in {out}; {time.perf_counter() - start:.1f} s")
 
 
 @evaluate.command("figure")
 def figure(
-    name: Annotated[str, typer.Argument(help="2, 3, 4, 5, 7, 14 .. 19, or kodak; see docs/evaluation.md.")],
+    name: Annotated[str, typer.Argument(help="2, 4, 5, 7, 14 .. 19, kodak or crops; see docs/evaluation.md.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="PNG to write; figure-NAME.png if unset.")] = None,
     data: DataOption = None,
     data_dir: DataDir = None,
@@ -109,8 +116,9 @@ def figure(
     gamma: GammaOption = None,
     metric: MetricOption = None,
     limit: LimitOption = None,
-    bpp: Annotated[float, typer.Option(help="Rate of the details of figures 3 and 19.")] = 0.3,
+    bpp: Annotated[float, typer.Option(help="Rate of the details of figures 5 and crops.")] = 0.3,
     highest_bpp: Annotated[float, typer.Option(help="End of the rate axis.")] = 1.6,
+    curves: CurvesOption = None,
     cache: CacheOption = None,
     workers: WorkersOption = 1,
     models_dir: ModelsDir = None,
@@ -119,6 +127,7 @@ def figure(
     """Measure what a figure of the paper needs (from the cache where it is known) and draw it."""
     from model.evaluation.figures.catalogue import figure_of
     from model.evaluation.figures.drawing import Choice, draw_figure
+    from model.evaluation.figures.elsewhere import read_curves
     from model.evaluation.runs.cache import Cache, default_folder
 
     chosen = Choice(
@@ -136,6 +145,7 @@ def figure(
         bpp=bpp,
         highest_bpp=highest_bpp,
         workers=workers,
+        elsewhere=tuple(curve for file in curves or () for curve in read_curves(file)),
     )
     path = out or Path(f"figure-{name}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,12 +163,13 @@ def table(
     steps: StepsOption = None,
     gamma: GammaOption = None,
     limit: LimitOption = 4,
+    latex: Annotated[bool, typer.Option("--latex", help="A tabular with the rules of booktabs.")] = False,
     cache: CacheOption = None,
     models_dir: ModelsDir = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Print Table 1: parameters and seconds an image. Times are those of the first measurement: take a fresh cache."""
-    from model.evaluation.figures.table import as_markdown, lines_of
+    from model.evaluation.figures.table import as_latex, as_markdown, lines_of
     from model.evaluation.runs import session
     from model.evaluation.runs.cache import Cache, default_folder
     from model.evaluation.runs.datasets import open_data
@@ -169,7 +180,8 @@ def table(
         codec or ["models"], qualities=quality or [50], modes=modes, models_dir=models_dir, device=device, say=_say
     )
     rows = measured(sets, coders, ["psnr"], Cache(cache or default_folder()), None, 0)
-    typer.echo(as_markdown(lines_of(session.ordered(rows, sets, coders), coders, models_dir)))
+    write = as_latex if latex else as_markdown
+    typer.echo(write(lines_of(session.ordered(rows, sets, coders), coders, models_dir)))
 
 
 @evaluate.command("codecs")
@@ -183,12 +195,12 @@ def codecs(models_dir: ModelsDir = None) -> None:
 
 @evaluate.command("metrics")
 def metrics() -> None:
-    """List the paper's metrics, and why some cannot be computed here."""
-    from model.evaluation.metrics.catalogue import PAPER, metric_version
+    """List the paper's metrics and other conventions of some, and why some cannot be computed here."""
+    from model.evaluation.metrics.catalogue import FURTHER, PAPER, metric_version
 
-    for metric in PAPER:
+    for metric in (*PAPER, *FURTHER):
         state = f"unavailable: {metric.missing}" if metric.missing else metric_version(metric)
-        typer.echo(f"{metric.name:<8} {metric.label:<16} {metric.better:<7} {state}")
+        typer.echo(f"{metric.name:<12} {metric.label:<22} {metric.better:<7} {state}")
 
 
 @evaluate.command("data")

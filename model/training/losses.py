@@ -85,15 +85,19 @@ def equation_9(
         weight = level_weight(drawn.alpha_bar, config.snr_min, config.snr_max)
         x0_hat = output
     squared = error.flatten(1).mean(1)
-    distortion, d = with_perceptual(config, weight * squared, x0_hat, drawn.image, distance)
+    d = perceptual(config, x0_hat, drawn.image, distance)
+    distortion = (1 - config.rho) * weight * squared + config.rho * config.perceptual_scale * d
     total = distortion if config.part == "decoder" else distortion + multiplier * prediction.rate
-    return Loss(total.mean(), squared.detach().mean(), d, prediction.rate.detach().mean())
+    return Loss(total.mean(), squared.detach().mean(), d.detach().mean(), prediction.rate.detach().mean())
 
 
 def rate_distortion(
     config: TrainingConfig, image: Tensor, prediction: Prediction, lambdas: Tensor, distance: nn.Module | None
 ) -> Loss:
     """(D + lambda R) / sqrt(lambda) for each row, then the mean; D alone where the rate is fixed, R where D is.
+
+    With rho > 0, ((1 - rho) D + lambda R) / sqrt(lambda) + rho perceptual_scale d: the gradient of d is much the same
+    at every rate, and divided by sqrt(lambda) it would be five times as large at high ones.
 
     Args:
         config: of the run.
@@ -107,17 +111,18 @@ def rate_distortion(
         nothing = rate.new_full((), torch.nan)
         return Loss((lambdas.sqrt() * rate).mean(), nothing, rate.new_zeros(()), rate.detach().mean())
     squared = (prediction.output - image).square().flatten(1).mean(1)
-    distortion, d = with_perceptual(config, squared, prediction.output, image, distance)
-    total = distortion if config.part == "decoder" else distortion + lambdas * rate
-    return Loss((total * weight).mean(), squared.detach().mean(), d, rate.detach().mean())
+    distortion = (1 - config.rho) * squared
+    if config.part != "decoder":
+        distortion = distortion + lambdas * rate
+    d = perceptual(config, prediction.output, image, distance)
+    total = distortion * weight + config.rho * config.perceptual_scale * d
+    return Loss(total.mean(), squared.detach().mean(), d.detach().mean(), rate.detach().mean())
 
 
-def with_perceptual(
-    config: TrainingConfig, distortion: Tensor, output: Tensor, image: Tensor, distance: nn.Module | None
-) -> tuple[Tensor, Tensor]:
-    """(1 - rho) distortion + rho perceptual_scale d, [B], and the mean of d for the log."""
+def perceptual(config: TrainingConfig, output: Tensor, image: Tensor, distance: nn.Module | None) -> Tensor:
+    """d for each row, [B]; 0 where it is not used."""
     if config.rho <= 0:
-        return distortion, distortion.new_zeros(())
+        return output.new_zeros(len(output))
     assert distance is not None
-    d = distance(output, image).float()
-    return (1 - config.rho) * distortion + config.rho * config.perceptual_scale * d, d.detach().mean()
+    d: Tensor = distance(output, image)
+    return d.float()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from model.errors import WeightsError
 from model.types import Latents
 from model.weights.files import export_weights, load_weights
 from model.weights.published import import_checkpoint, read_checkpoint, translate, variant_of
+from service.transcode import Local
 from tests.model.paper_oracle import Variant, published_checkpoint
 from tests.model.test_paper import NAMES, VARIANTS, assert_near, save_random
 
@@ -94,3 +96,11 @@ def test_a_context_of_three_channels_does_not_mislead(tmp_path: Path) -> None:
     assert variant_of(published) == "x"
     with pytest.raises(WeightsError, match="not the networks"):
         variant_of(translate(read_checkpoint(save_random("x", tmp_path)[1])))
+
+
+def test_inspect_gives_no_quality_for_one_rate(tmp_path: Path, crop: Any) -> None:
+    _, path = save_random("x", tmp_path)
+    import_checkpoint(path, tmp_path / "x.safetensors")
+    codec = Codec(load_weights(tmp_path / "x.safetensors"), "float32")
+    local = Local(tmp_path, "float32")
+    assert local.inspect(codec.pack(codec.analyse(crop), 0))["quality"] is None

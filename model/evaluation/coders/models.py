@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -130,8 +130,11 @@ def models(
     modes: Sequence[Mode],
     folder: Path | None = None,
     device: str = "cpu",
+    eps_steps: int = 0,
 ) -> list[Model]:
     """Installed models of these names ("all": every one), each at every quality and mode.
+
+    With `eps_steps` models of cdc-eps take so many steps in every mode.
 
     Raises:
         UnknownModel: a name that is not installed.
@@ -148,7 +151,10 @@ def models(
         info = infos[name]
         kind = architecture_of(info.architecture)
         points: list[Parameters] = []
-        for mode in modes:
+        own = modes
+        if eps_steps and info.architecture == "cdc-eps":
+            own = list(dict.fromkeys(replace(mode, steps=eps_steps) for mode in modes))
+        for mode in own:
             common: dict[str, Value] = {"steps": mode.steps, "gamma": mode.gamma}
             if mode.seed is not None:
                 common["seed"] = mode.seed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from model.errors import InvalidParameter
 
@@ -20,6 +20,7 @@ class Figure:
         kind: rate panels, details side by side, details over seeds, states along a decode.
         data, codecs, metrics: names.
         steps, gammas: modes of the models; every combination.
+        eps_steps: steps of models of cdc-eps, which need more; 0: those of the others.
         references: names of published curves and points; "all" for every one.
     """
 
@@ -31,11 +32,13 @@ class Figure:
     metrics: tuple[str, ...] = ("psnr", "ms-ssim")
     steps: tuple[int, ...] = (1,)
     gammas: tuple[float, ...] = (0.0,)
+    eps_steps: int = 0
     references: tuple[str, ...] = ()
     qualities: tuple[int, ...] = (5, 15, 30, 50, 70, 90)
 
 
 ALL = ("all",)
+PAPER_MODES: dict[str, Any] = {"steps": (1, 17), "gammas": (0.0, 0.8), "eps_steps": 500}
 CURVES = ("bpg", "vtm", "av1", "mbt2018-mean", "cheng2020-attn", "elic")
 FIGURES = {
     f.name: f
@@ -49,53 +52,59 @@ FIGURES = {
         ),
         Figure(
             "2",
-            "Rate against perceptual and distortion metrics",
+            "Rate against perceptual and distortion metrics on DIV2K",
             "rate",
+            data=("div2k",),
             metrics=PERCEPTUAL_AND_DISTORTION,
-            steps=(1, 17),
-            gammas=(0.0, 0.8),
-            references=(*CURVES, "hific", "ms-illm"),
-        ),
-        Figure(
-            "3",
-            "The same detail at about the same rate",
-            "crops",
-            codecs=("models", "jpeg", "webp", "avif"),
             steps=(1, 17),
             gammas=(0.0, 0.8),
         ),
         Figure(
             "4",
-            "Denoising steps",
+            "Denoising steps, gamma 1",
             "rate",
             codecs=("models",),
-            metrics=("psnr", "ms-ssim", "lpips", "dists", "gmsd"),
+            metrics=("lpips", "dists", "pieapp", "gmsd", "ms-ssim", "psnr"),
             steps=(1, 4, 8, 17, 65),
+            gammas=(1.0,),
         ),
         Figure(
             "5",
-            "Start noise (gamma) and perceptual weight (rho: one model each)",
-            "rate",
+            "The same detail over gamma",
+            "crops",
             codecs=("models",),
-            metrics=("psnr", "ms-ssim", "lpips", "dists", "gmsd"),
             steps=(17,),
             gammas=(0.0, 0.4, 0.8, 1.0),
         ),
         Figure(
             "7",
-            "States x_n and guesses of x_0 along a decode",
-            "states",
+            "Perceptual weight (rho: one model each) on COCO 2017",
+            "rate",
+            data=("coco2017",),
             codecs=("models",),
+            metrics=PERCEPTUAL_AND_DISTORTION,
             steps=(17,),
             gammas=(0.8,),
         ),
-        Figure("14", "All metrics on Kodak", "rate", metrics=ALL, references=CURVES),
-        Figure("15", "All metrics on Tecnick", "rate", data=("tecnick",), metrics=ALL),
-        Figure("16", "All metrics on DIV2K", "rate", data=("div2k",), metrics=ALL),
-        Figure("17", "All metrics on COCO 2017", "rate", data=("coco2017",), metrics=ALL),
-        Figure("18", "Decodes of one file with several seeds", "seeds", codecs=("models",), steps=(17,), gammas=(0.8,)),
+        Figure("14", "Decodes of one file with several seeds", "seeds", codecs=("models",), steps=(17,), gammas=(0.8,)),
         Figure(
-            "19", "Further details, with every codec that can be used here", "crops", steps=(1, 17), gammas=(0.0, 0.8)
+            "15",
+            "States x_n and guesses of x_0 along a decode, without and with start noise",
+            "states",
+            codecs=("models",),
+            steps=(17,),
+            gammas=(0.0, 0.8),
+        ),
+        Figure("16", "All metrics on COCO 2017", "rate", data=("coco2017",), metrics=ALL, **PAPER_MODES),
+        Figure("17", "All metrics on Tecnick", "rate", data=("tecnick",), metrics=ALL, **PAPER_MODES),
+        Figure("18", "All metrics on Kodak", "rate", metrics=ALL, references=CURVES, **PAPER_MODES),
+        Figure("19", "All metrics on DIV2K", "rate", data=("div2k",), metrics=ALL, **PAPER_MODES),
+        Figure(
+            "crops",
+            "The same detail at about the same rate, every codec that can be used here",
+            "crops",
+            steps=(1, 17),
+            gammas=(0.0, 0.8),
         ),
     )
 }

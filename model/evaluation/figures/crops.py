@@ -121,7 +121,7 @@ def states(
     keep = set(np.linspace(0, steps, min(shown, steps + 1)).round().astype(int).tolist())
     above, below = [], []
     for done in range(steps + 1):
-        if done in keep:
+        if done in keep or state.done:
             above.append(Tile(window.of(codec.finish(state)), f"$x_n$ after {done} of {steps}"))
             guess = codec.preview(state)
             if done and guess is not None:
@@ -129,8 +129,9 @@ def states(
                 below.append(Tile(window.of(guess), caption))
             else:
                 below.append(Tile(window.of(original), "original"))
-        if done < steps:
-            codec.denoise_step(state)
+        if state.done:  # of cdc-lite at once at gamma 0
+            break
+        codec.denoise_step(state)
     return [above, below]
 
 

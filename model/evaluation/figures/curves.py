@@ -21,7 +21,10 @@ METHOD = "pchip"
 
 @dataclass(frozen=True)
 class Point:
-    """Means over the images of one codec at one setting: parameters, bits per pixel, metrics, seconds, images."""
+    """Means over the images of one codec at one setting: parameters, bits per pixel, metrics, seconds, images.
+
+    Of a point measured elsewhere seconds are nan and images 0.
+    """
 
     parameters: dict[str, Value]
     bpp: float
@@ -131,7 +134,7 @@ def overlap(anchor: Sequence[float], test: Sequence[float]) -> float:
 
 def scaled(metric: str, values: Iterable[float], *, lower_is_better: bool = False) -> list[float]:
     """Values as a BD-rate takes them: similarities as -10 log10(1 - s), distances negated."""
-    if metric in ("ms-ssim", "ssim", "cw-ssim", "fsim", "vsi"):
+    if metric.startswith(("ms-ssim", "ssim", "cw-ssim", "fsim", "vsi")):
         return [-10 * math.log10(max(1 - v, 1e-12)) for v in values]
     return [-v if lower_is_better else v for v in values]
 
@@ -151,7 +154,7 @@ def write_summary(curves: Sequence[Curve], path: Path) -> None:
             for p in curve.points:
                 settings = " ".join(f"{k}={v}" for k, v in p.parameters.items())
                 values = [f"{p.metrics[n]:.6g}" if n in p.metrics else "" for n in names]
-                times = [f"{p.encode_seconds:.4f}", f"{p.decode_seconds:.4f}"]
+                times = ["" if math.isnan(t) else f"{t:.4f}" for t in (p.encode_seconds, p.decode_seconds)]
                 writer.writerow([curve.data, curve.codec, settings, p.images, f"{p.bpp:.6f}", *values, *times])
 
 

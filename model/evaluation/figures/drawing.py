@@ -9,7 +9,7 @@ from pathlib import Path
 from model.evaluation.coders.models import Coder
 from model.evaluation.figures import crops
 from model.evaluation.figures.catalogue import Figure
-from model.evaluation.figures.curves import curves_of
+from model.evaluation.figures.curves import Curve, curves_of
 from model.evaluation.figures.plots import rate_panels
 from model.evaluation.figures.published import published
 from model.evaluation.metrics.catalogue import metric_of
@@ -42,6 +42,7 @@ class Choice:
     bpp: float = 0.3
     highest_bpp: float = 1.6
     workers: int = 1
+    elsewhere: tuple[Curve, ...] = ()
 
 
 def draw_figure(choice: Choice, cache: Cache, path: Path, measured: Measured, say: Say) -> None:
@@ -65,9 +66,14 @@ def draw_figure(choice: Choice, cache: Cache, path: Path, measured: Measured, sa
         models_dir=choice.models_dir,
         device=choice.device,
         say=say,
+        eps_steps=0 if choice.steps else figure.eps_steps,
     )
     if figure.kind == "states":
-        lines = crops.states(sets[0], choice.models_dir, coders[0].name, MIDDLE_QUALITY, steps[0], gammas[0])
+        lines = [
+            line
+            for gamma in gammas
+            for line in crops.states(sets[0], choice.models_dir, coders[0].name, MIDDLE_QUALITY, steps[0], gamma)
+        ]
         crops.draw(lines, path, figure.title)
     elif figure.kind == "seeds":
         lines = crops.seeds(sets[0], coders[0], MIDDLE_QUALITY, steps[0], gammas[0], SEEDS)
@@ -86,7 +92,7 @@ def draw_figure(choice: Choice, cache: Cache, path: Path, measured: Measured, sa
             len(d.items) == (d.whole or len(d.items)) for d in sets
         )  # means over a part are not comparable with published ones
         rate_panels(
-            curves_of(rows),
+            [*curves_of(rows), *(c for c in choice.elsewhere if c.data in {d.name for d in sets})],
             [metric_of(m) for m in metrics],
             path,
             title=figure.title if whole else f"{figure.title} ({_counts(sets)})",

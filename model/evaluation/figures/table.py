@@ -9,6 +9,7 @@ from pathlib import Path
 
 from model.evaluation.coders.models import Coder
 from model.evaluation.figures.curves import label_of
+from model.evaluation.figures.latex import tabular
 from model.evaluation.runs.cache import Row
 
 PAPER = "Table 1 of arXiv 2209.06950"
@@ -61,11 +62,20 @@ def parameters_of(names: Sequence[str], models_dir: Path | None) -> dict[str, fl
     return {n: registry.get(n).parameters / 1e6 for n in names if n in installed}
 
 
+HEADER = ("codec", "parameters, M", "encode, s", "decode, s", "source")
+
+
+def as_latex(lines: Sequence[Line]) -> str:
+    """The table for LaTeX (booktabs)."""
+    return tabular(HEADER, [_cells(line) for line in lines])
+
+
 def as_markdown(lines: Sequence[Line]) -> str:
     """The table as Markdown."""
-    out = ["| codec | parameters, M | encode, s | decode, s | source |", "|---|---|---|---|---|"]
-    for line in lines:
-        cells = [f"{line.parameters:.1f}" if line.parameters else ""]
-        cells += [f"{v:.3f}" if v is not None else "" for v in (line.encode_seconds, line.decode_seconds)]
-        out.append(f"| {line.codec} | {' | '.join(cells)} | {line.source} |")
-    return "\n".join(out)
+    rows = [HEADER, ["---"] * len(HEADER), *(_cells(line) for line in lines)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cells(line: Line) -> list[str]:
+    times = [f"{v:.3f}" if v is not None else "" for v in (line.encode_seconds, line.decode_seconds)]
+    return [line.codec, f"{line.parameters:.1f}" if line.parameters else "", *times, line.source]

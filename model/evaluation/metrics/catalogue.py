@@ -105,6 +105,23 @@ def _ssim() -> Function:
     return _of_tensors(lambda a, b: ssim(a, b, data_range=1.0))
 
 
+def _of_luma(name: str) -> Function:
+    """A function of pytorch-msssim on BT.601 luma, 0..255."""
+    import pytorch_msssim
+    import torch
+
+    from model.evaluation.metrics.grey import luma
+
+    compute = getattr(pytorch_msssim, name)
+
+    def function(reference: Pixels, picture: Pixels) -> float:
+        a, b = (torch.from_numpy(luma(p))[None, None].float() for p in (picture, reference))
+        with torch.inference_mode():
+            return float(compute(a, b, data_range=255.0))
+
+    return function
+
+
 def _piq(name: str) -> Callable[[], Function]:
     def load() -> Function:
         import piq
@@ -162,16 +179,22 @@ PAPER: tuple[Metric, ...] = (
     Metric("mad", "MAD", "lower", load=_own("mad", "mad"), revision=2),
     Metric("psnr", "PSNR (dB)", "higher", load=_psnr),
 )
+FURTHER: tuple[Metric, ...] = (  # other conventions of some; `all` leaves them out
+    Metric("ssim-y", "SSIM of luma", "higher", "pytorch-msssim", load=lambda: _of_luma("ssim")),
+    Metric("ms-ssim-y", "MS-SSIM of luma", "higher", "pytorch-msssim", load=lambda: _of_luma("ms_ssim")),
+    Metric("lpips-vgg", "LPIPS (VGG-16)", "lower", "lpips", ("vgg16-*.pth",), _lpips("vgg")),
+    Metric("cw-ssim-4x8", "CW-SSIM, 4 scales of 8", "higher", load=_own("steerable", "cw_ssim_4x8")),
+)
 DEFAULT = ("psnr", "ms-ssim")
 
 
 def metric_of(name: str) -> Metric:
-    """Look a metric up: one of the sixteen, or a feature distance `squeezenet:FILE.npz` or `vgg19:FILE.pth`.
+    """Look a metric up: one of the sixteen or of the further ones, `squeezenet:FILE.npz` or `vgg19:FILE.pth`.
 
     Raises:
         InvalidParameter: no such metric.
     """
-    for metric in PAPER:
+    for metric in (*PAPER, *FURTHER):
         if metric.name == name:
             return metric
     kind, _, file = name.partition(":")
@@ -186,7 +209,8 @@ def metric_of(name: str) -> Metric:
             return _of_tensors(lambda a, b: distance(2 * a - 1, 2 * b - 1))
 
         return Metric(f"{kind}:{Path(file).name}", label, "lower", load=load, lacking=lacking, file=Path(file))
-    raise InvalidParameter(f"no metric {name!r}; there are {', '.join(m.name for m in PAPER)}, squeezenet:F, vgg19:F")
+    known = ", ".join(m.name for m in (*PAPER, *FURTHER))
+    raise InvalidParameter(f"no metric {name!r}; there are {known}, squeezenet:F, vgg19:F")
 
 
 def choose(names: Iterable[str]) -> list[str]:

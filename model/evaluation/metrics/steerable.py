@@ -18,23 +18,28 @@ WINDOW = 7
 K = 0.01
 
 
-def cw_ssim(reference: Pixels, picture: Pixels) -> float:
+def cw_ssim(reference: Pixels, picture: Pixels, *, scales: int = SCALES, orientations: int = ORIENTATIONS) -> float:
     """Similarity of two pictures, uint8 [H, W, 3]: 1 for equal ones, 0..1; blind to small shifts.
 
-    The mean over 16 orientations and 7x7 windows of |sum x y*| against energies, on the coarsest band of the complex
-    steerable pyramid: the sixth, or the coarsest that holds a window. Windows weigh by a Gaussian about the centre, its
-    deviation a quarter of the band's height, as in the authors' program.
+    The mean over orientations and 7x7 windows of |sum x y*| against energies, on the coarsest band of the complex
+    steerable pyramid: number `scales`, or the coarsest that holds a window. Windows weigh by a Gaussian about the
+    centre, its deviation a quarter of the band's height, as in the authors' program.
     """
     a, b = luma(reference), luma(picture)
-    scale = min(SCALES, 1 + int(math.log2(min(a.shape) / WINDOW)))
+    scale = min(scales, 1 + int(math.log2(min(a.shape) / WINDOW)))
     values = []
-    for i in range(ORIENTATIONS):
-        x, y = band(a, scale, i, ORIENTATIONS), band(b, scale, i, ORIENTATIONS)
+    for i in range(orientations):
+        x, y = band(a, scale, i, orientations), band(b, scale, i, orientations)
         common = np.abs(_windows(x * y.conj()))
         energy = _windows(np.abs(x) ** 2) + _windows(np.abs(y) ** 2)
         similarity = (2 * common + K) / (energy.real + K)
         values.append(np.average(similarity, weights=_centre_weights(similarity.shape, x.shape[0] / 4)))
     return float(np.mean(values))
+
+
+def cw_ssim_4x8(reference: Pixels, picture: Pixels) -> float:
+    """CW-SSIM on the fourth scale with 8 orientations."""
+    return cw_ssim(reference, picture, scales=4, orientations=8)
 
 
 def band(plane: Plane, scale: int, orientation: int, orientations: int) -> Band:

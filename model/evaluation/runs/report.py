@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def _bd_table(records: Sequence[dict[str, Any]], label: str) -> dict[str, Any]:
 def _cells(curve: Curve, point: Any, metrics: Sequence[str]) -> list[str]:
     setting = " ".join(f"{k} {v:g}" for k, v in point.parameters.items() if k in RATE_PARAMETERS)
     values = [f"{point.metrics[m]:.4f}" if m in point.metrics else "" for m in metrics]
-    times = [f"{point.encode_seconds:.3f}", f"{point.decode_seconds:.3f}"]
+    times = ["" if math.isnan(t) else f"{t:.3f}" for t in (point.encode_seconds, point.decode_seconds)]
     return [curve.label, setting, f"{point.bpp:.4f}", *values, *times, str(point.images)]
 
 

@@ -12,6 +12,7 @@ from model.errors import InvalidParameter
 from model.evaluation.coders.baselines import Baseline, all_baselines
 from model.evaluation.coders.models import Coder, Mode, models
 from model.evaluation.figures.curves import Curve, bd_rate, curves_of, overlap, reference_curve, scaled, write_summary
+from model.evaluation.figures.latex import bd_rate_tables
 from model.evaluation.figures.published import all_published
 from model.evaluation.metrics.catalogue import DEFAULT, choose, metric_of
 from model.evaluation.runs.cache import Cache, Row
@@ -34,6 +35,7 @@ def coders_of(
     models_dir: Path | None,
     device: str,
     say: Say,
+    eps_steps: int = 0,
 ) -> list[Coder]:
     """Coders by name: a baseline, a model, `models` for all installed, `baselines` for all that can be used here.
 
@@ -51,7 +53,7 @@ def coders_of(
             found |= _usable([baselines[name]], say)
         else:
             wanted = "all" if name == "models" else name
-            found |= {m.name: m for m in models([wanted], qualities, modes, models_dir, device)}
+            found |= {m.name: m for m in models([wanted], qualities, modes, models_dir, device, eps_steps)}
     if not found:
         raise InvalidParameter("none of these codecs can be used here")
     return list(found.values())
@@ -161,10 +163,15 @@ def write_results(
     cache: Cache,
     out: Path,
     missing: Sequence[str] = (),
+    elsewhere: Sequence[Curve] = (),
 ) -> None:
-    """Write summary.csv, bd_rates.csv, manifest.json, the plots and report.html."""
+    """Write summary.csv, bd_rates.csv and .tex, manifest.json, the plots and report.html.
+
+    `elsewhere` are curves from other people's files; those on a measured data set stand beside the measured ones.
+    """
     rows = ordered(rows, sets, coders)
-    curves = curves_of(rows)
+    known = {d.name for d in sets}
+    curves = [*curves_of(rows), *(c for c in elsewhere if c.data in known)]
     write_summary(curves, out / "summary.csv")
     whole = all(len(d.items) == d.whole for d in sets if d.name == "kodak")
     rates = bd_rates(curves, metrics, against_published=whole)
@@ -172,6 +179,7 @@ def write_results(
         writer = csv.DictWriter(file, ["data", "metric", "anchor", "test", "percent", "overlap"])
         writer.writeheader()
         writer.writerows(rates)
+    (out / "bd_rates.tex").write_text(bd_rate_tables(rates), encoding="utf-8")
     (out / "manifest.json").write_text(json.dumps(manifest_of_rows(rows), indent=1) + "\n")
     write_report(rows, sets, coders, metrics, curves, rates, cache, out, missing)
 

@@ -60,6 +60,12 @@ def test_cw_ssim(damaged: Damaged, photograph: Pixels) -> None:
         assert measured == pytest.approx(1 - cw_ssim(a, b), rel=1e-4)
 
 
+def test_cw_ssim_of_four_scales_and_eight_orientations(damaged: Damaged) -> None:
+    for a, b in damaged:
+        measured = 1 - function_of("cw-ssim-4x8")(a, b)
+        assert measured == pytest.approx(1 - cw_ssim(a, b, constant=K, levels=4, orientations=8), rel=1e-9)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("i", range(5))
 def test_mad(i: int, damaged: Damaged) -> None:

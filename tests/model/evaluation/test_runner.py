@@ -188,7 +188,7 @@ def test_the_command_writes_everything(folder: Path, tmp_path: Path) -> None:
     assert "http://" not in report.replace("http://www.w3.org", "")
     assert json.loads((out / "manifest.json").read_text())[0]["pictures"][0]["width"] == 192
     figure = tmp_path / "states.png"
-    words = ["figure", "7", "--data", str(folder), "--steps", "3", "-o", str(figure), "--codec", "cdc-lite"]
+    words = ["figure", "15", "--data", str(folder), "--steps", "3", "-o", str(figure), "--codec", "cdc-lite"]
     assert CliRunner().invoke(evaluate, words).exit_code == 0
     with Image.open(figure) as image:
         assert image.size[0] > 300

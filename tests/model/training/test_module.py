@@ -250,8 +250,8 @@ def test_rates_count_alike(image: torch.Tensor) -> None:
     assert total() == pytest.approx(expected(mse + 0.1, mse + 0.4), rel=1e-4)
     assert total(part="decoder") == pytest.approx(expected(mse, mse), rel=1e-4)
     assert total(Prediction(None, prediction.rate), part="entropy") == pytest.approx(expected(0.1, 0.4), rel=1e-4)
-    mixed = 0.25 * mse + 0.75 * 2 * d
-    assert total(rho=0.75, perceptual_scale=2) == pytest.approx(expected(mixed + 0.1, mixed + 0.4), rel=1e-4)
+    weighed = expected(0.25 * mse + 0.1, 0.25 * mse + 0.4) + 0.75 * 2 * d  # d alike at every rate
+    assert total(rho=0.75, perceptual_scale=2) == pytest.approx(weighed, rel=1e-4)
 
 
 def test_the_average_follows_fast_at_first_and_slowly_later() -> None:

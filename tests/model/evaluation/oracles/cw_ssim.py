@@ -15,16 +15,17 @@ from model.types import Pixels
 
 Plane = npt.NDArray[np.float64]
 Band = npt.NDArray[np.complex128]
-ORIENTATIONS, LEVELS, WINDOW = 16, 6, 7
+WINDOW = 7
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def cw_ssim(reference: Pixels, picture: Pixels, *, constant: float = 0.0) -> float:
+def cw_ssim(
+    reference: Pixels, picture: Pixels, *, constant: float = 0.0, levels: int = 6, orientations: int = 16
+) -> float:
     """Similarity of uint8 [H, W, 3]: 1 for equal ones, 0..1, on the coarsest level that holds a window."""
-    levels = LEVELS
     while min(reference.shape[:2]) // 2 ** (levels - 1) < WINDOW:
         levels -= 1
-    first, second = (coarsest_bands(p @ LUMA, levels) for p in (reference, picture))
+    first, second = (coarsest_bands(p @ LUMA, levels, orientations) for p in (reference, picture))
     values = [_of_band(x, y, constant) for x, y in zip(first, second, strict=True)]
     return sum(values) / len(values)
 
@@ -44,7 +45,7 @@ def _of_band(x: Band, y: Band, constant: float) -> float:
     return float(total / weights)
 
 
-def coarsest_bands(plane: Plane, levels: int) -> list[Band]:
+def coarsest_bands(plane: Plane, levels: int, orientations: int = 16) -> list[Band]:
     """The oriented complex bands of the last level."""
     spectrum = np.fft.fftshift(np.fft.fft2(plane))
     # Frequencies in units of the original's Nyquist frequency; they are cut down together with the spectrum.
@@ -59,10 +60,12 @@ def coarsest_bands(plane: Plane, levels: int) -> list[Band]:
     high = np.sqrt(1 - _low(rows, columns, edge / 2) ** 2)
     angle = np.arctan2(rows[:, None], columns[None])
     bands = []
-    for orientation in range(ORIENTATIONS):
-        cosine = np.cos(angle - math.pi * orientation / ORIENTATIONS)
-        half = np.where(cosine > 0, 2 * cosine ** (ORIENTATIONS - 1), 0)  # one half plane: an analytic band
-        bands.append(np.fft.ifft2(np.fft.ifftshift(spectrum * high * half)) * _gain(spectrum.size, plane.size))
+    for orientation in range(orientations):
+        cosine = np.cos(angle - math.pi * orientation / orientations)
+        half = np.where(cosine > 0, 2 * cosine ** (orientations - 1), 0)  # one half plane: an analytic band
+        bands.append(
+            np.fft.ifft2(np.fft.ifftshift(spectrum * high * half)) * _gain(spectrum.size, plane.size, orientations)
+        )
     return bands
 
 
@@ -73,8 +76,8 @@ def _low(rows: Plane, columns: Plane, edge: float) -> Plane:
     return np.asarray(np.cos(np.pi / 2 * position))
 
 
-def _gain(samples: int, pixels: int) -> float:
+def _gain(samples: int, pixels: int, orientations: int) -> float:
     """Makes coefficients of all levels comparable, in grey values, with directions that sum to one."""
-    order = ORIENTATIONS - 1
-    unit = 2**order * math.factorial(order) / math.sqrt(ORIENTATIONS * math.factorial(2 * order))
+    order = orientations - 1
+    unit = 2**order * math.factorial(order) / math.sqrt(orientations * math.factorial(2 * order))
     return unit * samples / pixels
