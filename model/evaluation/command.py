@@ -172,7 +172,7 @@ def table(
     from model.evaluation.figures.table import as_latex, as_markdown, lines_of
     from model.evaluation.runs import session
     from model.evaluation.runs.cache import Cache, default_folder
-    from model.evaluation.runs.datasets import open_data
+    from model.evaluation.runs.datasets import open_data, prepare
 
     sets = [open_data(name, data_dir, limit) for name in data or ["kodak"]]
     modes = session.modes_of(steps or [1, 17], gamma if gamma else [0.0], [None])
@@ -181,7 +181,9 @@ def table(
     )
     rows = measured(sets, coders, ["psnr"], Cache(cache or default_folder()), None, 0)
     write = as_latex if latex else as_markdown
-    typer.echo(write(lines_of(session.ordered(rows, sets, coders), coders, models_dir)))
+    typer.echo(
+        write(lines_of(session.ordered(rows, sets, coders), coders, models_dir, prepare(sets[0].items[0]).pixels))
+    )
 
 
 @evaluate.command("codecs")
