@@ -22,8 +22,8 @@ from PIL import Image
 from benchmarks.weights import codec_at, tensor_of
 from model.config import rate_of_quality
 from model.distortion import ms_ssim, psnr
+from model.evaluation.metrics.texture import fine_energy
 from model.perceptual import load_distance
-from model.training.sampler import haar
 from model.weights.registry import SHIPPED
 
 MODES = ((1, 0.0), (1, 0.25), (1, 0.5), (1, 0.75), (1, 1.0), (4, 0.5), (4, 1.0), (17, 0.5), (17, 1.0))
@@ -39,12 +39,6 @@ def crops(count: int) -> list[np.ndarray]:
         top, left = (picture.shape[0] - SIDE) // 2, (picture.shape[1] - SIDE) // 2
         out.append(np.ascontiguousarray(picture[top : top + SIDE, left : left + SIDE]))
     return out
-
-
-def fine_energy(picture: np.ndarray) -> float:
-    """Energy of the finest octave: the three high bands of an orthonormal Haar transform."""
-    _, high = haar(torch.from_numpy(picture.astype(np.float64)).permute(2, 0, 1)[None])
-    return float(high.square().sum())
 
 
 def spread(a: np.ndarray, b: np.ndarray) -> float:

@@ -106,7 +106,7 @@ def run(
 
 @evaluate.command("figure")
 def figure(
-    name: Annotated[str, typer.Argument(help="2, 4, 5, 7, 14 .. 19, kodak or crops; see docs/evaluation.md.")],
+    name: Annotated[str, typer.Argument(help="2, 4, 5, 7, 14 .. 19, kodak, plane or crops; see docs/evaluation.md.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="PNG to write; figure-NAME.png if unset.")] = None,
     data: DataOption = None,
     data_dir: DataDir = None,
@@ -169,13 +169,16 @@ def table(
     device: DeviceOption = "cpu",
 ) -> None:
     """Print Table 1: parameters and seconds an image. Times are those of the first measurement: take a fresh cache."""
+    from model.evaluation.coders.models import Mode
     from model.evaluation.figures.table import as_latex, as_markdown, lines_of
     from model.evaluation.runs import session
     from model.evaluation.runs.cache import Cache, default_folder
     from model.evaluation.runs.datasets import open_data, prepare
 
     sets = [open_data(name, data_dir, limit) for name in data or ["kodak"]]
-    modes = session.modes_of(steps or [1, 17], gamma if gamma else [0.0], [None])
+    modes = [Mode(1, 0.0), Mode(17, 0.8)]
+    if steps or gamma:
+        modes = session.modes_of(steps or [1], gamma or [0.0], [None])
     coders = session.coders_of(
         codec or ["models"], qualities=quality or [50], modes=modes, models_dir=models_dir, device=device, say=_say
     )

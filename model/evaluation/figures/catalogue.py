@@ -17,7 +17,7 @@ class Figure:
 
     Attributes:
         name, title: its number in the paper (or a word of ours), its heading.
-        kind: rate panels, details side by side, details over seeds, states along a decode.
+        kind: rate panels, details side by side, details over seeds, states along a decode, distortion and perception.
         data, codecs, metrics: names.
         steps, gammas: modes of the models; every combination.
         eps_steps: steps of models of cdc-eps, which need more; 0: those of the others.
@@ -26,7 +26,7 @@ class Figure:
 
     name: str
     title: str
-    kind: Literal["rate", "crops", "seeds", "states"]
+    kind: Literal["rate", "crops", "seeds", "states", "plane"]
     data: tuple[str, ...] = ("kodak",)
     codecs: tuple[str, ...] = ("models", *BASELINES)
     metrics: tuple[str, ...] = ("psnr", "ms-ssim")
@@ -99,6 +99,16 @@ FIGURES = {
         Figure("17", "All metrics on Tecnick", "rate", data=("tecnick",), metrics=ALL, **PAPER_MODES),
         Figure("18", "All metrics on Kodak", "rate", metrics=ALL, references=CURVES, **PAPER_MODES),
         Figure("19", "All metrics on DIV2K", "rate", data=("div2k",), metrics=ALL, **PAPER_MODES),
+        Figure(
+            "plane",
+            "Distortion and perception of the same files",
+            "plane",
+            codecs=("models",),
+            metrics=("psnr", "fine-energy"),
+            steps=(1, 4, 17),
+            gammas=(0.0, 0.25, 0.5, 0.75, 1.0),
+            qualities=(10, 30),
+        ),
         Figure(
             "crops",
             "The same detail at about the same rate, every codec that can be used here",

@@ -10,6 +10,7 @@ from model.evaluation.coders.models import Coder
 from model.evaluation.figures import crops
 from model.evaluation.figures.catalogue import Figure
 from model.evaluation.figures.curves import Curve, curves_of
+from model.evaluation.figures.plane import draw_plane
 from model.evaluation.figures.plots import rate_panels
 from model.evaluation.figures.published import published
 from model.evaluation.metrics.catalogue import metric_of
@@ -52,7 +53,7 @@ def draw_figure(choice: Choice, cache: Cache, path: Path, measured: Measured, sa
         InvalidParameter: a data set, codec or metric that is not here, see `open_data` and `coders_of`.
     """
     figure = choice.figure
-    crops_only = figure.kind != "rate"
+    crops_only = figure.kind not in ("rate", "plane")
     limit = choice.limit or (CROPPED_PICTURES if crops_only else None)
     sets = [open_data(name, choice.data_dir, limit) for name in choice.data or figure.data]
     steps, gammas = choice.steps or figure.steps, choice.gammas or figure.gammas
@@ -85,6 +86,10 @@ def draw_figure(choice: Choice, cache: Cache, path: Path, measured: Measured, sa
             path,
             figure.title,
         )
+    elif figure.kind == "plane":
+        metrics = list(dict.fromkeys(["psnr", *metrics_of(choice.metrics or figure.metrics, say)]))
+        rows = ordered(measured(sets, coders, metrics, cache, None, choice.workers), sets, coders)
+        draw_plane(rows, [metric_of(m) for m in metrics], path, f"{figure.title}: {_counts(sets)}")
     else:
         metrics = metrics_of(choice.metrics or figure.metrics, say)
         rows = ordered(measured(sets, coders, metrics, cache, None, choice.workers), sets, coders)

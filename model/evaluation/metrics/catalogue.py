@@ -182,14 +182,16 @@ PAPER: tuple[Metric, ...] = (
 FURTHER: tuple[Metric, ...] = (  # other conventions of some; `all` leaves them out
     Metric("ssim-y", "SSIM of luma", "higher", "pytorch-msssim", load=lambda: _of_luma("ssim")),
     Metric("ms-ssim-y", "MS-SSIM of luma", "higher", "pytorch-msssim", load=lambda: _of_luma("ms_ssim")),
+    Metric("fine-energy", "fine energy / original's", "higher", load=_own("texture", "fine_energy_share")),
     Metric("lpips-vgg", "LPIPS (VGG-16)", "lower", "lpips", ("vgg16-*.pth",), _lpips("vgg")),
     Metric("cw-ssim-4x8", "CW-SSIM, 4 scales of 8", "higher", load=_own("steerable", "cw_ssim_4x8")),
 )
+BACKBONES = {"squeezenet": "SqueezeNet", "vgg19": "VGG-19", "torchscript": "TorchScript"}
 DEFAULT = ("psnr", "ms-ssim")
 
 
 def metric_of(name: str) -> Metric:
-    """Look a metric up: one of the sixteen or of the further ones, `squeezenet:FILE.npz` or `vgg19:FILE.pth`.
+    """Look a metric up: one of the sixteen or of the further ones, `squeezenet:FILE`, `vgg19:FILE`, `torchscript:FILE`.
 
     Raises:
         InvalidParameter: no such metric.
@@ -198,8 +200,8 @@ def metric_of(name: str) -> Metric:
         if metric.name == name:
             return metric
     kind, _, file = name.partition(":")
-    if kind in ("squeezenet", "vgg19") and file:
-        label = {"squeezenet": "SqueezeNet feature distance", "vgg19": "VGG-19 feature distance"}[kind]
+    if kind in BACKBONES and file:
+        label = f"{BACKBONES[kind]} feature distance"
         lacking = "" if Path(file).is_file() else f"there is no file {file}"
 
         def load() -> Function:
@@ -210,7 +212,7 @@ def metric_of(name: str) -> Metric:
 
         return Metric(f"{kind}:{Path(file).name}", label, "lower", load=load, lacking=lacking, file=Path(file))
     known = ", ".join(m.name for m in (*PAPER, *FURTHER))
-    raise InvalidParameter(f"no metric {name!r}; there are {known}, squeezenet:F, vgg19:F")
+    raise InvalidParameter(f"no metric {name!r}; there are {known}, {', '.join(f'{b}:F' for b in BACKBONES)}")
 
 
 def choose(names: Iterable[str]) -> list[str]:

@@ -18,6 +18,7 @@ from model.evaluation.figures.curves import write_summary
 from model.evaluation.figures.elsewhere import read_curves
 from model.evaluation.figures.latex import tabular
 from model.evaluation.metrics.catalogue import FURTHER, choose, function_of, tensor_of
+from model.evaluation.metrics.texture import fine_energy
 from model.evaluation.runs.session import bd_rates
 from model.types import Pixels
 from model.weights.published import import_checkpoint
@@ -127,6 +128,15 @@ def test_figures_have_the_papers_numbers() -> None:
     kinds = {name: FIGURES[name].kind for name in ("4", "5", "14", "15")}
     assert kinds == {"4": "rate", "5": "crops", "14": "seeds", "15": "states"}
     assert FIGURES["4"].gammas == (1.0,)
+
+
+def test_fine_energy_is_that_of_three_haar_bands(photograph: Pixels) -> None:
+    a, b, c, d = (photograph[i::2, j::2].astype(float) for i in (0, 1) for j in (0, 1))
+    bands = (a - b + c - d, a + b - c - d, a - b - c + d)
+    assert fine_energy(photograph) == pytest.approx(sum(np.square(band / 2).sum() for band in bands), rel=1e-9)
+    smooth = np.repeat(np.repeat(photograph[::2, ::2], 2, axis=0), 2, axis=1)
+    assert function_of("fine-energy")(photograph, smooth) == 0
+    assert function_of("fine-energy")(photograph, photograph) == 1
 
 
 def test_eps_takes_its_own_steps(tmp_path: Path) -> None:
