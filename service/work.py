@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Literal
 
 from model.container import Container
+from service.framing import Fit, Frame
 
 Operation = Literal["encode", "decode"]
 Format = Literal["png", "webp", "jpeg"]
@@ -55,6 +56,7 @@ class DecodeOptions:
         format: of the image file.
         deterministic: bit-equal on one type of device, whatever the load.
         preview: send the x0 estimate with every step.
+        region, width, height, fit: what of the image, and at what size; see `service.framing.frame_of`.
     """
 
     steps: int | Literal["auto"] | None = None
@@ -64,6 +66,10 @@ class DecodeOptions:
     format: Format = "png"
     deterministic: bool = False
     preview: bool = False
+    region: str | None = None
+    width: int | None = None
+    height: int | None = None
+    fit: Fit = "inside"
     operation: Literal["decode"] = "decode"
 
 
@@ -78,8 +84,11 @@ class Work:
         options: how, and whether it is an encode or a decode.
         body: the uploaded file.
         digest: sha256 of the body, hexadecimal.
-        width, height: of the picture, in pixels; of an encode before orientation.
+        width, height: of what is coded or decoded, in pixels; of an encode before orientation, of a decode those of
+            its region.
         container: of a decode, the parsed file, whose checksum holds.
+        frame: of a decode, its region and size.
+        reduction: of a decode, the fraction 1/n of the size that it is done at.
         steps: of a decode, the denoising steps it will take.
         cost: estimated device work, in pixels of one denoising step of the default model.
         request_id: of the request that brought it, for the logs.
@@ -91,6 +100,8 @@ class Work:
     width: int = 0
     height: int = 0
     container: Container | None = field(default=None, repr=False)
+    frame: Frame | None = None
+    reduction: int = 1
     steps: int = 0
     cost: float = 0.0
     request_id: str | None = None

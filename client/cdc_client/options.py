@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypedDict
 
 Format = Literal["png", "webp", "jpeg"]
+Fit = Literal["inside", "contain", "cover"]
 
 
 class EncodeOptions(TypedDict, total=False):
@@ -39,6 +40,10 @@ class DecodeOptions(TypedDict, total=False):
     model: name of the model; None: the newest that fits the file.
     deterministic: bit-equal on one type of device whatever else is served.
     format: of the answer: "png" (default), "webp" or "jpeg".
+    region: the part to decode, "x,y,w,h" in pixels or "pct:x,y,w,h" in percent; None: all.
+    width, height: of the answer in pixels; with one of them the other follows. Nothing is enlarged.
+    fit: with both. "inside" (default): as large as fits, in proportion; "contain": padded to exactly that size;
+        "cover": exactly that size, the middle of the region.
     deadline_s: seconds after which the service gives up.
     """
 
@@ -48,4 +53,8 @@ class DecodeOptions(TypedDict, total=False):
     model: str | None
     deterministic: bool
     format: Format
+    region: str | None
+    width: int | None
+    height: int | None
+    fit: Fit
     deadline_s: float | None

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -39,6 +40,11 @@ class Family(nn.Module, ABC):
     context: ContextModel | None
     log_gain: Tensor
     has_base: ClassVar[bool] = False
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """Fractions 1/n of the size at which `reduced` gives the image."""
+        return ()
 
     @abstractmethod
     def analyse(self, image: Tensor) -> Tensor:
@@ -81,6 +87,14 @@ class Family(nn.Module, ABC):
     @abstractmethod
     def inject(self, latents: Tensor, q: Tensor) -> tuple[Tensor, ...]:
         """What `dequantise` gave, [B, C, h, w] -> the maps of the denoiser that are the same at every step."""
+
+    def add_heads(self, tensors: Mapping[str, Tensor]) -> None:
+        """Install the layers that `reduced` needs. Raises ValueError where the family has none, or of other shapes."""
+        raise ValueError("this family has no such layers")
+
+    def reduced(self, latents: Tensor, q: Tensor, factor: int) -> Tensor:
+        """What `dequantise` gave -> the image of least error at 1/factor of the size, [B, 3, 16 h / factor, ...]."""
+        raise NotImplementedError
 
     def residual_size(self, q: Tensor) -> Tensor:
         """Of families with a base: rates [B] in [0, 1] -> the standard deviation of the residual, [B]."""

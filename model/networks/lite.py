@@ -133,6 +133,19 @@ class CDCLite(Family):
         """What `dequantise` gave -> x_base [B, 3, H, W] and the map of g_s at 1/8."""
         return self.g_s(latents, q)  # type: ignore[no-any-return]
 
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """See `Family.reductions`."""
+        return self.g_s.reductions
+
+    def add_heads(self, tensors: Mapping[str, Tensor]) -> None:
+        """See `SynthesisTransform.add_heads`."""
+        self.g_s.add_heads(tensors)
+
+    def reduced(self, latents: Tensor, q: Tensor, factor: int) -> Tensor:
+        """What `dequantise` gave -> x_base averaged over squares of factor x factor, nearly."""
+        return self.g_s.reduced(latents, q, factor)
+
     def residual_size(self, q: Tensor) -> Tensor:
         """Rates [B] in [0, 1] -> the standard deviation of x - x_base there, [B]."""
         return interpolate_levels(self.log_residual, q)[:, 0].exp()

@@ -8,6 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
+from service.framing import REGION_PATTERN
+
 ModelName = Annotated[
     str | None,
     Field(
@@ -115,6 +117,32 @@ class DecodeQuery(_Query):
         default=None, description="Format of the answer; left out: by the Accept header, else png."
     )
     preview: bool = Field(default=False, description="For a job: send the x0 estimate with every step, as an event.")
+    region: str | None = Field(
+        default=None,
+        pattern=REGION_PATTERN,
+        description=(
+            "The part to decode, `x,y,w,h` in pixels or `pct:x,y,w,h` in percent; what lies outside the image is left "
+            "out. Its pixels are those of the whole decode; only what it needs is computed."
+        ),
+        examples=["0,0,512,512"],
+    )
+    width: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Width of the answer in pixels; alone, the height follows. Nothing is enlarged.",
+        examples=[320],
+    )
+    height: int | None = Field(
+        default=None, ge=1, le=65535, description="Height of the answer in pixels; alone, the width follows."
+    )
+    fit: Literal["inside", "contain", "cover"] = Field(
+        default="inside",
+        description=(
+            "With width and height. inside: as large as fits, in proportion; contain: the same, padded to exactly that "
+            "size; cover: exactly that size, of the middle of the region."
+        ),
+    )
 
 
 class Problem(BaseModel):

@@ -92,7 +92,10 @@ def test_parameters_are_described() -> None:
 
     common = {"model", "X-Deadline-Ms", "Prefer", "Idempotency-Key"}
     assert names("/encode") == common | {"quality", "target_bpp", "max_bytes", "alpha", "metadata", "frame"}
-    assert names("/decode") == common | {"steps", "gamma", "seed", "format", "deterministic", "preview"}
+    assert names("/decode") == common | {
+        *("steps", "gamma", "seed", "format", "deterministic", "preview"),
+        *("region", "width", "height", "fit"),
+    }
 
 
 @pytest.mark.parametrize(

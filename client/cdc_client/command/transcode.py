@@ -11,7 +11,7 @@ import typer
 from cdc_client.command import batch
 from cdc_client.command.backend import Backend, Precision, backend_of
 from cdc_client.command.terminal import Refused
-from cdc_client.options import DecodeOptions, EncodeOptions
+from cdc_client.options import DecodeOptions, EncodeOptions, Fit
 
 Files = Annotated[
     list[str],
@@ -93,6 +93,14 @@ def decode(
     format: Annotated[
         Literal["png", "webp", "jpeg"] | None, typer.Option(help="By OUT's ending if unset; png in a folder.")
     ] = None,
+    region: Annotated[
+        str | None, typer.Option(metavar="X,Y,W,H", help="The part to decode, in pixels; pct:X,Y,W,H in percent.")
+    ] = None,
+    width: Annotated[int | None, typer.Option(min=1, max=65535, help="Of the image; it is never enlarged.")] = None,
+    height: Annotated[int | None, typer.Option(min=1, max=65535, help="Likewise; alone, the width follows.")] = None,
+    fit: Annotated[
+        Fit, typer.Option(help="With both: as large as fits, padded to exactly that size, or filling it.")
+    ] = "inside",
     url: Url = None,
     api_key: ApiKey = None,
     jobs: Jobs = 4,
@@ -110,6 +118,10 @@ def decode(
         "seed": seed,
         "model": model,
         "format": format or batch.format_of(plan.tasks[0].out if plan.single else operation.ending),
+        "region": region,
+        "width": width,
+        "height": height,
+        "fit": fit,
     }
     with closing(_backend(context, url, api_key, models_dir, precision, quiet=not plan.single)) as backend:
         failed = batch.run(plan, lambda data: backend.decode(data, options), backend, _jobs(url, jobs), as_json, force)
