@@ -50,6 +50,7 @@ class Local:
         """Compress an image file. Raises CodecError, ServiceError."""
         from service.images.alpha import pack_alpha
         from service.images.reading import read_image
+        from service.images.spaces import pack_space
 
         frame: Literal["first"] | None = "first" if options.get("first_frame") else None
         source = read_image(
@@ -58,8 +59,11 @@ class Local:
             alpha=options.get("alpha", "keep"),
             frame=frame,
             metadata=options.get("metadata", "strip"),
+            colour=options.get("colour", "keep"),
         )
-        sections = [] if source.alpha is None else [pack_alpha(source.alpha)]
+        sections = [] if source.space is None else [pack_space(source.space)]
+        if source.alpha is not None:
+            sections.append(pack_alpha(source.alpha))
         if source.exif is not None:
             sections.append(Section(SectionType.EXIF, source.exif))
 
@@ -95,6 +99,7 @@ class Local:
         """Decode a `.cdc` file. Raises CodecError, ServiceError."""
         from service.images.alpha import unpack_alpha
         from service.images.resizing import framed
+        from service.images.spaces import space_to_srgb, unpack_space
         from service.images.writing import check_output_size, write_image
 
         container = parse(file)
@@ -108,6 +113,8 @@ class Local:
             options.get("fit", "inside"),
         )
         check_output_size(*frame.size, format)
+        named = container.section(SectionType.COLOUR)
+        space = None if named is None else unpack_space(named)
         codec = self._models().for_file(container.header.codec_id, options.get("model"))
         start = time.perf_counter()
         with _bar(self._quiet, "reading"):
@@ -122,6 +129,8 @@ class Local:
         packed = sections.get(SectionType.ALPHA)
         alpha = None if packed is None else unpack_alpha(packed, header.width, header.height)
         pixels, alpha = framed(pixels, alpha, frame, reduction)
+        if space is not None and options.get("colour") == "srgb":
+            pixels, space = space_to_srgb(pixels, space), None
         values: dict[str, Any] = {
             "width": pixels.shape[1],
             "height": pixels.shape[0],
@@ -131,7 +140,7 @@ class Local:
             "model": codec.info.name,
             "seconds": round(time.perf_counter() - start, 2),
         }
-        return Made(write_image(pixels, alpha, sections.get(SectionType.EXIF), format), values)
+        return Made(write_image(pixels, alpha, sections.get(SectionType.EXIF), format, space=space), values)
 
     def inspect(self, file: bytes) -> dict[str, Any]:
         """Say what a `.cdc` file is. Raises CodecError."""

@@ -13,6 +13,7 @@ from service.framing import Fit, Frame
 
 Operation = Literal["encode", "decode"]
 Format = Literal["png", "webp", "jpeg"]
+Colour = Literal["keep", "srgb"]
 
 
 class WorkState(StrEnum):
@@ -33,7 +34,10 @@ class WorkState(StrEnum):
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How to encode. At most one of `quality` (1..100), `target_bpp` (> 0), `max_bytes` (> 0); none: quality 50."""
+    """How to encode. At most one of `quality` (1..100), `target_bpp` (> 0), `max_bytes` (> 0); none: quality 50.
+
+    `colour` keeps a space that has a name, or converts to sRGB.
+    """
 
     quality: int | None = None
     target_bpp: float | None = None
@@ -42,6 +46,7 @@ class EncodeOptions:
     alpha: Literal["keep", "drop"] = "keep"
     metadata: Literal["strip", "keep"] = "strip"
     frame: Literal["first"] | None = None
+    colour: Colour = "keep"
     operation: Literal["encode"] = "encode"
 
 
@@ -56,6 +61,7 @@ class DecodeOptions:
         format: of the image file.
         deterministic: bit-equal on one type of device, whatever the load.
         preview: send the x0 estimate with every step.
+        colour: keep the file's space, or convert to sRGB.
         region, width, height, fit: what of the image, and at what size; see `service.framing.frame_of`.
     """
 
@@ -70,6 +76,7 @@ class DecodeOptions:
     width: int | None = None
     height: int | None = None
     fit: Fit = "inside"
+    colour: Colour = "keep"
     operation: Literal["decode"] = "decode"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypedDict
 
 Format = Literal["png", "webp", "jpeg"]
+Colour = Literal["keep", "srgb"]
 Fit = Literal["inside", "contain", "cover"]
 
 
@@ -18,6 +19,7 @@ class EncodeOptions(TypedDict, total=False):
     alpha: "keep" (default) stores transparency without loss, "drop" lays the picture over white.
     metadata: "keep" stores EXIF without location; "strip" is the default.
     first_frame: take the first frame of an animation, which is refused otherwise.
+    colour: "keep" (default) leaves Display P3, Adobe RGB and ProPhoto RGB as they are; "srgb" converts to sRGB.
     deadline_s: seconds after which the service gives up.
     """
 
@@ -28,6 +30,7 @@ class EncodeOptions(TypedDict, total=False):
     alpha: Literal["keep", "drop"]
     metadata: Literal["strip", "keep"]
     first_frame: bool
+    colour: Colour
     deadline_s: float | None
 
 
@@ -44,6 +47,7 @@ class DecodeOptions(TypedDict, total=False):
     width, height: of the answer in pixels; with one of them the other follows. Nothing is enlarged.
     fit: with both. "inside" (default): as large as fits, in proportion; "contain": padded to exactly that size;
         "cover": exactly that size, the middle of the region.
+    colour: "keep" (default) the file's colour space, with its profile; "srgb": converted.
     deadline_s: seconds after which the service gives up.
     """
 
@@ -57,4 +61,5 @@ class DecodeOptions(TypedDict, total=False):
     width: int | None
     height: int | None
     fit: Fit
+    colour: Colour
     deadline_s: float | None

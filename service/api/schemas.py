@@ -55,6 +55,10 @@ class EncodeQuery(_Query):
     frame: Literal["first"] | None = Field(
         default=None, description="first: take the first frame of an animation, which is refused otherwise."
     )
+    colour: Literal["keep", "srgb"] = Field(
+        default="keep",
+        description="keep: Display P3, Adobe RGB and ProPhoto RGB stay so, all else becomes sRGB; srgb: all.",
+    )
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:
@@ -142,6 +146,9 @@ class DecodeQuery(_Query):
             "With width and height. inside: as large as fits, in proportion; contain: the same, padded to exactly that "
             "size; cover: exactly that size, of the middle of the region."
         ),
+    )
+    colour: Literal["keep", "srgb"] = Field(
+        default="keep", description="keep: the file's colour space, with its profile; srgb: converted."
     )
 
 

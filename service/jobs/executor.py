@@ -27,6 +27,7 @@ from service.framing import Frame, frame_of
 from service.images.alpha import pack_alpha, unpack_alpha
 from service.images.reading import probe_image, read_image
 from service.images.resizing import framed
+from service.images.spaces import pack_space, space_to_srgb, unpack_space
 from service.images.writing import check_output_size, write_image
 from service.jobs.limits import Budget, Limits, limits_of
 from service.logs import request_id
@@ -247,8 +248,11 @@ class Executor(Door):
             alpha=options.alpha,
             frame=options.frame,
             metadata=options.metadata,
+            colour=options.colour,
         )
         sections: list[Section] = []
+        if image.space is not None:
+            sections.append(pack_space(image.space))
         if image.alpha is not None:
             sections.append(pack_alpha(image.alpha))
         if image.exif is not None:
@@ -314,7 +318,11 @@ def _image_file(
     packed = sections.get(SectionType.ALPHA)
     alpha = None if packed is None else unpack_alpha(packed, header.width, header.height)
     pixels, alpha = framed(found.pixels, alpha, frame, reduction)
-    data = write_image(pixels, alpha, sections.get(SectionType.EXIF), options.format)
+    named = sections.get(SectionType.COLOUR)
+    space = None if named is None else unpack_space(named)
+    if space is not None and options.colour == "srgb":
+        pixels, space = space_to_srgb(pixels, space), None
+    data = write_image(pixels, alpha, sections.get(SectionType.EXIF), options.format, space=space)
     return data, _sha256(data), time.perf_counter() - start
 
 

@@ -91,10 +91,10 @@ def test_parameters_are_described() -> None:
         return {p["name"] for p in parameters}
 
     common = {"model", "X-Deadline-Ms", "Prefer", "Idempotency-Key"}
-    assert names("/encode") == common | {"quality", "target_bpp", "max_bytes", "alpha", "metadata", "frame"}
+    assert names("/encode") == common | {"quality", "target_bpp", "max_bytes", "alpha", "metadata", "frame", "colour"}
     assert names("/decode") == common | {
         *("steps", "gamma", "seed", "format", "deterministic", "preview"),
-        *("region", "width", "height", "fit"),
+        *("region", "width", "height", "fit", "colour"),
     }
 
 

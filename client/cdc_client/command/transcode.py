@@ -11,7 +11,7 @@ import typer
 from cdc_client.command import batch
 from cdc_client.command.backend import Backend, Precision, backend_of
 from cdc_client.command.terminal import Refused
-from cdc_client.options import DecodeOptions, EncodeOptions, Fit
+from cdc_client.options import Colour, DecodeOptions, EncodeOptions, Fit
 
 Files = Annotated[
     list[str],
@@ -43,6 +43,7 @@ Gamma = Annotated[
     float | None,
     typer.Option(min=0, max=2, help="Standard deviation of the start noise; 0: deterministic; unset: the model's own."),
 ]
+ColourOption = Annotated[Colour, typer.Option(help="Keep a wide colour space that has a name, or convert to sRGB.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the start noise; the file's own if unset.")]
 
 
@@ -57,6 +58,7 @@ def encode(
     alpha: Annotated[Literal["keep", "drop"], typer.Option(help="Keep transparency, or flatten on white.")] = "keep",
     metadata: Annotated[Literal["strip", "keep"], typer.Option(help="keep: EXIF without location.")] = "strip",
     first_frame: Annotated[bool, typer.Option(help="Take the first frame of an animation.")] = False,
+    colour: ColourOption = "keep",
     url: Url = None,
     api_key: ApiKey = None,
     jobs: Jobs = 4,
@@ -75,6 +77,7 @@ def encode(
         "alpha": alpha,
         "metadata": metadata,
         "first_frame": first_frame,
+        "colour": colour,
     }
     plan = batch.plan_of(batch.ENCODE, files, out)
     with closing(_backend(context, url, api_key, models_dir, "auto", quiet=not plan.single)) as backend:
@@ -101,6 +104,7 @@ def decode(
     fit: Annotated[
         Fit, typer.Option(help="With both: as large as fits, padded to exactly that size, or filling it.")
     ] = "inside",
+    colour: ColourOption = "keep",
     url: Url = None,
     api_key: ApiKey = None,
     jobs: Jobs = 4,
@@ -122,6 +126,7 @@ def decode(
         "width": width,
         "height": height,
         "fit": fit,
+        "colour": colour,
     }
     with closing(_backend(context, url, api_key, models_dir, precision, quiet=not plan.single)) as backend:
         failed = batch.run(plan, lambda data: backend.decode(data, options), backend, _jobs(url, jobs), as_json, force)
