@@ -270,13 +270,16 @@ class Codec:
         """
         windows = [s.latents[:, *s.tiles[i].window(LATENT_STRIDE)] for s, i in rows if s.latents is not None]
         latents = torch.stack(windows).to(self.device).contiguous(memory_format=torch.channels_last)
-        q, reduction = torch.tensor([s.q for s, _ in rows], device=self.device), rows[0][0].reduction
-        maps = (self.networks.reduced(latents, q, reduction),) if reduction > 1 else self.networks.inject(latents, q)
+        q = torch.tensor([s.q for s, _ in rows], device=self.device)
+        if all(state.direct for state, _ in rows):
+            self._paint(rows, latents, q)
+            maps: Injected = ()
+        else:
+            maps = self.networks.inject(latents, q)
         for row, (state, i) in enumerate(rows):
-            base = state.x if state.direct else state.base
-            if base is not None:
+            if maps and (base := state.x if state.direct else state.base) is not None:
                 tile = state.tiles[i]
-                base[:, *tile.centre(reduction)] = maps[0][row, :, *tile.inner(reduction)]
+                base[:, *tile.centre()] = maps[0][row, :, *tile.inner()]
             if not state.direct:
                 own = maps[1:] if self.networks.has_base else maps
                 state.injected[i] = tuple(m[row : row + 1].clone(memory_format=torch.preserve_format) for m in own)
@@ -285,6 +288,19 @@ class Codec:
                 state.latents, state.pending = None, set(range(len(state.tiles)))
                 if state.direct:
                     state.position = state.steps
+
+    def _paint(self, rows: Sequence[tuple[DecodeState, int]], latents: Tensor, q: Tensor) -> None:
+        """The image itself of tiles that need no denoising: what any of them owns is computed of all, and no more."""
+        inner = [state.tiles[i].inner(LATENT_STRIDE) for state, i in rows]
+        keep = (
+            slice(min(y.start for y, _ in inner), max(y.stop for y, _ in inner)),
+            slice(min(x.start for _, x in inner), max(x.stop for _, x in inner)),
+        )
+        reduction = rows[0][0].reduction
+        image, side = self.networks.base(latents, q, reduction, keep), LATENT_STRIDE // reduction
+        for row, ((state, i), own) in enumerate(zip(rows, inner, strict=True)):
+            y, x = (_pixels_within(o, k, side) for o, k in zip(own, keep, strict=True))
+            state.x[:, *state.tiles[i].centre(reduction)] = image[row, :, y, x]
 
     @torch.inference_mode()
     def denoise_tiles(self, rows: Sequence[tuple[DecodeState, int]]) -> None:
@@ -440,6 +456,11 @@ def _reduced(crop: Region, reduction: int) -> Region:
     left, top = crop.left // reduction, crop.top // reduction
     right, bottom = -(-(crop.left + crop.width) // reduction), -(-(crop.top + crop.height) // reduction)
     return Region(left, top, right - left, bottom - top)
+
+
+def _pixels_within(own: slice, kept: slice, side: int) -> slice:
+    """Where latents lie in an image of others, of `side` pixels a latent."""
+    return slice((own.start - kept.start) * side, (own.stop - kept.start) * side)
 
 
 def _to_pixels(x: Tensor, crop: Region) -> Pixels:

@@ -66,6 +66,8 @@ class Local:
             sections.append(pack_alpha(source.alpha))
         if source.exif is not None:
             sections.append(Section(SectionType.EXIF, source.exif))
+        if source.xmp is not None:
+            sections.append(Section(SectionType.XMP, source.xmp))
 
         from model.rate_control import pack_to_target  # torch, from here on
 
@@ -140,7 +142,8 @@ class Local:
             "model": codec.info.name,
             "seconds": round(time.perf_counter() - start, 2),
         }
-        return Made(write_image(pixels, alpha, sections.get(SectionType.EXIF), format, space=space), values)
+        exif, xmp = sections.get(SectionType.EXIF), sections.get(SectionType.XMP)
+        return Made(write_image(pixels, alpha, exif, format, space=space, xmp=xmp), values)
 
     def inspect(self, file: bytes) -> dict[str, Any]:
         """Say what a `.cdc` file is. Raises CodecError."""

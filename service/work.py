@@ -44,7 +44,7 @@ class EncodeOptions:
     max_bytes: int | None = None
     model: str | None = None
     alpha: Literal["keep", "drop"] = "keep"
-    metadata: Literal["strip", "keep"] = "strip"
+    metadata: Literal["strip", "copyright", "keep"] = "strip"
     frame: Literal["first"] | None = None
     colour: Colour = "keep"
     operation: Literal["encode"] = "encode"

@@ -17,7 +17,8 @@ class EncodeOptions(TypedDict, total=False):
     max_bytes: best quality within this size.
     model: name of the model; None: the default.
     alpha: "keep" (default) stores transparency without loss, "drop" lays the picture over white.
-    metadata: "keep" stores EXIF without location; "strip" is the default.
+    metadata: "copyright" stores creator, credit, copyright and terms; "keep" these, and EXIF without location; "strip"
+        is the default.
     first_frame: take the first frame of an animation, which is refused otherwise.
     colour: "keep" (default) leaves Display P3, Adobe RGB and ProPhoto RGB as they are; "srgb" converts to sRGB.
     deadline_s: seconds after which the service gives up.
@@ -28,7 +29,7 @@ class EncodeOptions(TypedDict, total=False):
     max_bytes: int | None
     model: str | None
     alpha: Literal["keep", "drop"]
-    metadata: Literal["strip", "keep"]
+    metadata: Literal["strip", "copyright", "keep"]
     first_frame: bool
     colour: Colour
     deadline_s: float | None

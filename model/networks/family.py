@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from model.entropy.passes import passes_of
 from model.networks.context import ContextModel, Take
 
+Window = tuple[slice, slice]  # rows and columns of latents
+
 
 class Family(nn.Module, ABC):
     """Networks of one model. Shapes: B images, M latents, h = H/16, w = W/16; q [B] is the rate in [0, 1].
@@ -43,7 +45,7 @@ class Family(nn.Module, ABC):
 
     @property
     def reductions(self) -> tuple[int, ...]:
-        """Fractions 1/n of the size at which `reduced` gives the image."""
+        """Fractions 1/n of the size at which `base` gives the image."""
         return ()
 
     @abstractmethod
@@ -89,11 +91,21 @@ class Family(nn.Module, ABC):
         """What `dequantise` gave, [B, C, h, w] -> the maps of the denoiser that are the same at every step."""
 
     def add_heads(self, tensors: Mapping[str, Tensor]) -> None:
-        """Install the layers that `reduced` needs. Raises ValueError where the family has none, or of other shapes."""
+        """Install the layers that `reductions` need. Raises ValueError where they do not fit."""
         raise ValueError("this family has no such layers")
 
-    def reduced(self, latents: Tensor, q: Tensor, factor: int) -> Tensor:
-        """What `dequantise` gave -> the image of least error at 1/factor of the size, [B, 3, 16 h / factor, ...]."""
+    def base(self, latents: Tensor, q: Tensor, factor: int = 1, keep: Window | None = None) -> Tensor:
+        """Of families with a base: what `dequantise` gave -> the image of least error.
+
+        Args:
+            latents: [B, C, h, w].
+            q: rate.
+            factor: at 1/factor of the size, one of `reductions`.
+            keep: rows and columns of latents whose pixels are wanted, None for all; no others are returned.
+
+        Returns:
+            [B, 3, 16 h / factor, 16 w / factor] of what is kept.
+        """
         raise NotImplementedError
 
     def residual_size(self, q: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from model.errors import WeightsError
 from model.networks.context import ContextModel, context_sizes
 from model.networks.denoiser import Denoiser
-from model.networks.family import Family, interpolate_levels, scale_by_level
+from model.networks.family import Family, Window, interpolate_levels, scale_by_level
 from model.networks.transforms import MEANS, AnalysisTransform, SynthesisTransform, TransformConfig
 
 LAMBDAS = (0.45, 0.00015)  # of D + lambda R at q = 0 and q = 1, log-linear between; D squared error, R bit per pixel
@@ -142,9 +142,9 @@ class CDCLite(Family):
         """See `SynthesisTransform.add_heads`."""
         self.g_s.add_heads(tensors)
 
-    def reduced(self, latents: Tensor, q: Tensor, factor: int) -> Tensor:
-        """What `dequantise` gave -> x_base averaged over squares of factor x factor, nearly."""
-        return self.g_s.reduced(latents, q, factor)
+    def base(self, latents: Tensor, q: Tensor, factor: int = 1, keep: Window | None = None) -> Tensor:
+        """See `Family.base`; at 1/2 and 1/4 it is nearly x_base averaged over squares."""
+        return self.g_s.base(latents, q, factor, keep)
 
     def residual_size(self, q: Tensor) -> Tensor:
         """Rates [B] in [0, 1] -> the standard deviation of x - x_base there, [B]."""

@@ -49,8 +49,10 @@ class EncodeQuery(_Query):
     alpha: Literal["keep", "drop"] = Field(
         default="keep", description="keep: transparency is stored without loss; drop: the picture is laid over white."
     )
-    metadata: Literal["strip", "keep"] = Field(
-        default="strip", description="keep: EXIF is stored, without location, maker notes and thumbnail."
+    metadata: Literal["strip", "copyright", "keep"] = Field(
+        default="strip",
+        description="copyright: creator, credit, copyright and terms of EXIF, IPTC and XMP are kept; keep: these, and "
+        "EXIF without location, maker notes and thumbnail.",
     )
     frame: Literal["first"] | None = Field(
         default=None, description="first: take the first frame of an animation, which is refused otherwise."

@@ -32,6 +32,7 @@ from service.images.jpeg import split_jpeg
 from service.images.kind import image_kind
 from service.images.parts import Parts
 from service.images.png import split_png
+from service.images.rights import rights_packet
 from service.images.samples import samples_of
 from service.images.spaces import Space, space_of
 from service.images.tiff import split_tiff
@@ -81,12 +82,15 @@ class InputImage:
         pixels: uint8 [H, W, 3], upright, sRGB or of `space`.
         alpha: uint8 [H, W], 255 opaque; None when the whole image is.
         exif: TIFF structure without location and orientation; None when there is none or it was not asked for.
+        space: None for sRGB.
+        xmp: a packet of the fields about rights; None as with `exif`.
     """
 
     pixels: Plane
     alpha: Plane | None
     exif: bytes | None
     space: Space | None = None
+    xmp: bytes | None = None
 
 
 def probe_image(data: bytes, *, max_pixels: int, frame: Literal["first"] | None = None) -> tuple[int, int]:
@@ -105,7 +109,7 @@ def read_image(
     max_pixels: int,
     alpha: Literal["keep", "drop"] = "keep",
     frame: Literal["first"] | None = None,
-    metadata: Literal["strip", "keep"] = "strip",
+    metadata: Literal["strip", "copyright", "keep"] = "strip",
     background: tuple[int, int, int] = WHITE,
     colour: Literal["keep", "srgb"] = "srgb",
 ) -> InputImage:
@@ -140,7 +144,10 @@ def read_image(
             image = Image.fromarray(pixels)
             ground = Image.new("RGB", image.size, background)
             pixels, cover = np.array(Image.composite(image, ground, Image.fromarray(cover))), None
-        return InputImage(pixels, cover, kept_exif(parts.exif) if metadata == "keep" else None, space)
+        if metadata == "strip":
+            return InputImage(pixels, cover, None, space)
+        exif = kept_exif(parts.exif, rights_only=metadata == "copyright")
+        return InputImage(pixels, cover, exif, space, rights_packet(parts.xmp, parts.iptc))
 
 
 def _open(data: bytes, max_pixels: int, frame: Literal["first"] | None) -> tuple[ImageFile.ImageFile, Parts]:

@@ -257,6 +257,8 @@ class Executor(Door):
             sections.append(pack_alpha(image.alpha))
         if image.exif is not None:
             sections.append(Section(SectionType.EXIF, image.exif))
+        if image.xmp is not None:
+            sections.append(Section(SectionType.XMP, image.xmp))
         targets = (options.quality, options.target_bpp, options.max_bytes)
         return EncodeRequest(image.pixels, options.model, *targets, tuple(sections)), time.perf_counter() - start
 
@@ -322,7 +324,8 @@ def _image_file(
     space = None if named is None else unpack_space(named)
     if space is not None and options.colour == "srgb":
         pixels, space = space_to_srgb(pixels, space), None
-    data = write_image(pixels, alpha, sections.get(SectionType.EXIF), options.format, space=space)
+    exif, xmp = sections.get(SectionType.EXIF), sections.get(SectionType.XMP)
+    data = write_image(pixels, alpha, exif, options.format, space=space, xmp=xmp)
     return data, _sha256(data), time.perf_counter() - start
 
 

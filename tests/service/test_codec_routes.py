@@ -12,12 +12,14 @@ import pytest
 from PIL import Image
 
 from model.config import quality_of_rate
-from model.container import SectionType, parse
+from model.container import Section, SectionType, parse
 from model.tiling import Region
 from service.engine.port import DecodeRequest, EncodeRequest
 from service.images.alpha import pack_alpha
+from service.images.spaces import Space, icc_of, space_to_srgb
 from tests.service.conftest import MakeClient, image_file, photograph
 from tests.service.fake_engine import CODEC_ID, LITE, FakeEngine, gradient, make_file
+from tests.service.images.test_rights import XMP
 from tests.service.test_problems import check
 
 pytestmark = pytest.mark.anyio
@@ -342,3 +344,37 @@ async def test_alpha_follows_the_region(client: httpx.AsyncClient) -> None:
     answer = await client.post("/decode?region=8,4,16,8", content=file)
     image = Image.open(BytesIO(answer.content))
     np.testing.assert_array_equal(np.asarray(image.getchannel("A")), alpha[4:12, 8:24])
+
+
+async def test_a_wide_space_survives_and_becomes_srgb_where_asked(client: httpx.AsyncClient) -> None:
+    tagged = image_file(photograph(), icc_profile=icc_of(Space.DISPLAY_P3))
+    encoded = await client.post("/encode", content=tagged)
+    assert parse(encoded.content).section(SectionType.COLOUR) == b"\x01"
+    converted = await client.post("/encode?colour=srgb", content=tagged)
+    assert parse(converted.content).section(SectionType.COLOUR) is None
+    plain = await client.post("/encode", content=image_file(photograph()))
+    assert parse(plain.content).section(SectionType.COLOUR) is None
+    wide = gradient(32, 24)
+    for format in ("png", "webp", "jpeg"):
+        decoded = await client.post(f"/decode?format={format}", content=encoded.content)
+        assert Image.open(BytesIO(decoded.content)).info["icc_profile"] == icc_of(Space.DISPLAY_P3)
+    srgb = Image.open(BytesIO((await client.post("/decode?colour=srgb", content=encoded.content)).content))
+    assert "icc_profile" not in srgb.info
+    np.testing.assert_array_equal(np.asarray(srgb), space_to_srgb(wide, Space.DISPLAY_P3))
+
+
+@pytest.mark.parametrize(("data", "problem"), [(b"\x09", "unsupported-version"), (b"", "malformed-file")])
+async def test_a_space_that_is_not_known_is_refused(client: httpx.AsyncClient, data: bytes, problem: str) -> None:
+    file = make_file(32, 24, sections=(Section(SectionType.COLOUR, data),))
+    check(await client.post("/decode", content=file), 422, problem)
+
+
+async def test_copyright_survives(client: httpx.AsyncClient) -> None:
+    exif = Image.Exif()
+    exif[0x8298] = "Ada"
+    data = image_file(photograph(), "JPEG", exif=exif, xmp=XMP)
+    encoded = await client.post("/encode?metadata=copyright", content=data)
+    assert parse(encoded.content).section(SectionType.XMP) is not None
+    image = Image.open(BytesIO((await client.post("/decode", content=encoded.content)).content))
+    assert image.getexif()[0x8298] == "Ada"
+    assert "© Ada" in str(image.getxmp())

@@ -56,7 +56,10 @@ def encode(
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Best quality of at most this many bytes.")] = None,
     model: ModelOption = None,
     alpha: Annotated[Literal["keep", "drop"], typer.Option(help="Keep transparency, or flatten on white.")] = "keep",
-    metadata: Annotated[Literal["strip", "keep"], typer.Option(help="keep: EXIF without location.")] = "strip",
+    metadata: Annotated[
+        Literal["strip", "copyright", "keep"],
+        typer.Option(help="copyright: creator, copyright and terms; keep: EXIF without location too."),
+    ] = "strip",
     first_frame: Annotated[bool, typer.Option(help="Take the first frame of an animation.")] = False,
     colour: ColourOption = "keep",
     url: Url = None,
