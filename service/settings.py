@@ -28,6 +28,7 @@ _OTHER_TOOLS = (
 )
 # What Kubernetes adds for a Service named cdc-NAME, where enableServiceLinks is left on.
 _SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?)")
+Names = Annotated[tuple[str, ...], NoDecode]
 _PLACEHOLDERS = ("change", "secret", "example", "default", "password", "0123456789")
 
 
@@ -61,7 +62,7 @@ class Settings(BaseSettings):
     playground: bool = Field(
         default=True, description="Serve the web page at /; off: / leads to /docs, where there is documentation."
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    cors_origins: Names = Field(
         default=(), description="Origins, comma-separated, whose pages may call the service; `*` for any."
     )
     keys: str | None = Field(
@@ -93,6 +94,20 @@ class Settings(BaseSettings):
         default=1024**3,
         ge=1024,
         description="Bytes of all the bodies held at the same time, unfinished ones too; one body is always let in.",
+    )
+    source_hosts: Names = Field(
+        default=(),
+        description="Hosts, comma-separated, whose https:// addresses `source=` may name: `images.example.org`, "
+        "`*.example.org`, or `*` for any public one; unset: none.",
+    )
+    source_buckets: Names = Field(
+        default=(),
+        description="Buckets, comma-separated, that `source=s3://...` may name, also `bucket/prefix`; read with the "
+        "service's own credentials (extra `s3`). Unset: none.",
+    )
+    private_addresses: bool = Field(
+        default=False,
+        description="Connect to private and loopback addresses too, and by http://, where a host is allowed.",
     )
     max_pixels: int = Field(default=50_000_000, ge=1, le=65535**2, description="Largest picture, in pixels.")
     max_steps: int = Field(default=250, ge=1, le=20_000, description="Most denoising steps of one decode.")
@@ -202,9 +217,9 @@ class Settings(BaseSettings):
         "compiled networks (minutes longer).",
     )
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "source_hosts", "source_buckets", mode="before")
     @classmethod
-    def _split_origins(cls, value: Any) -> Any:
+    def _split_names(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("link_secrets", mode="before")

@@ -19,6 +19,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service.errors": (),
     "service.logs": (),
     "service.settings": (),
+    "service.outside": ("service.outside", "service.errors", "service.settings"),
     "service.work": ("service.framing", "model.container"),
     "service.framing": ("model.errors", "model.tiling"),
     "service.metrics": ("service.engine.port", "service.engine.messages", "service.work"),
@@ -38,6 +39,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "service.errors",
         "service.logs",
         "service.metrics",
+        "service.outside",
         "service.version",
         "service.work",
         "model.errors",
@@ -148,7 +150,8 @@ ONLY: dict[str, tuple[str, ...]] = {
     "rich": ("model.evaluation", "model.training", "cdc_client.command"),
     "streaq": ("service.jobs.queue",),
     "coredis": ("service.jobs.queue",),
-    "fsspec": ("service.jobs.blobs",),
+    "fsspec": ("service.jobs.blobs", "service.outside.fetching"),
+    "httpcore": ("service.outside.http",),
     "itsdangerous": ("service.access.links",),
 }
 NEVER_IN_CONTAINER = ("torch", "numpy")

@@ -24,7 +24,7 @@ from cdc_client.many import ITEM_ERRORS, Progress
 from cdc_client.options import DecodeOptions, EncodeOptions
 from cdc_client.records import Decoded, Encoded, Inspection, Model
 from cdc_client.saving import FileSink
-from cdc_client.sources import Source, read_source
+from cdc_client.sources import Body, Source, read_source
 
 T = TypeVar("T")
 
@@ -208,7 +208,7 @@ class AsyncClient:
     def _within(self, timeout: float | None) -> Self:
         return self if timeout is None else self.with_options(timeout=timeout)
 
-    async def _read(self, source: Source) -> bytes:
+    async def _read(self, source: Source) -> Body:
         return source if isinstance(source, bytes) else await asyncio.to_thread(read_source, source, self.config)
 
     async def _many(

@@ -34,6 +34,7 @@ from service.jobs.memory import MemoryStore
 from service.jobs.service import Jobs
 from service.jobs.store import Store
 from service.metrics import Metrics
+from service.outside.fetching import sources_of
 from service.settings import Settings, load_settings
 from service.version import __version__
 
@@ -107,7 +108,11 @@ def create_app(
         lifespan=_lifespan,
     )
     links = Links([secret.get_secret_value() for secret in settings.link_secrets], clock)
-    app.state.parts = State(settings, door, jobs, metrics, _gate(settings), links, uploads, close_queue)
+    fetched = Budget(settings.max_upload_bytes, "bytes of sources")
+    sources = sources_of(settings)
+    app.state.parts = State(
+        settings, door, jobs, metrics, _gate(settings), links, uploads, sources, fetched, close_queue
+    )
     problems.install(app)
     app.include_router(routes.router)
     app.include_router(job_routes.router)
@@ -198,6 +203,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await state.jobs.stop(settings.grace_s)
         await state.door.engine.stop(settings.grace_s)
         await state.gate.close()
+        await state.sources.close()
         lag.cancel()
         if state.close_queue is not None:
             await state.close_queue()

@@ -16,10 +16,11 @@ from model.container import SectionType
 from service.access.gate import Caller
 from service.api import documentation as docs
 from service.api.access import AnyCaller, Decoder, Encoder
-from service.api.body import BYTES_TYPE, deadline, pick_format, read_upload, while_connected
+from service.api.body import BYTES_TYPE, Upload, deadline, pick_format, read_upload, while_connected
 from service.api.jobs import idempotency_key, preferences, submit
 from service.api.middleware import route_of
 from service.api.parameters import given_once, with_fields
+from service.api.refusals import EmptyBody, MalformedRequest
 from service.api.responses import as_accepted, response_of, varies
 from service.api.schemas import (
     DecodeCost,
@@ -63,7 +64,7 @@ async def encode_image(
     """
 
     def options(query: EncodeQuery) -> EncodeOptions:
-        return EncodeOptions(**query.model_dump())
+        return EncodeOptions(**query.model_dump(exclude={"source"}))
 
     return await _answer(request, state, caller, ("image/*", BYTES_TYPE), query, options)
 
@@ -88,7 +89,7 @@ async def decode_file(
     """
 
     def options(query: DecodeQuery) -> DecodeOptions:
-        values = query.model_dump(exclude={"format"})
+        values = query.model_dump(exclude={"format", "source"})
         return DecodeOptions(**values, format=pick_format(query.format, request.headers.get("accept")))
 
     return await _answer(request, state, caller, (CDC_TYPE, BYTES_TYPE), query, options)
@@ -125,10 +126,23 @@ async def serve_upload(
     async with deadline(request, state.settings.default_deadline_s, state.settings.max_deadline_s):
         state.door.check_open()
         state.uploads.check(1)  # a full queue is told before the body is read
-        upload = await read_upload(request, accepted)
-        with state.uploads.hold(1):
+        source = getattr(query, "source", None)
+        upload = await read_upload(request, accepted) if source is None else await _fetched(request, state, source)
+        with state.uploads.hold(1), state.fetched.hold(0 if source is None else len(upload.data)):
             parameters = with_fields(query, request.query_params, upload.fields)
+            if getattr(parameters, "source", None) != source:
+                raise MalformedRequest("a source stands in the query, and instead of a body")
             return await while_connected(request, use(upload.data, parameters))
+
+
+async def _fetched(request: Request, state: State, source: str) -> Upload:
+    """The file that a request names; it sends none."""
+    if any([part async for part in request.stream()]):
+        raise MalformedRequest("give a body or a source, not both")
+    data = await state.sources.read(source)
+    if not data:
+        raise EmptyBody("the source is empty")
+    return Upload(data)
 
 
 async def _answer(

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
 from service.framing import REGION_PATTERN
+from service.outside.fetching import SOURCE_PATTERN
 
 ModelName = Annotated[
     str | None,
@@ -26,9 +27,21 @@ class _Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Source = Annotated[
+    str | None,
+    Field(
+        pattern=SOURCE_PATTERN,
+        max_length=2048,
+        description="Instead of a body: an https:// address or s3://bucket/key, where this service allows it.",
+        examples=["https://images.example.org/photo.jpg"],
+    ),
+]
+
+
 class EncodeQuery(_Query):
     """Query of POST /encode."""
 
+    source: Source = None
     quality: int | None = Field(default=None, ge=1, le=100, description="Quality 1..100; left out: 50.", examples=[50])
     target_bpp: float | None = Field(
         default=None,
@@ -84,6 +97,7 @@ class InspectQuery(_Query):
 class DecodeQuery(_Query):
     """Query of POST /decode."""
 
+    source: Source = None
     steps: Annotated[
         int | Literal["auto"] | None,
         PlainValidator(_parse_steps),

@@ -14,6 +14,7 @@ from service.jobs.executor import Door
 from service.jobs.limits import Budget
 from service.jobs.service import Jobs
 from service.metrics import Metrics
+from service.outside.fetching import Sources
 from service.settings import Settings
 
 
@@ -27,6 +28,8 @@ class State:
         gate: admits callers.
         links: makes and opens links to results.
         uploads: how many requests are in work; each has its whole body.
+        sources: reads the files that requests name.
+        fetched: bytes of such files that are held.
         close_queue: closes the connections of the job queue, where there is one.
     """
 
@@ -37,6 +40,8 @@ class State:
     gate: Gate
     links: Links
     uploads: Budget
+    sources: Sources
+    fetched: Budget
     close_queue: Callable[[], Awaitable[None]] | None = None
 
 

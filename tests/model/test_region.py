@@ -111,7 +111,7 @@ def test_a_model_that_sees_the_whole_canvas_is_cropped() -> None:
 @pytest.mark.parametrize("rate", [35, 142, 229])
 @pytest.mark.parametrize("factor", [2, 4])
 def test_a_fraction_of_the_size_is_the_whole_made_smaller(codec: Codec, crop: Pixels, factor: int, rate: int) -> None:
-    """55 dB are half a level. Compared before the rounding to 8 bits, which alone leaves 59 dB."""
+    """55 dB are half a level, 42 dB two. Compared before the rounding to 8 bits, itself of 59 dB."""
     unpacked = codec.unpack(codec.pack(codec.analyse(crop), rate))
     whole, small = (codec.start(unpacked, 1, 0.0, reduction=n) for n in (1, factor))
     for state in (whole, small):
@@ -119,7 +119,7 @@ def test_a_fraction_of_the_size_is_the_whole_made_smaller(codec: Codec, crop: Pi
     assert codec.finish(small).shape == (-(-crop.shape[0] // factor), -(-crop.shape[1] // factor), 3)
     height, width = crop.shape[0] // factor, crop.shape[1] // factor
     error = (small.x - F.avg_pool2d(whole.x[None], factor)[0])[:, :height, :width].square().mean()
-    assert 10 * np.log10(4 / float(error)) > 55
+    assert 10 * np.log10(4 / float(error)) > {2: 55, 4: 42}[factor]
 
 
 def test_a_region_at_a_fraction_is_that_of_the_whole(tiled: Codec, file: bytes) -> None:
