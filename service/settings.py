@@ -75,6 +75,14 @@ class Settings(BaseSettings):
         description="Secrets of 32 characters or more, comma-separated, for links to results; the first signs. "
         "Unset: no links.",
     )
+    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        description="Secrets, comma-separated, that webhooks of jobs are signed with, each of them: `whsec_` and 24 to "
+        "64 random bytes in base64. Unset: no webhooks.",
+    )
+    webhook_hosts: Names = Field(
+        default=("*",), description="Hosts, comma-separated, that webhooks may go to; `*`: any at a public address."
+    )
     metrics_port: int | None = Field(
         default=None, ge=1, le=65535, description="Port of its own for /metrics; unset: the port of the service."
     )
@@ -217,7 +225,7 @@ class Settings(BaseSettings):
         "compiled networks (minutes longer).",
     )
 
-    @field_validator("cors_origins", "source_hosts", "source_buckets", mode="before")
+    @field_validator("cors_origins", "source_hosts", "source_buckets", "webhook_hosts", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -231,6 +239,15 @@ class Settings(BaseSettings):
             if len(text) < 32 or len(set(text)) < 8 or any(word in text.lower() for word in _PLACEHOLDERS):
                 raise ValueError("a secret must be random and of 32 characters or more: openssl rand -hex 32")
         return tuple(SecretStr(p) if isinstance(p, str) else p for p in parts)
+
+    @field_validator("webhook_secrets", mode="before")
+    @classmethod
+    def _check_webhook_secrets(cls, value: Any) -> Any:
+        parts = [p.strip() for p in value.split(",") if p.strip()] if isinstance(value, str) else list(value)
+        texts = [p.get_secret_value() if isinstance(p, SecretStr) else str(p) for p in parts]
+        if not all(re.fullmatch(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}", text) for text in texts):
+            raise ValueError("a secret is whsec_ and 24 to 64 random bytes: echo whsec_$(openssl rand -base64 32)")
+        return tuple(SecretStr(text) for text in texts)
 
     @model_validator(mode="after")
     def _check_keys(self) -> Settings:

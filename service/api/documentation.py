@@ -72,6 +72,7 @@ FILE = (
 )
 ACCESS = (NotAuthenticated, NotAllowed, RateLimited, KeysUnavailable)
 JOB = (*ACCESS, UnknownJob, JobExpired, QueueUnavailable, InvalidParameter)
+CALLBACK = (*ACCESS, UnknownJob, QueueUnavailable, InvalidParameter)
 LINK = (LinkInvalid, LinkExpired, UnknownJob, JobExpired, QueueUnavailable, InvalidParameter)
 ACCEPT = (KeyReused, QueueUnavailable)
 ENCODE = (*BODY, *SOURCE, *WORK, *ACCEPT, UnsupportedImage, BrokenImage, AnimatedImage, TargetUnreachable)

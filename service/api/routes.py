@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from model.config import quality_of_rate
 from model.container import SectionType
+from model.errors import InvalidParameter
 from service.access.gate import Caller
 from service.api import documentation as docs
 from service.api.access import AnyCaller, Decoder, Encoder
@@ -64,7 +65,7 @@ async def encode_image(
     """
 
     def options(query: EncodeQuery) -> EncodeOptions:
-        return EncodeOptions(**query.model_dump(exclude={"source"}))
+        return EncodeOptions(**query.model_dump(exclude={"source", "callback"}))
 
     return await _answer(request, state, caller, ("image/*", BYTES_TYPE), query, options)
 
@@ -89,7 +90,7 @@ async def decode_file(
     """
 
     def options(query: DecodeQuery) -> DecodeOptions:
-        values = query.model_dump(exclude={"format", "source"})
+        values = query.model_dump(exclude={"format", "source", "callback"})
         return DecodeOptions(**values, format=pick_format(query.format, request.headers.get("accept")))
 
     return await _answer(request, state, caller, (CDC_TYPE, BYTES_TYPE), query, options)
@@ -159,8 +160,13 @@ async def _answer(
     async def answer(body: bytes, query: Q) -> Response:
         left = request.state.deadline - asyncio.get_running_loop().time()
         work = await state.door.admit(body, options(query), math.inf if prefer.respond_async else left)
+        callback = getattr(query, "callback", None) or ""
+        if callback:
+            state.webhooks.check(callback)
         if prefer.respond_async or _over_sync(state, work):
-            return await submit(request, state, work, prefer, caller)
+            return await submit(request, state, work, prefer, caller, callback)
+        if callback:
+            raise InvalidParameter("a callback is of a job: send Prefer: respond-async")
         result = await state.jobs.run(work, caller.owner, key)
         if key is None:
             state.metrics.observe_stages(route_of(request.scope), result.seconds)

@@ -38,10 +38,21 @@ Source = Annotated[
 ]
 
 
+Callback = Annotated[
+    str | None,
+    Field(
+        pattern=r"^https?://[!-~]{1,2040}$",
+        description="Of a job: an https:// address that is told its end, as Standard Webhooks say, for up to a day.",
+        examples=["https://example.org/cdc-hook"],
+    ),
+]
+
+
 class EncodeQuery(_Query):
     """Query of POST /encode."""
 
     source: Source = None
+    callback: Callback = None
     quality: int | None = Field(default=None, ge=1, le=100, description="Quality 1..100; left out: 50.", examples=[50])
     target_bpp: float | None = Field(
         default=None,
@@ -98,6 +109,7 @@ class DecodeQuery(_Query):
     """Query of POST /decode."""
 
     source: Source = None
+    callback: Callback = None
     steps: Annotated[
         int | Literal["auto"] | None,
         PlainValidator(_parse_steps),
@@ -269,6 +281,32 @@ class JobAnswer(BaseModel):
     steps: int | None
     error: Problem | None = Field(description="Why it failed.")
     result: JobResultAnswer | None = Field(description="Once it succeeded.")
+
+
+class JobsQuery(_Query):
+    """Query of GET /jobs."""
+
+    limit: int = Field(default=50, ge=1, le=200, description="Jobs of a page.")
+    after: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$", description="The member `next` of the page before."
+    )
+
+
+class JobsAnswer(BaseModel):
+    """A page of jobs, the newest first."""
+
+    jobs: list[JobAnswer]
+    next: str | None = Field(description="For `after` of the next page; null on the last one.")
+
+
+class CallbackAnswer(BaseModel):
+    """How the webhook of a job fares."""
+
+    state: Literal["waiting", "pending", "delivered", "dead"] = Field(
+        description="waiting for the end of the job; pending: being tried; dead: given up."
+    )
+    attempts: int
+    error: str | None = Field(description="Why the last attempt failed.")
 
 
 class LinkQuery(_Query):
