@@ -201,6 +201,13 @@ def result(caller: Caller, status: JobStatus, out: Path | None = None) -> Call[R
     return (yield from exchange(caller, Request("GET", f"/jobs/{status.id}/result", out=out)))
 
 
+def page(caller: Caller, after: str | None) -> Call[tuple[tuple[JobStatus, ...], str | None]]:
+    """A page of the caller's jobs, and what the next one comes after; None: there is none."""
+    params = {"limit": "200"} if after is None else {"limit": "200", "after": after}
+    found = _read(_Page, (yield from exchange(caller, Request("GET", "/jobs", params))))
+    return found.jobs, found.next
+
+
 def events_request(id: str, last_id: int | None) -> Request:
     """GET /jobs/{id}/events, after the event `last_id`."""
     headers = {"Accept": "text/event-stream"}
@@ -297,6 +304,12 @@ def _bytes_of(response: Response) -> bytes:
 def is_final(error: ApiError) -> bool:
     """Whether asking again is pointless."""
     return error.status not in RETRIED
+
+
+@dataclass(frozen=True)
+class _Page:
+    jobs: tuple[JobStatus, ...]
+    next: str | None
 
 
 @dataclass(frozen=True)

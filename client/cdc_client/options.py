@@ -21,6 +21,7 @@ class EncodeOptions(TypedDict, total=False):
         is the default.
     first_frame: take the first frame of an animation, which is refused otherwise.
     colour: "keep" (default) leaves Display P3, Adobe RGB and ProPhoto RGB as they are; "srgb" converts to sRGB.
+    callback: of a job: an https:// address that is told its end, where the service sends webhooks.
     deadline_s: seconds after which the service gives up.
     """
 
@@ -32,6 +33,7 @@ class EncodeOptions(TypedDict, total=False):
     metadata: Literal["strip", "copyright", "keep"]
     first_frame: bool
     colour: Colour
+    callback: str | None
     deadline_s: float | None
 
 
@@ -49,6 +51,7 @@ class DecodeOptions(TypedDict, total=False):
     fit: with both. "inside" (default): as large as fits, in proportion; "contain": padded to exactly that size;
         "cover": exactly that size, the middle of the region.
     colour: "keep" (default) the file's colour space, with its profile; "srgb": converted.
+    callback: of a job: an https:// address that is told its end, where the service sends webhooks.
     deadline_s: seconds after which the service gives up.
     """
 
@@ -63,4 +66,5 @@ class DecodeOptions(TypedDict, total=False):
     height: int | None
     fit: Fit
     colour: Colour
+    callback: str | None
     deadline_s: float | None

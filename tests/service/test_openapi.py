@@ -49,6 +49,8 @@ def test_all_routes_are_documented() -> None:
         ("/models", "get"),
         ("/jobs/{id}", "get"),
         ("/jobs/{id}", "delete"),
+        ("/jobs", "get"),
+        ("/jobs/{id}/callback", "get"),
         ("/jobs/{id}/result", "get"),
         ("/jobs/{id}/events", "get"),
         ("/jobs/{id}/links", "post"),
@@ -100,10 +102,11 @@ def test_parameters_are_described() -> None:
         "frame",
         "colour",
         "source",
+        "callback",
     }
     assert names("/decode") == common | {
         *("steps", "gamma", "seed", "format", "deterministic", "preview"),
-        *("region", "width", "height", "fit", "colour", "source"),
+        *("region", "width", "height", "fit", "colour", "source", "callback"),
     }
 
 
