@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from cdc_client.command.terminal import check_output, report
+from cdc_client.command.terminal import check_output, naming, report
 from cdc_client.command.transcode import JsonFlag
-from model.errors import WeightsError
+from model.errors import CodecError, WeightsError
 
 weights = typer.Typer(help="Make and check weights files.", no_args_is_help=True)
 VariantOption = Annotated[Literal["x", "eps"] | None, typer.Option(help="Checked against the shapes if given.")]
@@ -125,6 +125,25 @@ def pull(
         exact=means == "exact",
     )
     report(asdict(info), as_json)
+
+
+@weights.command("heads")
+def heads(
+    source: Annotated[Path, typer.Argument(help="A weights file of cdc-lite.", exists=True, dir_okay=False)],
+    data: Annotated[list[Path], typer.Option(help="Folder of pictures or .tar shard; may be repeated.")],
+    images: Annotated[int, typer.Option(min=1, help="Pictures to fit to.")] = 64,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit the linear layers that decode at 1/2 and 1/4 of the size, and write them beside the weights file."""
+    from model.codec import Codec
+    from model.training.heads import fit_heads
+    from model.weights.files import load_weights
+    from model.weights.heads import save_heads
+
+    with naming(str(source), CodecError):
+        codec = Codec(load_weights(source), "float32")
+        path = save_heads(source, codec.networks, fit_heads(codec, data, images))
+    report({"heads": str(path), "bytes": path.stat().st_size}, as_json)
 
 
 @weights.command("verify")

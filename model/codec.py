@@ -17,14 +17,14 @@ from torch import Tensor
 
 from model.acceleration import Graphs, Inputs, PreparedDenoiser
 from model.architecture import architecture_of
-from model.config import HYPER_STRIDE, LATENT_STRIDE, MAX_GAMMA, canvas_side, padded
+from model.config import HYPER_STRIDE, LATENT_STRIDE, MAX_GAMMA, padded
 from model.container import Container, Header, Section, SectionType, pack, parse
 from model.diffusion.noise import MAX_SEED, normal_noise
 from model.diffusion.sampler import ddim_step
 from model.entropy.coder import Symbols
 from model.errors import InvalidParameter, LimitExceeded, MalformedFile, UnknownCodec
 from model.precision import faster_dtype
-from model.tiling import tiles
+from model.tiling import Layout, Region, layout_of, tiles
 from model.types import Analysis, DecodeState, Injected, Latents, Pixels, Quantised, Unpacked
 from model.weights.files import Weights
 
@@ -66,6 +66,11 @@ class Codec:
     def codec_id(self) -> bytes:
         """8 bytes that name the meaning of this model's symbols."""
         return self.entropy.codec_id
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """Fractions 1/n of its size that this model decodes a picture at; 1 is always among them."""
+        return (1, *self.networks.reductions)
 
     # Encoding -----------------------------------------------------------------------------------------------------
 
@@ -158,16 +163,26 @@ class Codec:
         quantised = Quantised(hyper, latent, means, indices, header.rate, self._float_means(hyper))
         return Unpacked(header, quantised, others, seed)
 
-    def noise(self, header: Header, gamma: float, seed: int) -> Tensor:
-        """The start of a decode, standard normal noise on the picture's canvas, float32 [3, H, W].
+    def layout(self, header: Header, steps: int, gamma: float, region: Region | None = None) -> Layout:
+        """What a decode of a file, or of a region of it, computes.
+
+        Raises:
+            InvalidParameter: the region is not within the picture.
+        """
+        if region is not None and not _within(region, header):
+            raise InvalidParameter(f"{region} is not within {header.width}x{header.height} pixels")
+        sampled = 0 if self.networks.has_base and not gamma else steps
+        whole = self.architecture.whole_canvas
+        return layout_of(header.width, header.height, self.tiling, region, sampled, whole_canvas=whole)
+
+    def noise(self, layout: Layout, gamma: float, seed: int) -> Tensor:
+        """The start of a decode, standard normal noise on its canvas, float32 [3, rows, columns].
 
         It is multiplied by gamma, but for models whose gamma is the share of the residual.
         """
-        side = padded if self.architecture.whole_canvas else canvas_side
-        rows, columns = side(header.height), side(header.width)
         if not gamma:
-            return torch.zeros((3, rows, columns))
-        noise = torch.from_numpy(normal_noise(seed, 0, 0, rows, columns))
+            return torch.zeros((3, layout.rows, layout.columns))
+        noise = torch.from_numpy(normal_noise(seed, layout.top, layout.left, layout.rows, layout.columns))
         return noise if self.networks.has_base else noise.mul_(gamma)
 
     @torch.inference_mode()
@@ -178,6 +193,8 @@ class Codec:
         gamma: float | None = None,
         seed: int | None = None,
         *,
+        region: Region | None = None,
+        reduction: int = 1,
         keep_x0: bool = False,
         noise: Tensor | None = None,
     ) -> DecodeState:
@@ -192,57 +209,78 @@ class Codec:
             gamma: 0..2, None for the model's default: the share of the sampled residual that is added to the image of
                 least error, or, for models without such an image, the standard deviation of the start noise.
             seed: of the noise, None for the file's own.
+            region: decode these pixels alone; they are those of the whole decode.
+            reduction: one of `reductions`: decode at that fraction of the size, at gamma 0. The result covers the
+                region to the next whole pixel outwards.
             keep_x0: keep the present guess of the picture for `preview`.
-            noise: what `noise` gave for this file, gamma and seed, where it was drawn before; it is used up.
+            noise: what `noise` gave for this layout, gamma and seed, where it was drawn before; it is used up.
 
         Raises:
             InvalidParameter: a parameter out of range.
         """
         gamma = self.default_gamma if gamma is None else gamma
+        steps = self.default_steps if steps is None else steps
         if seed is not None and not 0 <= seed <= MAX_SEED:
             raise InvalidParameter(f"seed must be 0..2**63-1, not {seed}")
-        indices = self._sampling(self.default_steps if steps is None else steps, gamma)
+        indices = self._sampling(steps, gamma)
+        direct = self.networks.has_base and not gamma
+        if reduction not in self.reductions or (reduction > 1 and not direct):
+            raise InvalidParameter(f"model {self.info.name!r} does not decode at 1/{reduction} with gamma {gamma}")
         header = unpacked.header
-        x = self.noise(header, gamma, unpacked.seed if seed is None else seed) if noise is None else noise
-        rows, columns = x.shape[1:]
-        latents = self._dequantise(unpacked.quantised)
-        beyond = (0, columns // LATENT_STRIDE - latents.shape[2], 0, rows // LATENT_STRIDE - latents.shape[1])
+        layout = self.layout(header, steps, gamma, region)
+        latents = self._dequantise(_latents_of(unpacked.quantised, layout))
+        beyond = (
+            0,
+            layout.columns // LATENT_STRIDE - latents.shape[2],
+            0,
+            layout.rows // LATENT_STRIDE - latents.shape[1],
+        )
         latents = F.pad(latents[None], beyond, mode="replicate")[0]
-        tile = max(rows, columns) if self.architecture.whole_canvas else self.tiling.tile
-        cover = tiles(rows, columns, tile, self.tiling.margin)
-        direct, q = self.networks.has_base and not gamma, header.rate / 255
+        if reduction > 1:
+            x = torch.zeros((3, layout.rows // reduction, layout.columns // reduction))
+        elif noise is None:
+            x = self.noise(layout, gamma, unpacked.seed if seed is None else seed)
+        else:
+            x = noise
+        x, cover, q = x.to(self.device), layout.tiles, header.rate / 255
         size = self.networks.residual_size(torch.tensor([q], device=self.device)) if self.networks.has_base else None
         return DecodeState(
             header=header,
+            crop=_reduced(layout.crop, reduction),
             alpha_bar=self.schedule.at(torch.tensor([*indices, -1], device=self.device)),
             modulation=self._modulate(indices, header.rate),
             position=0,
-            x=x.to(self.device),
-            after=torch.empty_like(x, device=self.device) if len(cover) > 1 and not direct else None,
-            x0=torch.zeros_like(x, device=self.device) if keep_x0 and not direct else None,
+            x=x,
+            after=x.clone() if len(cover) > 1 and not direct else None,  # what no tile owns keeps its noise
+            x0=torch.zeros_like(x) if keep_x0 and not direct else None,
             q=q,
             latents=latents,
             injected=[None] * len(cover),
             tiles=cover,
             pending=set(range(len(cover))),
-            base=torch.empty_like(x, device=self.device) if self.networks.has_base and not direct else None,
+            base=torch.zeros_like(x) if self.networks.has_base and not direct else None,
             gain=gamma * float(size) if size is not None else 1.0,
             direct=direct,
             keep_x0=keep_x0,
+            reduction=reduction,
         )
 
     @torch.inference_mode()
     def condition_tiles(self, rows: Sequence[tuple[DecodeState, int]]) -> None:
         """Run the conditioner once on tiles of equal shape, of any pictures: (decode, number of the tile).
 
-        Of a direct decode it gives the image itself.
+        Of a direct decode it gives the image itself, at the reduction that all of them have in common.
         """
         windows = [s.latents[:, *s.tiles[i].window(LATENT_STRIDE)] for s, i in rows if s.latents is not None]
         latents = torch.stack(windows).to(self.device).contiguous(memory_format=torch.channels_last)
-        maps = self.networks.inject(latents, torch.tensor([s.q for s, _ in rows], device=self.device))
+        q = torch.tensor([s.q for s, _ in rows], device=self.device)
+        if all(state.direct for state, _ in rows):
+            self._paint(rows, latents, q)
+            maps: Injected = ()
+        else:
+            maps = self.networks.inject(latents, q)
         for row, (state, i) in enumerate(rows):
-            base = state.x if state.direct else state.base
-            if base is not None:
+            if maps and (base := state.x if state.direct else state.base) is not None:
                 tile = state.tiles[i]
                 base[:, *tile.centre()] = maps[0][row, :, *tile.inner()]
             if not state.direct:
@@ -253,6 +291,19 @@ class Codec:
                 state.latents, state.pending = None, set(range(len(state.tiles)))
                 if state.direct:
                     state.position = state.steps
+
+    def _paint(self, rows: Sequence[tuple[DecodeState, int]], latents: Tensor, q: Tensor) -> None:
+        """The image itself of tiles that need no denoising: what any of them owns is computed of all, and no more."""
+        inner = [state.tiles[i].inner(LATENT_STRIDE) for state, i in rows]
+        keep = (
+            slice(min(y.start for y, _ in inner), max(y.stop for y, _ in inner)),
+            slice(min(x.start for _, x in inner), max(x.stop for _, x in inner)),
+        )
+        reduction = rows[0][0].reduction
+        image, side = self.networks.base(latents, q, reduction, keep), LATENT_STRIDE // reduction
+        for row, ((state, i), own) in enumerate(zip(rows, inner, strict=True)):
+            y, x = (_pixels_within(o, k, side) for o, k in zip(own, keep, strict=True))
+            state.x[:, *state.tiles[i].centre(reduction)] = image[row, :, y, x]
 
     @torch.inference_mode()
     def denoise_tiles(self, rows: Sequence[tuple[DecodeState, int]]) -> None:
@@ -321,17 +372,24 @@ class Codec:
     def preview(self, state: DecodeState) -> Pixels | None:
         """Return the present guess of the picture, uint8 [H, W, 3]; None unless `keep_x0` was set."""
         estimate = self.estimate(state)
-        return None if estimate is None else _to_pixels(estimate, state.header)
+        return None if estimate is None else _to_pixels(estimate, state.crop)
 
     def finish(self, state: DecodeState) -> Pixels:
         """Return the picture, uint8 [H, W, 3], cropped; before the last step it is still noisy."""
-        return _to_pixels(_image(state.x, state), state.header)
+        return _to_pixels(_image(state.x, state), state.crop)
 
     def decode(
-        self, file: bytes, steps: int | None = None, gamma: float | None = None, seed: int | None = None
+        self,
+        file: bytes,
+        steps: int | None = None,
+        gamma: float | None = None,
+        seed: int | None = None,
+        *,
+        region: Region | None = None,
+        reduction: int = 1,
     ) -> Pixels:
-        """Decode a whole file at once: `unpack`, `start`, every `denoise_step`, `finish`."""
-        state = self.start(self.unpack(file), steps, gamma, seed)
+        """Decode a file, or a region of it, at once: `unpack`, `start`, every `denoise_step`, `finish`."""
+        state = self.start(self.unpack(file), steps, gamma, seed, region=region, reduction=reduction)
         while not state.done:
             self.denoise_step(state)
         return self.finish(state)
@@ -394,11 +452,35 @@ def _image(x: Tensor, state: DecodeState) -> Tensor:
     return x if state.base is None else state.base + state.gain * x
 
 
-def _to_pixels(x: Tensor, header: Header) -> Pixels:
+def _within(region: Region, header: Header) -> bool:
+    """Whether a region has pixels, all of the picture."""
+    across = 0 <= region.left < region.left + region.width <= header.width
+    return across and 0 <= region.top < region.top + region.height <= header.height
+
+
+def _latents_of(quantised: Quantised, layout: Layout) -> Quantised:
+    """The symbols that a layout needs; those of all where it is whole."""
+    top, left, rows, columns = (v // LATENT_STRIDE for v in (layout.top, layout.left, layout.rows, layout.columns))
+    return quantised.window(top, left, rows, columns)
+
+
+def _reduced(crop: Region, reduction: int) -> Region:
+    """A region at 1/`reduction` of the size, extended to whole pixels."""
+    left, top = crop.left // reduction, crop.top // reduction
+    right, bottom = -(-(crop.left + crop.width) // reduction), -(-(crop.top + crop.height) // reduction)
+    return Region(left, top, right - left, bottom - top)
+
+
+def _pixels_within(own: slice, kept: slice, side: int) -> slice:
+    """Where latents lie in an image of others, of `side` pixels a latent."""
+    return slice((own.start - kept.start) * side, (own.stop - kept.start) * side)
+
+
+def _to_pixels(x: Tensor, crop: Region) -> Pixels:
     """x float [3, H, W] in [-1, 1] -> uint8 [height, width, 3], cropped, some rows at a time to bound memory."""
-    out = np.empty((header.height, header.width, 3), dtype=np.uint8)
-    for top in range(0, header.height, FINISH_ROWS):
-        rows = x[:, top : min(top + FINISH_ROWS, header.height), : header.width]
-        levels = (rows * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
+    out = np.empty((crop.height, crop.width, 3), dtype=np.uint8)
+    x = x[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    for top in range(0, crop.height, FINISH_ROWS):
+        levels = (x[:, top : top + FINISH_ROWS] * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
         out[top : top + FINISH_ROWS] = levels.permute(1, 2, 0).cpu().numpy()
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.container import Header, Section
-from model.tiling import Tile
+from model.tiling import Region, Tile
 
 Pixels = npt.NDArray[np.uint8]  # [H, W, 3], sRGB
 Injected = tuple[Tensor, ...]  # the context's share of the denoiser, the same at every step
@@ -62,6 +62,11 @@ class Quantised:
         """Quantised latent before the inverse gain, float32 [M, H/16, W/16]; exact: multiples of 1/16 below 2**17."""
         return torch.from_numpy(self.latent).float() + self.mean
 
+    def window(self, top: int, left: int, height: int, width: int) -> Quantised:
+        """The symbols of y in a rectangle, in latents, and what goes with them; z stays whole."""
+        cut = (slice(None), slice(top, top + height), slice(left, left + width))
+        return replace(self, latent=self.latent[cut], means=self.means[cut], indices=self.indices[cut])
+
 
 @dataclass(frozen=True)
 class Unpacked:
@@ -96,6 +101,7 @@ class DecodeState:
 
     Attributes:
         header: of the file.
+        crop: where the pixels that were asked for lie on the canvas, in its own pixels.
         alpha_bar: float32 [K + 1], from the noisiest step's to 1 (the clean picture).
         modulation: what time and rate alone decide in the denoiser at each step, [K, S].
         position: how many steps are done, 0..K.
@@ -109,11 +115,13 @@ class DecodeState:
         gain: what x is multiplied by first.
         direct: the decode is the synthesis transform's own image: no denoising pass runs.
         keep_x0: whether previews are asked for.
+        reduction: sides of the canvas are this many times smaller than what the tiles count in: 1, 2 or 4.
         tiles: what covers the canvas.
         pending: numbers of the tiles that this step, or the conditioner, still has to compute.
     """
 
     header: Header
+    crop: Region
     alpha_bar: Tensor
     modulation: Tensor
     position: int
@@ -129,6 +137,7 @@ class DecodeState:
     gain: float = 1.0
     direct: bool = False
     keep_x0: bool = False
+    reduction: int = 1
 
     @property
     def steps(self) -> int:

@@ -17,6 +17,8 @@ ServiceError
 |   |-- LinkInvalid              the link was not made here
 |   |-- LinkExpired              the link has expired
 |   `-- LinksOff                 the service gives no links
+|-- AddressNotAllowed            an address that is named is not one to connect to
+|-- OutsideFailed                what lies there cannot be had
 |-- KeysUnavailable              the store of API keys cannot be reached
 |-- Draining                     the service is shutting down
 |-- Overloaded                   too many requests are in flight
@@ -110,6 +112,14 @@ class LinkExpired(AccessError):
 
 class LinksOff(AccessError):
     """The service has no secret to sign links with."""
+
+
+class AddressNotAllowed(ServiceError):
+    """An address that the caller names is not one that the service connects to."""
+
+
+class OutsideFailed(ServiceError):
+    """What lies at an address that the caller names cannot be had."""
 
 
 class KeysUnavailable(ServiceError):

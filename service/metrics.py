@@ -76,6 +76,9 @@ class Metrics:
             buckets=_LAGS,
             registry=self.registry,
         )
+        self._webhooks = Counter(
+            "cdc_webhooks_total", "Attempts to send a webhook, by what came of it", ("outcome",), registry=self.registry
+        )
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
@@ -98,6 +101,10 @@ class Metrics:
             "When the worker's event loop last turned, Unix time",
             registry=self.registry,
         )
+
+    def webhook(self, outcome: str) -> None:
+        """Count an attempt to send a webhook: delivered, failed, or dead."""
+        self._webhooks.labels(outcome).inc()
 
     def observe_tick(self, tick: Ticked) -> None:
         """Add one forward pass of the engine."""

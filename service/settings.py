@@ -28,6 +28,7 @@ _OTHER_TOOLS = (
 )
 # What Kubernetes adds for a Service named cdc-NAME, where enableServiceLinks is left on.
 _SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?)")
+Names = Annotated[tuple[str, ...], NoDecode]
 _PLACEHOLDERS = ("change", "secret", "example", "default", "password", "0123456789")
 
 
@@ -61,7 +62,7 @@ class Settings(BaseSettings):
     playground: bool = Field(
         default=True, description="Serve the web page at /; off: / leads to /docs, where there is documentation."
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    cors_origins: Names = Field(
         default=(), description="Origins, comma-separated, whose pages may call the service; `*` for any."
     )
     keys: str | None = Field(
@@ -73,6 +74,14 @@ class Settings(BaseSettings):
         default=(),
         description="Secrets of 32 characters or more, comma-separated, for links to results; the first signs. "
         "Unset: no links.",
+    )
+    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        description="Secrets, comma-separated, that webhooks of jobs are signed with, each of them: `whsec_` and 24 to "
+        "64 random bytes in base64. Unset: no webhooks.",
+    )
+    webhook_hosts: Names = Field(
+        default=("*",), description="Hosts, comma-separated, that webhooks may go to; `*`: any at a public address."
     )
     metrics_port: int | None = Field(
         default=None, ge=1, le=65535, description="Port of its own for /metrics; unset: the port of the service."
@@ -93,6 +102,20 @@ class Settings(BaseSettings):
         default=1024**3,
         ge=1024,
         description="Bytes of all the bodies held at the same time, unfinished ones too; one body is always let in.",
+    )
+    source_hosts: Names = Field(
+        default=(),
+        description="Hosts, comma-separated, whose https:// addresses `source=` may name: `images.example.org`, "
+        "`*.example.org`, or `*` for any public one; unset: none.",
+    )
+    source_buckets: Names = Field(
+        default=(),
+        description="Buckets, comma-separated, that `source=s3://...` may name, also `bucket/prefix`; read with the "
+        "service's own credentials (extra `s3`). Unset: none.",
+    )
+    private_addresses: bool = Field(
+        default=False,
+        description="Connect to private and loopback addresses too, and by http://, where a host is allowed.",
     )
     max_pixels: int = Field(default=50_000_000, ge=1, le=65535**2, description="Largest picture, in pixels.")
     max_steps: int = Field(default=250, ge=1, le=20_000, description="Most denoising steps of one decode.")
@@ -202,9 +225,9 @@ class Settings(BaseSettings):
         "compiled networks (minutes longer).",
     )
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "source_hosts", "source_buckets", "webhook_hosts", mode="before")
     @classmethod
-    def _split_origins(cls, value: Any) -> Any:
+    def _split_names(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("link_secrets", mode="before")
@@ -216,6 +239,15 @@ class Settings(BaseSettings):
             if len(text) < 32 or len(set(text)) < 8 or any(word in text.lower() for word in _PLACEHOLDERS):
                 raise ValueError("a secret must be random and of 32 characters or more: openssl rand -hex 32")
         return tuple(SecretStr(p) if isinstance(p, str) else p for p in parts)
+
+    @field_validator("webhook_secrets", mode="before")
+    @classmethod
+    def _check_webhook_secrets(cls, value: Any) -> Any:
+        parts = [p.strip() for p in value.split(",") if p.strip()] if isinstance(value, str) else list(value)
+        texts = [p.get_secret_value() if isinstance(p, SecretStr) else str(p) for p in parts]
+        if not all(re.fullmatch(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}", text) for text in texts):
+            raise ValueError("a secret is whsec_ and 24 to 64 random bytes: echo whsec_$(openssl rand -base64 32)")
+        return tuple(SecretStr(text) for text in texts)
 
     @model_validator(mode="after")
     def _check_keys(self) -> Settings:

@@ -19,15 +19,17 @@ from cdc_client.options import DecodeOptions, EncodeOptions
 from model.config import quality_of_rate
 from model.container import Header, Section, SectionType, parse
 from model.errors import CodecError
+from model.tiling import Region
 from service.errors import ServiceError
 from service.extras import needs
+from service.framing import frame_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from model.codec import Codec
-    from model.types import Latents, Pixels, Unpacked
+    from model.types import DecodeState, Latents, Pixels
 
 PIXEL_LIMIT = 1 << 32  # the caller's own machine: the format's limit is enough
 
@@ -48,6 +50,7 @@ class Local:
         """Compress an image file. Raises CodecError, ServiceError."""
         from service.images.alpha import pack_alpha
         from service.images.reading import read_image
+        from service.images.spaces import pack_space
 
         frame: Literal["first"] | None = "first" if options.get("first_frame") else None
         source = read_image(
@@ -56,10 +59,15 @@ class Local:
             alpha=options.get("alpha", "keep"),
             frame=frame,
             metadata=options.get("metadata", "strip"),
+            colour=options.get("colour", "keep"),
         )
-        sections = [] if source.alpha is None else [pack_alpha(source.alpha)]
+        sections = [] if source.space is None else [pack_space(source.space)]
+        if source.alpha is not None:
+            sections.append(pack_alpha(source.alpha))
         if source.exif is not None:
             sections.append(Section(SectionType.EXIF, source.exif))
+        if source.xmp is not None:
+            sections.append(Section(SectionType.XMP, source.xmp))
 
         from model.rate_control import pack_to_target  # torch, from here on
 
@@ -92,21 +100,39 @@ class Local:
     def decode(self, file: bytes, options: DecodeOptions) -> Made:
         """Decode a `.cdc` file. Raises CodecError, ServiceError."""
         from service.images.alpha import unpack_alpha
+        from service.images.resizing import framed
+        from service.images.spaces import space_to_srgb, unpack_space
         from service.images.writing import check_output_size, write_image
 
         container = parse(file)
         format = options.get("format", "png")
-        check_output_size(container.header.width, container.header.height, format)
+        header = container.header
+        frame = frame_of(
+            (header.width, header.height),
+            options.get("region"),
+            options.get("width"),
+            options.get("height"),
+            options.get("fit", "inside"),
+        )
+        check_output_size(*frame.size, format)
+        named = container.section(SectionType.COLOUR)
+        space = None if named is None else unpack_space(named)
         codec = self._models().for_file(container.header.codec_id, options.get("model"))
         start = time.perf_counter()
         with _bar(self._quiet, "reading"):
             unpacked = codec.unpack(container)
         steps, gamma, seed = options.get("steps"), options.get("gamma"), options.get("seed")
         assert steps != "auto"  # of a service alone
-        pixels = synthesise(codec, unpacked, steps, gamma, seed, self._quiet)
+        reduction = 1 if (codec.default_gamma if gamma is None else gamma) else frame.reduction(codec.reductions)
+        region = None if frame.region == Region(0, 0, header.width, header.height) else frame.region
+        state = codec.start(unpacked, steps, gamma, seed, region=region, reduction=reduction)
+        pixels = synthesise(codec, state, self._quiet)
         sections = {s.type: s.data for s in unpacked.sections}
         packed = sections.get(SectionType.ALPHA)
-        alpha = None if packed is None else unpack_alpha(packed, *pixels.shape[1::-1])
+        alpha = None if packed is None else unpack_alpha(packed, header.width, header.height)
+        pixels, alpha = framed(pixels, alpha, frame, reduction)
+        if space is not None and options.get("colour") == "srgb":
+            pixels, space = space_to_srgb(pixels, space), None
         values: dict[str, Any] = {
             "width": pixels.shape[1],
             "height": pixels.shape[0],
@@ -116,7 +142,8 @@ class Local:
             "model": codec.info.name,
             "seconds": round(time.perf_counter() - start, 2),
         }
-        return Made(write_image(pixels, alpha, sections.get(SectionType.EXIF), format), values)
+        exif, xmp = sections.get(SectionType.EXIF), sections.get(SectionType.XMP)
+        return Made(write_image(pixels, alpha, exif, format, space=space, xmp=xmp), values)
 
     def inspect(self, file: bytes) -> dict[str, Any]:
         """Say what a `.cdc` file is. Raises CodecError."""
@@ -179,7 +206,7 @@ def demo(
 
     codec = registry_of(None).get()
     file = pack_to_target(codec, analyse(codec, pixels), quality=quality).data
-    decoded = synthesise(codec, codec.unpack(file), steps, gamma, None)
+    decoded = synthesise(codec, codec.start(codec.unpack(file), steps, gamma))
     paths = {name: folder / name for name in ("original.png", "demo.cdc", "decoded.png", "both.png")}
     paths["original.png"].write_bytes(write_image(pixels, None, None, "png"))
     paths["demo.cdc"].write_bytes(file)
@@ -216,11 +243,8 @@ def analyse(codec: Codec, pixels: Pixels, quiet: bool = False) -> Latents:
     return analysis.latents
 
 
-def synthesise(
-    codec: Codec, unpacked: Unpacked, steps: int | None, gamma: float | None, seed: int | None, quiet: bool = False
-) -> Pixels:
+def synthesise(codec: Codec, state: DecodeState, quiet: bool = False) -> Pixels:
     """Run all denoising steps tile by tile, with a progress bar: a step of a large image takes minutes."""
-    state = codec.start(unpacked, steps, gamma, seed)
     with _bar(quiet, "decoding", (1 + state.steps) * len(state.tiles)) as advance:
         for i in range(len(state.tiles)):
             codec.condition_tiles([(state, i)])

@@ -9,9 +9,11 @@ from enum import StrEnum
 from typing import Literal
 
 from model.container import Container
+from service.framing import Fit, Frame
 
 Operation = Literal["encode", "decode"]
 Format = Literal["png", "webp", "jpeg"]
+Colour = Literal["keep", "srgb"]
 
 
 class WorkState(StrEnum):
@@ -32,15 +34,19 @@ class WorkState(StrEnum):
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How to encode. At most one of `quality` (1..100), `target_bpp` (> 0), `max_bytes` (> 0); none: quality 50."""
+    """How to encode. At most one of `quality` (1..100), `target_bpp` (> 0), `max_bytes` (> 0); none: quality 50.
+
+    `colour` keeps a space that has a name, or converts to sRGB.
+    """
 
     quality: int | None = None
     target_bpp: float | None = None
     max_bytes: int | None = None
     model: str | None = None
     alpha: Literal["keep", "drop"] = "keep"
-    metadata: Literal["strip", "keep"] = "strip"
+    metadata: Literal["strip", "copyright", "keep"] = "strip"
     frame: Literal["first"] | None = None
+    colour: Colour = "keep"
     operation: Literal["encode"] = "encode"
 
 
@@ -55,6 +61,8 @@ class DecodeOptions:
         format: of the image file.
         deterministic: bit-equal on one type of device, whatever the load.
         preview: send the x0 estimate with every step.
+        colour: keep the file's space, or convert to sRGB.
+        region, width, height, fit: what of the image, and at what size; see `service.framing.frame_of`.
     """
 
     steps: int | Literal["auto"] | None = None
@@ -64,6 +72,11 @@ class DecodeOptions:
     format: Format = "png"
     deterministic: bool = False
     preview: bool = False
+    region: str | None = None
+    width: int | None = None
+    height: int | None = None
+    fit: Fit = "inside"
+    colour: Colour = "keep"
     operation: Literal["decode"] = "decode"
 
 
@@ -78,8 +91,11 @@ class Work:
         options: how, and whether it is an encode or a decode.
         body: the uploaded file.
         digest: sha256 of the body, hexadecimal.
-        width, height: of the picture, in pixels; of an encode before orientation.
+        width, height: of what is coded or decoded, in pixels; of an encode before orientation, of a decode those of
+            its region.
         container: of a decode, the parsed file, whose checksum holds.
+        frame: of a decode, its region and size.
+        reduction: of a decode, the fraction 1/n of the size that it is done at.
         steps: of a decode, the denoising steps it will take.
         cost: estimated device work, in pixels of one denoising step of the default model.
         request_id: of the request that brought it, for the logs.
@@ -91,6 +107,8 @@ class Work:
     width: int = 0
     height: int = 0
     container: Container | None = field(default=None, repr=False)
+    frame: Frame | None = None
+    reduction: int = 1
     steps: int = 0
     cost: float = 0.0
     request_id: str | None = None

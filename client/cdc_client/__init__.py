@@ -34,7 +34,7 @@ from cdc_client.errors import (
 from cdc_client.job import Job
 from cdc_client.options import DecodeOptions, EncodeOptions
 from cdc_client.records import Decoded, Encoded, File, Inspection, JobEvent, JobStatus, Link, Model
-from cdc_client.sources import Source
+from cdc_client.sources import ServiceSource, Source
 from cdc_client.version import __version__
 
 __all__ = [
@@ -69,6 +69,7 @@ __all__ = [
     "NotAuthenticated",
     "NotFound",
     "ServerFailed",
+    "ServiceSource",
     "Source",
     "SourceFailed",
     "TimedOut",

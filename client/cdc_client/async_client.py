@@ -22,9 +22,9 @@ from cdc_client.config import ClientConfig, ClientOptions, config_of
 from cdc_client.errors import ConnectionFailed
 from cdc_client.many import ITEM_ERRORS, Progress
 from cdc_client.options import DecodeOptions, EncodeOptions
-from cdc_client.records import Decoded, Encoded, Inspection, Model
+from cdc_client.records import Decoded, Encoded, Inspection, JobStatus, Model
 from cdc_client.saving import FileSink
-from cdc_client.sources import Source, read_source
+from cdc_client.sources import Body, Source, read_source
 
 T = TypeVar("T")
 
@@ -178,6 +178,16 @@ class AsyncClient:
         """See `Client.job`."""
         return AsyncJob(self, await self._drive(calls.wait(self._caller, id, 0)))
 
+    async def jobs(self) -> AsyncGenerator[JobStatus, None]:
+        """See `Client.jobs`."""
+        after: str | None = None
+        while True:
+            found, after = await self._drive(calls.page(self._caller, after))
+            for status in found:
+                yield status
+            if after is None:
+                return
+
     async def inspect(self, file: Source, *, timeout: float | None = None) -> Inspection:
         """See `Client.inspect`."""
         client = self._within(timeout)
@@ -208,7 +218,7 @@ class AsyncClient:
     def _within(self, timeout: float | None) -> Self:
         return self if timeout is None else self.with_options(timeout=timeout)
 
-    async def _read(self, source: Source) -> bytes:
+    async def _read(self, source: Source) -> Body:
         return source if isinstance(source, bytes) else await asyncio.to_thread(read_source, source, self.config)
 
     async def _many(

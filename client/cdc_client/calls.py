@@ -21,6 +21,7 @@ from cdc_client.errors import ApiError, CdcError, ConnectionFailed, JobCancelled
 from cdc_client.json import read_json
 from cdc_client.options import DecodeOptions, EncodeOptions
 from cdc_client.records import Decoded, Encoded, Inspection, JobStatus, Link, Model
+from cdc_client.sources import Body
 
 T = TypeVar("T")
 CDC_TYPE = "image/x-cdc"
@@ -128,21 +129,23 @@ def backoff(config: ClientConfig, tried: int) -> float:
     return longest * (0.5 + random.random() / 2)
 
 
-def encode_request(body: bytes, options: EncodeOptions, out: Path | None = None) -> Request:
+def encode_request(body: Body, options: EncodeOptions, out: Path | None = None) -> Request:
     """POST /encode."""
     values = {**options, "frame": "first" if options.get("first_frame") else None}
     return _work_request("/encode", body, IMAGE_TYPE, values, out)
 
 
-def decode_request(body: bytes, options: DecodeOptions, *, previews: bool = False, out: Path | None = None) -> Request:
+def decode_request(body: Body, options: DecodeOptions, *, previews: bool = False, out: Path | None = None) -> Request:
     """POST /decode. The format follows the ending of `out` where none is given."""
     format = options.get("format") or _FORMATS.get(out.suffix.lower() if out is not None else "", "png")
     values = {**options, "format": format, "deterministic": "true" if options.get("deterministic") else None}
     return _work_request("/decode", body, CDC_TYPE, {**values, "preview": "true" if previews else None}, out)
 
 
-def inspect_request(body: bytes) -> Request:
-    """POST /inspect."""
+def inspect_request(body: Body) -> Request:
+    """POST /inspect. Raises TypeError for a file that the service would have to read itself."""
+    if not isinstance(body, bytes):
+        raise TypeError("a file that the service reads itself cannot be inspected")
     return Request("POST", "/inspect", headers={"Content-Type": CDC_TYPE}, body=body)
 
 
@@ -196,6 +199,13 @@ def result(caller: Caller, status: JobStatus, out: Path | None = None) -> Call[R
     if status.error is not None:
         raise error_of_problem(status.error, int(status.error.get("status", 500)))
     return (yield from exchange(caller, Request("GET", f"/jobs/{status.id}/result", out=out)))
+
+
+def page(caller: Caller, after: str | None) -> Call[tuple[tuple[JobStatus, ...], str | None]]:
+    """A page of the caller's jobs, and what the next one comes after; None: there is none."""
+    params = {"limit": "200"} if after is None else {"limit": "200", "after": after}
+    found = _read(_Page, (yield from exchange(caller, Request("GET", "/jobs", params))))
+    return found.jobs, found.next
 
 
 def events_request(id: str, last_id: int | None) -> Request:
@@ -297,6 +307,12 @@ def is_final(error: ApiError) -> bool:
 
 
 @dataclass(frozen=True)
+class _Page:
+    jobs: tuple[JobStatus, ...]
+    next: str | None
+
+
+@dataclass(frozen=True)
 class _Models:
     models: tuple[Model, ...]
 
@@ -329,7 +345,9 @@ def _timings(header: str) -> dict[str, float]:
     return {name: float(milliseconds) / 1000 for name, _, milliseconds in parts if milliseconds}
 
 
-def _work_request(path: str, body: bytes, content_type: str, values: Mapping[str, object], out: Path | None) -> Request:
+def _work_request(path: str, body: Body, content_type: str, values: Mapping[str, object], out: Path | None) -> Request:
+    if not isinstance(body, bytes):
+        values, body = {**values, "source": body.address}, b""
     headers = {"Content-Type": content_type}
     if (seconds := values.get("deadline_s")) is not None:
         headers["X-Deadline-Ms"] = str(max(1, round(1000 * float(str(seconds)))))

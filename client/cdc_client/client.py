@@ -19,7 +19,7 @@ from cdc_client.errors import ConnectionFailed
 from cdc_client.job import Job
 from cdc_client.many import ITEM_ERRORS, Progress, in_order
 from cdc_client.options import DecodeOptions, EncodeOptions
-from cdc_client.records import Decoded, Encoded, Inspection, Model
+from cdc_client.records import Decoded, Encoded, Inspection, JobStatus, Model
 from cdc_client.saving import FileSink
 from cdc_client.sources import Source, read_source
 
@@ -230,6 +230,15 @@ class Client:
     def job(self, id: str) -> Job:
         """Return a job by its id, as of another process. Raises NotFound, Gone."""
         return Job(self, self._drive(calls.wait(self._caller, id, 0)))
+
+    def jobs(self) -> Iterator[JobStatus]:
+        """Yield the jobs that were sent with this client's key, the newest first, as they stand. Needs a key."""
+        after: str | None = None
+        while True:
+            found, after = self._drive(calls.page(self._caller, after))
+            yield from found
+            if after is None:
+                return
 
     def inspect(self, file: Source, *, timeout: float | None = None) -> Inspection:
         """Say what a `.cdc` file is, without decoding it."""

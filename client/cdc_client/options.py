@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal, TypedDict
 
 Format = Literal["png", "webp", "jpeg"]
+Colour = Literal["keep", "srgb"]
+Fit = Literal["inside", "contain", "cover"]
 
 
 class EncodeOptions(TypedDict, total=False):
@@ -15,8 +17,11 @@ class EncodeOptions(TypedDict, total=False):
     max_bytes: best quality within this size.
     model: name of the model; None: the default.
     alpha: "keep" (default) stores transparency without loss, "drop" lays the picture over white.
-    metadata: "keep" stores EXIF without location; "strip" is the default.
+    metadata: "copyright" stores creator, credit, copyright and terms; "keep" these, and EXIF without location; "strip"
+        is the default.
     first_frame: take the first frame of an animation, which is refused otherwise.
+    colour: "keep" (default) leaves Display P3, Adobe RGB and ProPhoto RGB as they are; "srgb" converts to sRGB.
+    callback: of a job: an https:// address that is told its end, where the service sends webhooks.
     deadline_s: seconds after which the service gives up.
     """
 
@@ -25,8 +30,10 @@ class EncodeOptions(TypedDict, total=False):
     max_bytes: int | None
     model: str | None
     alpha: Literal["keep", "drop"]
-    metadata: Literal["strip", "keep"]
+    metadata: Literal["strip", "copyright", "keep"]
     first_frame: bool
+    colour: Colour
+    callback: str | None
     deadline_s: float | None
 
 
@@ -39,6 +46,12 @@ class DecodeOptions(TypedDict, total=False):
     model: name of the model; None: the newest that fits the file.
     deterministic: bit-equal on one type of device whatever else is served.
     format: of the answer: "png" (default), "webp" or "jpeg".
+    region: the part to decode, "x,y,w,h" in pixels or "pct:x,y,w,h" in percent; None: all.
+    width, height: of the answer in pixels; with one of them the other follows. Nothing is enlarged.
+    fit: with both. "inside" (default): as large as fits, in proportion; "contain": padded to exactly that size;
+        "cover": exactly that size, the middle of the region.
+    colour: "keep" (default) the file's colour space, with its profile; "srgb": converted.
+    callback: of a job: an https:// address that is told its end, where the service sends webhooks.
     deadline_s: seconds after which the service gives up.
     """
 
@@ -48,4 +61,10 @@ class DecodeOptions(TypedDict, total=False):
     model: str | None
     deterministic: bool
     format: Format
+    region: str | None
+    width: int | None
+    height: int | None
+    fit: Fit
+    colour: Colour
+    callback: str | None
     deadline_s: float | None

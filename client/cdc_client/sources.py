@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeAlias, runtime_checkable
@@ -50,10 +51,18 @@ class Array(Protocol):
         """As an array."""
 
 
-Source: TypeAlias = bytes | bytearray | memoryview | str | Path | IO[bytes] | PILImage | Array
+@dataclass(frozen=True)
+class ServiceSource:
+    """A file that the service reads itself, at an https:// address or s3://bucket/key, where it allows that."""
+
+    address: str
 
 
-def read_source(source: Source, config: ClientConfig) -> bytes:
+Source: TypeAlias = bytes | bytearray | memoryview | str | Path | IO[bytes] | PILImage | Array | ServiceSource
+Body: TypeAlias = bytes | ServiceSource
+
+
+def read_source(source: Source, config: ClientConfig) -> Body:
     """Return the bytes of a file; blocks. A `str` is a path, or an address that begins with https://.
 
     A PIL image and an array become a PNG file, without loss; of a PIL image its profile and EXIF are kept.
@@ -64,7 +73,7 @@ def read_source(source: Source, config: ClientConfig) -> bytes:
         TypeError: a file opened as text, an array of another type, or something else.
         ValueError: an http:// address, or an array of another shape.
     """
-    if isinstance(source, bytes):
+    if isinstance(source, bytes | ServiceSource):
         return source
     if isinstance(source, bytearray | memoryview):
         return bytes(source)

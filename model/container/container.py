@@ -24,7 +24,9 @@ class SectionType(IntEnum):
     HYPER = 0x01  # entropy-coded z
     LATENT = 0x02  # entropy-coded y
     ALPHA = 0x03  # 8-bit greyscale PNG of the picture's size
+    COLOUR = 0x04  # the space of the pixels, where it is not sRGB
     EXIF = 0x80  # TIFF structure without location
+    XMP = 0x81  # packet of the fields about rights
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,9 @@ def split_means(image: Tensor) -> tuple[Tensor, Tensor]:
     return BLOCK * _turn(mean, COLOUR), image - _spread(mean)
 
 
-def image_of_means(mean: Tensor) -> Tensor:
-    """The inverse for an image of nothing but means: [B, 3, h, w] -> [B, 3, 16 h, 16 w]."""
-    return _spread(_turn(mean / BLOCK, COLOUR.T))
+def image_of_means(mean: Tensor, factor: int = 1) -> Tensor:
+    """The inverse for an image of nothing but means, at 1/factor: [B, 3, h, w] -> [B, 3, 16 h / factor, ...]."""
+    return _spread(_turn(mean / BLOCK, COLOUR.T), BLOCK // factor)
 
 
 def _turn(x: Tensor, matrix: Tensor) -> Tensor:
@@ -63,6 +63,6 @@ def _turn(x: Tensor, matrix: Tensor) -> Tensor:
     return torch.stack([sum(x[:, c] * rows[k, c] for c in range(1, 3)) + x[:, 0] * rows[k, 0] for k in range(3)], dim=1)
 
 
-def _spread(x: Tensor) -> Tensor:
-    """Repeat every element over its block."""
-    return x.repeat_interleave(BLOCK, dim=2).repeat_interleave(BLOCK, dim=3)
+def _spread(x: Tensor, side: int = BLOCK) -> Tensor:
+    """Repeat every element over a block of side x side."""
+    return x.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)

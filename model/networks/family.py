@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from model.entropy.passes import passes_of
 from model.networks.context import ContextModel, Take
+
+Window = tuple[slice, slice]  # rows and columns of latents
 
 
 class Family(nn.Module, ABC):
@@ -39,6 +42,11 @@ class Family(nn.Module, ABC):
     context: ContextModel | None
     log_gain: Tensor
     has_base: ClassVar[bool] = False
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """Fractions 1/n of the size at which `base` gives the image."""
+        return ()
 
     @abstractmethod
     def analyse(self, image: Tensor) -> Tensor:
@@ -81,6 +89,24 @@ class Family(nn.Module, ABC):
     @abstractmethod
     def inject(self, latents: Tensor, q: Tensor) -> tuple[Tensor, ...]:
         """What `dequantise` gave, [B, C, h, w] -> the maps of the denoiser that are the same at every step."""
+
+    def add_heads(self, tensors: Mapping[str, Tensor]) -> None:
+        """Install the layers that `reductions` need. Raises ValueError where they do not fit."""
+        raise ValueError("this family has no such layers")
+
+    def base(self, latents: Tensor, q: Tensor, factor: int = 1, keep: Window | None = None) -> Tensor:
+        """Of families with a base: what `dequantise` gave -> the image of least error.
+
+        Args:
+            latents: [B, C, h, w].
+            q: rate.
+            factor: at 1/factor of the size, one of `reductions`.
+            keep: rows and columns of latents whose pixels are wanted, None for all; no others are returned.
+
+        Returns:
+            [B, 3, 16 h / factor, 16 w / factor] of what is kept.
+        """
+        raise NotImplementedError
 
     def residual_size(self, q: Tensor) -> Tensor:
         """Of families with a base: rates [B] in [0, 1] -> the standard deviation of the residual, [B]."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from model.errors import WeightsError
 from model.networks.context import ContextModel, context_sizes
 from model.networks.denoiser import Denoiser
-from model.networks.family import Family, interpolate_levels, scale_by_level
+from model.networks.family import Family, Window, interpolate_levels, scale_by_level
 from model.networks.transforms import MEANS, AnalysisTransform, SynthesisTransform, TransformConfig
 
 LAMBDAS = (0.45, 0.00015)  # of D + lambda R at q = 0 and q = 1, log-linear between; D squared error, R bit per pixel
@@ -132,6 +132,19 @@ class CDCLite(Family):
     def inject(self, latents: Tensor, q: Tensor) -> tuple[Tensor, ...]:
         """What `dequantise` gave -> x_base [B, 3, H, W] and the map of g_s at 1/8."""
         return self.g_s(latents, q)  # type: ignore[no-any-return]
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """See `Family.reductions`."""
+        return self.g_s.reductions
+
+    def add_heads(self, tensors: Mapping[str, Tensor]) -> None:
+        """See `SynthesisTransform.add_heads`."""
+        self.g_s.add_heads(tensors)
+
+    def base(self, latents: Tensor, q: Tensor, factor: int = 1, keep: Window | None = None) -> Tensor:
+        """See `Family.base`; at 1/2 and 1/4 it is nearly x_base averaged over squares."""
+        return self.g_s.base(latents, q, factor, keep)
 
     def residual_size(self, q: Tensor) -> Tensor:
         """Rates [B] in [0, 1] -> the standard deviation of x - x_base there, [B]."""

@@ -19,6 +19,7 @@ from model.entropy.entropy_model import EntropyModel, export_entropy_model
 from model.entropy.likelihood import FactorizedPrior
 from model.errors import WeightsError
 from model.networks.family import Family, interpolate_levels
+from model.weights.heads import load_heads
 
 INTEGER_PREFIX = "entropy."
 PRIOR_PREFIX = "hyper_prior."
@@ -90,6 +91,7 @@ def load_weights(path: Path) -> Weights:
             f"{path.name}: codec id {info.codec_id} expected, its integers give {entropy.codec_id.hex()}"
         )
     networks, prior = build_networks(tensors, path.name, info.architecture)
+    load_heads(path, networks)
     return Weights(info, networks, prior, entropy)
 
 

@@ -20,6 +20,7 @@ from service.api import documentation as docs
 from service.api import jobs as job_routes
 from service.api.layers import Capacity, Head
 from service.api.middleware import Observe
+from service.api.responses import webhook_body
 from service.api.schemas import ParameterFault, Problem
 from service.api.state import State
 from service.api.turns import TakeTurns, measure_lag
@@ -29,11 +30,14 @@ from service.engine.port import Engine
 from service.jobs.attempts import Attempts
 from service.jobs.connection import connect
 from service.jobs.executor import Door, executor_of
+from service.jobs.hooks import Hooks
 from service.jobs.limits import Budget, job_limits_of, limits_of
 from service.jobs.memory import MemoryStore
 from service.jobs.service import Jobs
 from service.jobs.store import Store
 from service.metrics import Metrics
+from service.outside.fetching import sources_of
+from service.outside.webhooks import webhooks_of
 from service.settings import Settings, load_settings
 from service.version import __version__
 
@@ -107,7 +111,14 @@ def create_app(
         lifespan=_lifespan,
     )
     links = Links([secret.get_secret_value() for secret in settings.link_secrets], clock)
-    app.state.parts = State(settings, door, jobs, metrics, _gate(settings), links, uploads, close_queue)
+    fetched = Budget(settings.max_upload_bytes, "bytes of sources")
+    sources = sources_of(settings)
+    webhooks = webhooks_of(settings)
+    hooks = Hooks(store, webhooks, jobs.get, webhook_body(settings.root_path), metrics.webhook)
+    gate = _gate(settings)
+    app.state.parts = State(
+        settings, door, jobs, metrics, gate, links, uploads, sources, fetched, webhooks, hooks, close_queue
+    )
     problems.install(app)
     app.include_router(routes.router)
     app.include_router(job_routes.router)
@@ -186,18 +197,24 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Run the engine, and the metrics' own port where there is one, as long as the application runs."""
     state: State = app.state.parts
     settings = state.settings
-    server = None
+    server, sending = None, None
     if settings.metrics_port is not None:
         server, _ = start_http_server(settings.metrics_port, settings.host, state.metrics.registry)
     lag = asyncio.create_task(measure_lag(state.metrics.loop_lag.observe))
     try:
         await state.door.engine.start()
         await state.jobs.start()
+        if settings.webhook_secrets:
+            sending = asyncio.create_task(state.hooks.run())
         yield
     finally:
+        if sending is not None:
+            sending.cancel()  # what is due stays due
         await state.jobs.stop(settings.grace_s)
         await state.door.engine.stop(settings.grace_s)
         await state.gate.close()
+        await state.sources.close()
+        await state.webhooks.close()
         lag.cancel()
         if state.close_queue is not None:
             await state.close_queue()

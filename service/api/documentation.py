@@ -22,6 +22,7 @@ from service.api import problems, refusals
 from service.api.body import BYTES_TYPE, MEDIA_TYPES, MULTIPART
 from service.api.schemas import JobAnswer, Problem
 from service.errors import (
+    AddressNotAllowed,
     AnimatedImage,
     BodyTooLarge,
     BrokenImage,
@@ -36,6 +37,7 @@ from service.errors import (
     NotAllowed,
     NotAuthenticated,
     NotReady,
+    OutsideFailed,
     QueueUnavailable,
     RateLimited,
     TooManyPixels,
@@ -59,6 +61,7 @@ BODY = (
     BodyTooLarge,
     InvalidParameter,
 )
+SOURCE = (AddressNotAllowed, OutsideFailed)
 WORK = (TooManyPixels, UnknownModel, Busy, Draining, NotReady, WorkerFailed, DeadlineExceeded)
 FILE = (
     NotACdcFile,
@@ -69,11 +72,13 @@ FILE = (
 )
 ACCESS = (NotAuthenticated, NotAllowed, RateLimited, KeysUnavailable)
 JOB = (*ACCESS, UnknownJob, JobExpired, QueueUnavailable, InvalidParameter)
+CALLBACK = (*ACCESS, UnknownJob, QueueUnavailable, InvalidParameter)
 LINK = (LinkInvalid, LinkExpired, UnknownJob, JobExpired, QueueUnavailable, InvalidParameter)
 ACCEPT = (KeyReused, QueueUnavailable)
-ENCODE = (*BODY, *WORK, *ACCEPT, UnsupportedImage, BrokenImage, AnimatedImage, TargetUnreachable)
+ENCODE = (*BODY, *SOURCE, *WORK, *ACCEPT, UnsupportedImage, BrokenImage, AnimatedImage, TargetUnreachable)
 DECODE = (
     *BODY,
+    *SOURCE,
     *WORK,
     KeyReused,
     QueueUnavailable,
@@ -152,7 +157,8 @@ def upload(query: type[BaseModel], *media_types: str) -> dict[str, Any]:
 
     The fields of a form beside `file` are those of `query`.
     """
-    fields = {name: _of_form(schema) for name, schema in query.model_json_schema().get("properties", {}).items()}
+    schemas = query.model_json_schema().get("properties", {})
+    fields = {name: _of_form(schema) for name, schema in schemas.items() if name != "source"}  # instead of a form
     form = {
         "type": "object",
         "required": ["file"],
@@ -161,7 +167,8 @@ def upload(query: type[BaseModel], *media_types: str) -> dict[str, Any]:
     }
     content: dict[str, Any] = {MULTIPART: {"schema": form}}
     content.update({media_type: {"schema": _BINARY} for media_type in media_types})
-    return {"requestBody": {"required": True, "content": content}, "parameters": [DEADLINE_PARAMETER]}
+    needed = "source" not in schemas
+    return {"requestBody": {"required": needed, "content": content}, "parameters": [DEADLINE_PARAMETER]}
 
 
 def _of_form(schema: dict[str, Any]) -> dict[str, Any]:

@@ -13,16 +13,17 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from service.access.gate import Caller
+from model.errors import InvalidParameter
+from service.access.gate import ANONYMOUS, Caller
 from service.api import documentation as docs
 from service.api.access import AnyCaller
 from service.api.conditional import not_modified
 from service.api.parameters import given_once
 from service.api.refusals import MalformedRequest
 from service.api.responses import VARY, answer_of, as_accepted, event_data, response_of, root_of, varies
-from service.api.schemas import JobAnswer, LinkAnswer, LinkQuery
+from service.api.schemas import CallbackAnswer, JobAnswer, JobsAnswer, JobsQuery, LinkAnswer, LinkQuery
 from service.api.state import State, StateOf
-from service.errors import JobCancelled, JobNotFinished, LinksOff
+from service.errors import JobCancelled, JobNotFinished, LinksOff, NotAuthenticated, QueueUnavailable
 from service.jobs.records import Event
 from service.work import Work, WorkState
 
@@ -61,7 +62,9 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
-async def submit(request: Request, state: State, work: Work, prefer: Preferences, caller: Caller) -> Response:
+async def submit(
+    request: Request, state: State, work: Work, prefer: Preferences, caller: Caller, callback: str = ""
+) -> Response:
     """Make a job of the work; answer 202, or the result where it is done within `prefer.wait` seconds.
 
     Raises:
@@ -70,7 +73,7 @@ async def submit(request: Request, state: State, work: Work, prefer: Preferences
         The job's own error, if it failed within that time.
     """
     owner, root = caller.owner, root_of(request)
-    job = await state.jobs.submit(work, owner, idempotency_key(request))
+    job = await state.jobs.submit(work, owner, idempotency_key(request), callback)
     location = {"Location": f"{root}/jobs/{job.id}"}
     if prefer.wait:
         job = await state.jobs.wait(job.id, owner, prefer.wait)
@@ -83,6 +86,30 @@ async def submit(request: Request, state: State, work: Work, prefer: Preferences
     if prefer.respond_async:
         headers["Preference-Applied"] = "respond-async"
     return JSONResponse(answer_of(job, root).model_dump(mode="json"), 202, headers)
+
+
+@router.get(
+    "/jobs",
+    summary="The caller's jobs",
+    responses=docs.problem_answers(*docs.ACCESS, QueueUnavailable, InvalidParameter),
+)
+async def list_jobs(
+    caller: AnyCaller, request: Request, response: Response, state: StateOf, query: Annotated[JobsQuery, Query()]
+) -> JobsAnswer:
+    """Return the jobs that were sent with the same token, the newest first, a page at a time."""
+    if caller.owner == ANONYMOUS:
+        raise NotAuthenticated("jobs are listed by their token: send Authorization: Bearer TOKEN, with each job too")
+    jobs, following = await state.jobs.page(caller.owner, query.after, query.limit)
+    response.headers["Cache-Control"] = "no-store"
+    return JobsAnswer(jobs=[answer_of(job, root_of(request)) for job in jobs], next=following)
+
+
+@router.get("/jobs/{id}/callback", summary="How a webhook fares", responses=docs.problem_answers(*docs.CALLBACK))
+async def get_callback(id: JobId, caller: AnyCaller, response: Response, state: StateOf) -> CallbackAnswer:
+    """Return how often the webhook of a job was sent and whether it arrived, for a week. `dead`: it is given up."""
+    found = await state.jobs.hook(id, caller.owner)
+    response.headers["Cache-Control"] = "no-store"
+    return CallbackAnswer(state=found.state, attempts=found.attempts, error=found.error or None)
 
 
 @router.get("/jobs/{id}", summary="How far a job is", responses=docs.problem_answers(*docs.JOB))

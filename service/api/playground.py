@@ -18,6 +18,7 @@ from service.api.conditional import not_modified
 from service.api.parameters import given_once
 from service.api.routes import serve_upload
 from service.api.state import StateOf
+from service.engine.port import Decode
 from service.images.baselines import Baseline, Encoded, compare_with
 from service.jobs.limits import Budget
 from service.version import __version__
@@ -83,8 +84,8 @@ def make_router() -> APIRouter:
         engine = state.door.engine
         waiting = engine.status().backlog_seconds
         encode = engine.seconds_of(model.encode_cost(query.width, query.height))
-        steps = 1 if model.direct and not query.gamma else query.steps  # without noise one pass is all
-        decode = engine.seconds_of(model.decode_cost(query.width, query.height, steps))
+        asked = Decode(query.width, query.height, query.steps, noiseless=not query.gamma)
+        decode = engine.seconds_of(model.decode_cost(asked))
         return {"encode": round(waiting + encode, 2), "decode": round(decode, 2)}
 
     @router.post("/playground/compare")

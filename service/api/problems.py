@@ -73,6 +73,8 @@ TABLE: Mapping[type[Exception], Kind] = {
     service_errors.LinkInvalid: Kind(403, "link-invalid", "The link was not made by this service"),
     service_errors.LinkExpired: Kind(410, "link-expired", "The link has expired"),
     service_errors.LinksOff: Kind(403, "links-off", "The service gives no links"),
+    service_errors.AddressNotAllowed: Kind(422, "address-not-allowed", "The address is not one to connect to"),
+    service_errors.OutsideFailed: Kind(422, "source-failed", "What lies at the address cannot be had"),
     service_errors.KeysUnavailable: Kind(503, "keys-unavailable", "API keys cannot be checked", retry=True),
     service_errors.Draining: Kind(503, "draining", "The service is shutting down", retry=True),
     service_errors.Overloaded: Kind(503, "overloaded", "Too many requests are in flight", retry=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -93,6 +93,21 @@ def answer_of(job: Job, root: str) -> JobAnswer:
         error=_problem(job),
         result=result,
     )
+
+
+def webhook_body(root: str) -> Callable[[str, Job | None, float], bytes]:
+    """What makes the body of a webhook of a job: type, timestamp, and the job as `GET /jobs/{id}` shows it.
+
+    Of a job that is known no longer there is its id alone.
+    """
+
+    def body(id: str, job: Job | None, now: float) -> bytes:
+        state = "expired" if job is None else job.state.value
+        data = {"id": id} if job is None else answer_of(job, root).model_dump(mode="json")
+        stamp = datetime.fromtimestamp(now, UTC).isoformat().replace("+00:00", "Z")
+        return json.dumps({"type": f"job.{state}", "timestamp": stamp, "data": data}).encode()
+
+    return body
 
 
 def _problem(job: Job) -> Problem | None:

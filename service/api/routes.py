@@ -13,13 +13,15 @@ from starlette.responses import Response
 
 from model.config import quality_of_rate
 from model.container import SectionType
+from model.errors import InvalidParameter
 from service.access.gate import Caller
 from service.api import documentation as docs
 from service.api.access import AnyCaller, Decoder, Encoder
-from service.api.body import BYTES_TYPE, deadline, pick_format, read_upload, while_connected
+from service.api.body import BYTES_TYPE, Upload, deadline, pick_format, read_upload, while_connected
 from service.api.jobs import idempotency_key, preferences, submit
 from service.api.middleware import route_of
 from service.api.parameters import given_once, with_fields
+from service.api.refusals import EmptyBody, MalformedRequest
 from service.api.responses import as_accepted, response_of, varies
 from service.api.schemas import (
     DecodeCost,
@@ -63,7 +65,7 @@ async def encode_image(
     """
 
     def options(query: EncodeQuery) -> EncodeOptions:
-        return EncodeOptions(**query.model_dump())
+        return EncodeOptions(**query.model_dump(exclude={"source", "callback"}))
 
     return await _answer(request, state, caller, ("image/*", BYTES_TYPE), query, options)
 
@@ -88,7 +90,7 @@ async def decode_file(
     """
 
     def options(query: DecodeQuery) -> DecodeOptions:
-        values = query.model_dump(exclude={"format"})
+        values = query.model_dump(exclude={"format", "source", "callback"})
         return DecodeOptions(**values, format=pick_format(query.format, request.headers.get("accept")))
 
     return await _answer(request, state, caller, (CDC_TYPE, BYTES_TYPE), query, options)
@@ -125,10 +127,23 @@ async def serve_upload(
     async with deadline(request, state.settings.default_deadline_s, state.settings.max_deadline_s):
         state.door.check_open()
         state.uploads.check(1)  # a full queue is told before the body is read
-        upload = await read_upload(request, accepted)
-        with state.uploads.hold(1):
+        source = getattr(query, "source", None)
+        upload = await read_upload(request, accepted) if source is None else await _fetched(request, state, source)
+        with state.uploads.hold(1), state.fetched.hold(0 if source is None else len(upload.data)):
             parameters = with_fields(query, request.query_params, upload.fields)
+            if getattr(parameters, "source", None) != source:
+                raise MalformedRequest("a source stands in the query, and instead of a body")
             return await while_connected(request, use(upload.data, parameters))
+
+
+async def _fetched(request: Request, state: State, source: str) -> Upload:
+    """The file that a request names; it sends none."""
+    if any([part async for part in request.stream()]):
+        raise MalformedRequest("give a body or a source, not both")
+    data = await state.sources.read(source)
+    if not data:
+        raise EmptyBody("the source is empty")
+    return Upload(data)
 
 
 async def _answer(
@@ -145,8 +160,13 @@ async def _answer(
     async def answer(body: bytes, query: Q) -> Response:
         left = request.state.deadline - asyncio.get_running_loop().time()
         work = await state.door.admit(body, options(query), math.inf if prefer.respond_async else left)
+        callback = getattr(query, "callback", None) or ""
+        if callback:
+            state.webhooks.check(callback)
         if prefer.respond_async or _over_sync(state, work):
-            return await submit(request, state, work, prefer, caller)
+            return await submit(request, state, work, prefer, caller, callback)
+        if callback:
+            raise InvalidParameter("a callback is of a job: send Prefer: respond-async")
         result = await state.jobs.run(work, caller.owner, key)
         if key is None:
             state.metrics.observe_stages(route_of(request.scope), result.seconds)

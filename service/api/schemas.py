@@ -8,6 +8,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
+from service.framing import REGION_PATTERN
+from service.outside.fetching import SOURCE_PATTERN
+
 ModelName = Annotated[
     str | None,
     Field(
@@ -24,9 +27,32 @@ class _Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Source = Annotated[
+    str | None,
+    Field(
+        pattern=SOURCE_PATTERN,
+        max_length=2048,
+        description="Instead of a body: an https:// address or s3://bucket/key, where this service allows it.",
+        examples=["https://images.example.org/photo.jpg"],
+    ),
+]
+
+
+Callback = Annotated[
+    str | None,
+    Field(
+        pattern=r"^https?://[!-~]{1,2040}$",
+        description="Of a job: an https:// address that is told its end, as Standard Webhooks say, for up to a day.",
+        examples=["https://example.org/cdc-hook"],
+    ),
+]
+
+
 class EncodeQuery(_Query):
     """Query of POST /encode."""
 
+    source: Source = None
+    callback: Callback = None
     quality: int | None = Field(default=None, ge=1, le=100, description="Quality 1..100; left out: 50.", examples=[50])
     target_bpp: float | None = Field(
         default=None,
@@ -47,11 +73,17 @@ class EncodeQuery(_Query):
     alpha: Literal["keep", "drop"] = Field(
         default="keep", description="keep: transparency is stored without loss; drop: the picture is laid over white."
     )
-    metadata: Literal["strip", "keep"] = Field(
-        default="strip", description="keep: EXIF is stored, without location, maker notes and thumbnail."
+    metadata: Literal["strip", "copyright", "keep"] = Field(
+        default="strip",
+        description="copyright: creator, credit, copyright and terms of EXIF, IPTC and XMP are kept; keep: these, and "
+        "EXIF without location, maker notes and thumbnail.",
     )
     frame: Literal["first"] | None = Field(
         default=None, description="first: take the first frame of an animation, which is refused otherwise."
+    )
+    colour: Literal["keep", "srgb"] = Field(
+        default="keep",
+        description="keep: Display P3, Adobe RGB and ProPhoto RGB stay so, all else becomes sRGB; srgb: all.",
     )
 
     @model_validator(mode="after")
@@ -76,6 +108,8 @@ class InspectQuery(_Query):
 class DecodeQuery(_Query):
     """Query of POST /decode."""
 
+    source: Source = None
+    callback: Callback = None
     steps: Annotated[
         int | Literal["auto"] | None,
         PlainValidator(_parse_steps),
@@ -115,6 +149,35 @@ class DecodeQuery(_Query):
         default=None, description="Format of the answer; left out: by the Accept header, else png."
     )
     preview: bool = Field(default=False, description="For a job: send the x0 estimate with every step, as an event.")
+    region: str | None = Field(
+        default=None,
+        pattern=REGION_PATTERN,
+        description=(
+            "The part to decode, `x,y,w,h` in pixels or `pct:x,y,w,h` in percent; what lies outside the image is left "
+            "out. Its pixels are those of the whole decode; only what it needs is computed."
+        ),
+        examples=["0,0,512,512"],
+    )
+    width: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Width of the answer in pixels; alone, the height follows. Nothing is enlarged.",
+        examples=[320],
+    )
+    height: int | None = Field(
+        default=None, ge=1, le=65535, description="Height of the answer in pixels; alone, the width follows."
+    )
+    fit: Literal["inside", "contain", "cover"] = Field(
+        default="inside",
+        description=(
+            "With width and height. inside: as large as fits, in proportion; contain: the same, padded to exactly that "
+            "size; cover: exactly that size, of the middle of the region."
+        ),
+    )
+    colour: Literal["keep", "srgb"] = Field(
+        default="keep", description="keep: the file's colour space, with its profile; srgb: converted."
+    )
 
 
 class Problem(BaseModel):
@@ -218,6 +281,32 @@ class JobAnswer(BaseModel):
     steps: int | None
     error: Problem | None = Field(description="Why it failed.")
     result: JobResultAnswer | None = Field(description="Once it succeeded.")
+
+
+class JobsQuery(_Query):
+    """Query of GET /jobs."""
+
+    limit: int = Field(default=50, ge=1, le=200, description="Jobs of a page.")
+    after: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$", description="The member `next` of the page before."
+    )
+
+
+class JobsAnswer(BaseModel):
+    """A page of jobs, the newest first."""
+
+    jobs: list[JobAnswer]
+    next: str | None = Field(description="For `after` of the next page; null on the last one.")
+
+
+class CallbackAnswer(BaseModel):
+    """How the webhook of a job fares."""
+
+    state: Literal["waiting", "pending", "delivered", "dead"] = Field(
+        description="waiting for the end of the job; pending: being tried; dead: given up."
+    )
+    attempts: int
+    error: str | None = Field(description="Why the last attempt failed.")
 
 
 class LinkQuery(_Query):

@@ -11,9 +11,12 @@ from fastapi import Depends, Request
 from service.access.gate import Gate
 from service.access.links import Links
 from service.jobs.executor import Door
+from service.jobs.hooks import Hooks
 from service.jobs.limits import Budget
 from service.jobs.service import Jobs
 from service.metrics import Metrics
+from service.outside.fetching import Sources
+from service.outside.webhooks import Webhooks
 from service.settings import Settings
 
 
@@ -27,6 +30,10 @@ class State:
         gate: admits callers.
         links: makes and opens links to results.
         uploads: how many requests are in work; each has its whole body.
+        sources: reads the files that requests name.
+        fetched: bytes of such files that are held.
+        webhooks: checks where webhooks may go, and sends them.
+        hooks: sends those that are due.
         close_queue: closes the connections of the job queue, where there is one.
     """
 
@@ -37,6 +44,10 @@ class State:
     gate: Gate
     links: Links
     uploads: Budget
+    sources: Sources
+    fetched: Budget
+    webhooks: Webhooks
+    hooks: Hooks
     close_queue: Callable[[], Awaitable[None]] | None = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from service.engine.port import EncodeRequest, ModelInfo, Order
+from service.engine.port import Decode, EncodeRequest, ModelInfo, Order
 from service.errors import Busy
 from service.machine import memory_limit
 
@@ -28,7 +28,7 @@ class Estimate:
 
 
 def estimate(order: Order, models: tuple[ModelInfo, ...]) -> Estimate:
-    """Estimate a request from its picture's size alone."""
+    """Estimate a request from sizes alone."""
     if isinstance(order, EncodeRequest):
         height, width = order.pixels.shape[:2]
         name = order.model
@@ -38,11 +38,22 @@ def estimate(order: Order, models: tuple[ModelInfo, ...]) -> Estimate:
     header = order.container.header
     codec_id = header.codec_id.hex()
     fitting = [m for m in models if (m.name == order.model if order.model else m.codec_id == codec_id)] or models
-    steps = order.steps if order.steps is not None else max(m.default_steps for m in fitting)
+    works = [
+        Decode(
+            header.width,
+            header.height,
+            m.default_steps if order.steps is None else order.steps,
+            order.region,
+            noiseless=(m.default_gamma if order.gamma is None else order.gamma) == 0,
+            reduction=order.reduction,
+        )
+        for m in fitting
+    ]
+    pairs = list(zip(fitting, works, strict=True))
     return Estimate(
-        cost=max(m.decode_cost(header.width, header.height, steps) for m in fitting),
-        area=max(m.step_cost * m.decode_pixels(header.width, header.height) for m in fitting),
-        bytes=max(m.decode_bytes * m.decode_pixels(header.width, header.height) for m in fitting),
+        cost=max(m.decode_cost(work) for m, work in pairs),
+        area=max(m.step_cost * m.decode_pixels(work) for m, work in pairs),
+        bytes=max(m.decode_bytes_of(work) for m, work in pairs),
     )
 
 

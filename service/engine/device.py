@@ -14,12 +14,13 @@ from torch import Tensor
 
 from model.codec import Codec, seed_of
 from model.config import TILE_SIDES
-from model.container import Header
 from model.rate_control import pack_to_target
+from model.tiling import Region
 from model.types import Analysis, DecodeState, Pixels
 from model.weights.registry import DEFAULT_MODEL, Registry
 from service.engine.messages import DeviceOptions
 from service.engine.port import (
+    REDUCED,
     DecodeRequest,
     DecodeResult,
     EncodeRequest,
@@ -130,9 +131,11 @@ class DecodeTask:
         header = container.header
         seed = seed_of(container) if request.seed is None else request.seed
         self._gamma = self.codec.default_gamma if request.gamma is None else request.gamma
+        steps = self.codec.default_steps if request.steps is None else request.steps
+        layout = self.codec.layout(header, steps, self._gamma, request.region)
         with ThreadPoolExecutor(1) as beside:
-            small = header.pixels <= NOISE_BESIDE_PIXELS
-            noise = beside.submit(self.codec.noise, header, self._gamma, seed) if small else None
+            small = self._gamma and layout.rows * layout.columns <= NOISE_BESIDE_PIXELS
+            noise = beside.submit(self.codec.noise, layout, self._gamma, seed) if small else None
             unpacked = self.codec.unpack(container)
             self._entropy_seconds = time.perf_counter() - start
         self.state = self.codec.start(
@@ -140,6 +143,8 @@ class DecodeTask:
             request.steps,
             self._gamma,
             request.seed,
+            region=request.region,
+            reduction=request.reduction,
             keep_x0=request.previews,
             noise=None if noise is None else noise.result(),
         )
@@ -152,7 +157,7 @@ class DecodeTask:
         if now == self._offered:
             return []
         self._offered = now
-        kind: Kind = "denoise" if self.state.conditioned else "condition"
+        kind: Kind = "denoise" if self.state.conditioned else REDUCED[self._request.reduction]
         name, alone, step_cost = self.codec.info.name, self._request.deterministic, self.codec.architecture.step_cost
         return [
             Unit(self._number, i, Key(name, kind, t.shape, step_cost), alone) for i, t in enumerate(self.state.tiles)
@@ -164,7 +169,7 @@ class DecodeTask:
             return None
         self._reported = self.state.position
         estimate = self.codec.estimate(self.state)
-        preview = None if estimate is None else preview_file(small_image(estimate, self.state.header))
+        preview = None if estimate is None else preview_file(small_image(estimate, self.state.crop))
         return Progress(self.state.position, self.state.steps, preview)
 
     def done(self) -> bool:
@@ -185,10 +190,10 @@ class DecodeTask:
         )
 
 
-def small_image(x0: Tensor, header: Header) -> Pixels:
+def small_image(x0: Tensor, crop: Region) -> Pixels:
     """An estimate of the image [3, H, W] as uint8 [H, W, 3], made smaller than two previews on its device."""
-    factor = max(1, max(header.width, header.height) // SIDE)
-    x0 = x0[:, : header.height, : header.width]
+    factor = max(1, max(crop.width, crop.height) // SIDE)
+    x0 = x0[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
     if factor > 1:
         x0 = torch.nn.functional.avg_pool2d(x0, factor, ceil_mode=True)
     levels = (x0 * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
@@ -235,10 +240,10 @@ class TorchDevice:
         try:
             if encodes:
                 encodes[0][0].codec.analyse_tiles([(w.analysis, u.tile) for w, u in encodes])
-            elif units[0][1].key.kind == "condition":
-                decodes[0][0].codec.condition_tiles([(w.state, u.tile) for w, u in decodes])
-            else:
+            elif units[0][1].key.kind == "denoise":
                 decodes[0][0].codec.denoise_tiles([(w.state, u.tile) for w, u in decodes])
+            else:
+                decodes[0][0].codec.condition_tiles([(w.state, u.tile) for w, u in decodes])
             if self.device != "cpu":
                 torch.cuda.synchronize(self.device)  # a tick ends when its work has: caps and cancels depend on it
         except torch.OutOfMemoryError as error:
@@ -307,6 +312,9 @@ class TorchDevice:
             encoder_margin=kind.tiling.encoder_margin,
             direct=codec.networks.has_base,
             default_gamma=codec.default_gamma,
+            reductions=codec.reductions,
+            radius=kind.tiling.radius,
+            step_radius=kind.tiling.step_radius,
         )
 
     def _probe(self, pixels: int) -> float:

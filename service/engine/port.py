@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from model.container import Container, Section
-from model.tiling import Tiling, decode_area, encode_area
+from model.tiling import Region, Tiling, encode_area, layout_of
 from service.work import Progress
 
 Pixels = npt.NDArray[np.uint8]
-Kind = Literal["analyse", "condition", "denoise"]  # of forward passes
+Kind = Literal["analyse", "condition", "denoise", "half", "quarter"]  # of forward passes
+REDUCED: dict[int, Kind] = {1: "condition", 2: "half", 4: "quarter"}  # the conditioner's, by the fraction of the size
 
 # Multiply-adds of a kind of pass per pixel, relative to one denoising step of cdc-lite (12.8 GFLOP at 768x512).
-WEIGHT: dict[Kind, float] = {"denoise": 1.0, "condition": 2.1, "analyse": 0.8}
+WEIGHT: dict[Kind, float] = {"denoise": 1.0, "condition": 2.1, "analyse": 0.8, "half": 0.8, "quarter": 0.4}
+SYMBOL_BYTES = 40  # a pixel of the whole image, in the worker, while its symbols are decoded
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,10 @@ class ModelInfo:
         version: of the weights; of those with one codec id the highest decodes.
         whole_canvas: True where a pass takes the whole picture at once, and not tiles of it.
         margin, encoder_margin: pixels around a tile's centre in decoder and encoder.
+        radius, step_radius: pixels around a region that decide it, see `model.tiling.Tiling`.
         default_gamma: strength of the start noise of a decode that asks for none.
-        direct: True where a decode of one step without noise runs no denoising pass.
+        direct: True where a decode without noise runs no denoising pass.
+        reductions: fractions 1/n of the size that it decodes an image at, without noise.
     """
 
     name: str
@@ -59,32 +63,53 @@ class ModelInfo:
     encoder_margin: int = Tiling.encoder_margin
     direct: bool = False
     default_gamma: float = 0.0
+    reductions: tuple[int, ...] = (1,)
+    radius: int = Tiling.radius
+    step_radius: int = Tiling.step_radius
 
     def encode_cost(self, width: int, height: int) -> float:
         """Device work of an encode, in pixels of one denoising step of the default model, padding included."""
         return WEIGHT["analyse"] * self.step_cost * self.encode_pixels(width, height)
 
-    def decode_cost(self, width: int, height: int, steps: int) -> float:
-        """Device work of a decode in `steps` denoising steps, in the same unit; a single step is taken as noiseless."""
-        passes = decode_passes(steps, direct=self.direct and steps == 1)
-        return passes * self.step_cost * self.decode_pixels(width, height)
+    def decode_cost(self, work: Decode) -> float:
+        """Device work of a decode, in the same unit."""
+        return decode_passes(work, direct=self.direct) * self.step_cost * self.decode_pixels(work)
+
+    def decode_bytes_of(self, work: Decode) -> int:
+        """Memory that a decode takes in the worker."""
+        symbols = 0 if work.region is None else SYMBOL_BYTES * work.width * work.height
+        return self.decode_bytes * self.decode_pixels(work) + symbols
 
     def encode_pixels(self, width: int, height: int) -> int:
         """Pixels that the encoder computes, padding and margins of tiles included."""
         return encode_area(height, width, self.encoder_margin)
 
-    def decode_pixels(self, width: int, height: int) -> int:
+    def decode_pixels(self, work: Decode) -> int:
         """Pixels that a pass of the decoder computes, likewise."""
-        return decode_area(height, width, self.margin, whole_canvas=self.whole_canvas)
+        tiling = Tiling(margin=self.margin, radius=self.radius, step_radius=self.step_radius)
+        steps = 0 if self.direct and work.noiseless else work.steps
+        return layout_of(work.width, work.height, tiling, work.region, steps, whole_canvas=self.whole_canvas).area
 
     def takes(self, width: int, height: int) -> bool:
         """True when a picture of that size, sides rounded up to multiples of 64, is within the model's own limit."""
         return self.max_pixels is None or -(-width // 64) * -(-height // 64) * 64**2 <= self.max_pixels
 
 
-def decode_passes(steps: int, *, direct: bool) -> float:
-    """Passes of a decode, in denoising steps; a direct one is the conditioner's alone."""
-    return WEIGHT["condition"] + (0 if direct else WEIGHT["denoise"] * steps)
+@dataclass(frozen=True)
+class Decode:
+    """What the cost of a decode follows from: size of the image, region, steps, whether gamma is 0, fraction 1/n."""
+
+    width: int
+    height: int
+    steps: int
+    region: Region | None = None
+    noiseless: bool = False
+    reduction: int = 1
+
+
+def decode_passes(work: Decode, *, direct: bool) -> float:
+    """Passes of a decode, in denoising steps; without noise, of a model that can, it is the conditioner's alone."""
+    return WEIGHT[REDUCED[work.reduction]] + (0 if direct and work.noiseless else WEIGHT["denoise"] * work.steps)
 
 
 @dataclass(frozen=True)
@@ -140,6 +165,9 @@ class DecodeRequest:
         seed: 0..2**63-1 for the start noise; None derives one from the file, so that the default is reproducible.
         deterministic: every tile has a forward pass of its own: bit-equal on one type of device, whatever the load.
         previews: send a small image of the x0 estimate with every step.
+        region: the part to decode, None for all of it.
+        reduction: decode at 1/n of the size, n among the model's `reductions`; the result covers the region to the
+            next whole pixel outwards.
     """
 
     container: Container
@@ -149,6 +177,8 @@ class DecodeRequest:
     seed: int | None = None
     deterministic: bool = False
     previews: bool = False
+    region: Region | None = None
+    reduction: int = 1
 
 
 @dataclass(frozen=True)

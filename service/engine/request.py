@@ -107,4 +107,10 @@ class Request:
 
 
 Stage = Literal["analysis", "conditioning", "denoise"]
-STAGES: Mapping[Kind, Stage] = {"analyse": "analysis", "condition": "conditioning", "denoise": "denoise"}
+STAGES: Mapping[Kind, Stage] = {
+    "analyse": "analysis",
+    "condition": "conditioning",
+    "half": "conditioning",
+    "quarter": "conditioning",
+    "denoise": "denoise",
+}

@@ -32,10 +32,10 @@ def to_srgb(samples: Samples, cmyk: bool, colours: tuple[bytes | Signal, ...]) -
     for colour in colours:
         if isinstance(colour, Signal):
             if not cmyk:
-                return _eight_bits_rgb(samples) if colour == SRGB else _from_signal(samples, colour)
+                return eight_bits_rgb(samples) if colour == SRGB else from_signal(samples, colour)
         elif (converted := _from_profile(samples, cmyk, colour)) is not None:
             return converted
-    return np.array(Image.fromarray(samples, "CMYK").convert("RGB")) if cmyk else _eight_bits_rgb(samples)
+    return np.array(Image.fromarray(samples, "CMYK").convert("RGB")) if cmyk else eight_bits_rgb(samples)
 
 
 def eight_bits(samples: Samples) -> Plane:
@@ -43,13 +43,17 @@ def eight_bits(samples: Samples) -> Plane:
     return samples if samples.dtype == np.uint8 else _ROUNDED[samples]  # type: ignore[return-value]
 
 
-def _eight_bits_rgb(samples: Samples) -> Plane:
+def eight_bits_rgb(samples: Samples) -> Plane:
+    """Samples as they are, but for their depth: [H, W] or [H, W, 3] -> uint8 [H, W, 3]."""
     plane = eight_bits(samples)
     return plane if plane.ndim == 3 else np.repeat(plane[..., None], 3, axis=2)
 
 
-def _from_signal(samples: Samples, signal: Signal) -> Plane:
-    """uint8 or uint16 [H, W] or [H, W, 3] -> uint8 [H, W, 3]. What sRGB cannot show is clipped."""
+def from_signal(samples: Samples, signal: Signal) -> Plane:
+    """Samples of a signal to sRGB: uint8 or uint16 [H, W] or [H, W, 3] -> uint8 [H, W, 3].
+
+    What sRGB cannot show is clipped.
+    """
     unit = 1 if samples.dtype == np.uint8 else 256
     values = np.arange(256 * unit) / (256 * unit - 1)
     if not signal.full_range:
@@ -70,6 +74,17 @@ def _from_signal(samples: Samples, signal: Signal) -> Plane:
     return out
 
 
+def profile_of_rgb(icc: bytes) -> ImageCms.ImageCmsProfile | None:
+    """The ICC profile of RGB samples; None where it is damaged, or of another kind of samples."""
+    if not 128 <= len(icc) <= MAX_ICC_BYTES:
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(BytesIO(icc))
+        return profile if profile.profile.xcolor_space.strip() == "RGB" else None
+    except Exception:  # lcms and Pillow raise many types
+        return None
+
+
 def _from_profile(samples: Samples, cmyk: bool, icc: bytes) -> Plane | None:
     """Convert by an ICC profile, perceptually; None when it is damaged or of another kind of pixels."""
     if not 128 <= len(icc) <= MAX_ICC_BYTES:
@@ -81,9 +96,9 @@ def _from_profile(samples: Samples, cmyk: bool, icc: bytes) -> Plane | None:
         if mode not in {"RGB": ("RGB", "L"), "GRAY": ("L",), "CMYK": ("CMYK",)}.get(space, ()):
             return None
         if space == "RGB" and ImageCms.getProfileDescription(profile).strip().startswith("sRGB"):
-            return _eight_bits_rgb(samples)  # the transform would change values by rounding alone
+            return eight_bits_rgb(samples)  # the transform would change values by rounding alone
         source = Image.fromarray(
-            _eight_bits_rgb(samples) if space == "RGB" else eight_bits(samples), None if not cmyk else "CMYK"
+            eight_bits_rgb(samples) if space == "RGB" else eight_bits(samples), None if not cmyk else "CMYK"
         )
         target = ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(source, profile, target, ImageCms.Intent.PERCEPTUAL, "RGB")

@@ -22,6 +22,7 @@ _KEPT_TAGS = (
     _Base.Artist,
     _Base.Copyright,
 )
+_RIGHTS_TAGS = (_Base.Artist, _Base.Copyright)
 _DROPPED_EXIF_TAGS = frozenset(
     {_Base.MakerNote, _Base.ExifImageWidth, _Base.ExifImageHeight, _Base.ExifInteroperabilityOffset, _Base.ColorSpace}
 )
@@ -33,19 +34,22 @@ def orientation_of(block: bytes | None) -> int:
     return page.first(ORIENTATION, 1) if page else 1
 
 
-def kept_exif(block: bytes | None) -> bytes | None:
-    """Return the TIFF structure of the allowed tags, None when nothing is left or the block is damaged."""
+def kept_exif(block: bytes | None, *, rights_only: bool = False) -> bytes | None:
+    """Return the TIFF structure of the allowed tags, None when nothing is left or the block is damaged.
+
+    `rights_only` keeps Artist and Copyright.
+    """
     if not block:
         return None
     try:
         exif = Image.Exif()
         exif.load(block)
         kept = Image.Exif()
-        for tag in _KEPT_TAGS:
+        for tag in _RIGHTS_TAGS if rights_only else _KEPT_TAGS:
             if tag in exif:
                 kept[tag] = exif[tag]
         details = {k: v for k, v in exif.get_ifd(ExifTags.IFD.Exif).items() if k not in _DROPPED_EXIF_TAGS}
-        if details:
+        if details and not rights_only:
             kept[ExifTags.IFD.Exif] = details
         out = kept.tobytes().removeprefix(b"Exif\x00\x00")
         return out if len(kept) and len(out) <= MAX_EXIF_BYTES else None

@@ -11,6 +11,8 @@ from service.images.parts import MAX_BLOCKS, Parts
 
 MAX_SCANS = 100  # a progressive file has some ten
 EXIF_NAME = b"Exif\0\0"
+_XMP_NAME = b"http://ns.adobe.com/xap/1.0/\0"  # XMP part 3, 1.1.3
+_IPTC_NAME = b"Photoshop 3.0\0"
 _ICC_NAME = b"ICC_PROFILE\0"
 _EOI, _SOS = 0xD9, 0xDA
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a segment
@@ -35,7 +37,7 @@ def split_jpeg(data: bytes) -> Parts:
             than 100 scans.
     """
     kept, scans, icc = [data[:2]], [], {}
-    exif, process, ended = None, 0, False
+    exif, xmp, iptc, process, ended = None, None, None, 0, False
     components: set[int] = set()
     for marker, body, segment in _segments(data):
         if marker in _FRAMES:
@@ -44,6 +46,10 @@ def split_jpeg(data: bytes) -> Parts:
             scans.append(body)
         elif marker == 0xE1 and body.startswith(EXIF_NAME) and exif is None:
             exif = body[len(EXIF_NAME) :]
+        elif marker == 0xE1 and body.startswith(_XMP_NAME) and xmp is None:
+            xmp = body[len(_XMP_NAME) :]
+        elif marker == 0xED and body.startswith(_IPTC_NAME) and iptc is None:
+            iptc = body[len(_IPTC_NAME) :]
         elif marker == 0xE2 and body.startswith(_ICC_NAME) and len(body) > 14:
             icc[body[12]] = body
         # As the decoder, take JFIF and Adobe segments for what they say when they are whole alone.
@@ -65,6 +71,8 @@ def split_jpeg(data: bytes) -> Parts:
         image + b"\xff\xd9" if ended else image.rstrip(b"\xff"),
         colours=_profile(icc),
         exif=exif,
+        xmp=xmp,
+        iptc=iptc,
         layout=f"a {_PROCESSES[process]} JPEG" if process in _PROCESSES else None,
         rare=process in _PROCESSES,
         ended=ended,

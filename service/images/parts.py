@@ -22,6 +22,7 @@ class Parts:
         animated: the file has several images of equal standing.
         colours: ICC profiles and colour signals, the one to prefer first; the first usable one holds.
         exif: TIFF structure of the EXIF block, unchecked; None when there is none.
+        xmp, iptc: XMP packet and IPTC-IIM data, unchecked; None when there is none.
         orientation: 1..8 (EXIF 2.3, tag 0x0112) where the format itself says it; None: EXIF does.
         key: sample values, one a channel at the file's own depth, that stand for full transparency.
         box: left, top, right, bottom of the part that has pixels; the rest is transparent. None: all of it.
@@ -37,6 +38,8 @@ class Parts:
     animated: bool = False
     colours: tuple[bytes | Signal, ...] = ()
     exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
     orientation: int | None = None
     key: Key | None = None
     box: Box | None = None

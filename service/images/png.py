@@ -12,8 +12,10 @@ from service.images.parts import MAX_BLOCKS, Key, Parts
 from service.images.signal import SRGB, Signal, cicp_signal, gamma_signal
 
 _CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
-# Of the optional chunks these alone are looked at; all but eXIf must come before the pixels (table 7).
-_USED = frozenset({b"tRNS", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"acTL", b"eXIf"})
+# Of the optional chunks these alone are looked at; all but eXIf and iTXt must come before the pixels (table 7).
+_USED = frozenset({b"tRNS", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"acTL", b"eXIf", b"iTXt"})
+_LATE = frozenset({b"eXIf", b"iTXt"})  # may follow the pixels
+_XMP_NAME = b"XML:com.adobe.xmp\0\0\0\0\0"  # XMP part 3, 1.1.5: not compressed, without language
 _GREY, _RGB, _PALETTE = 0, 2, 3
 
 
@@ -40,7 +42,9 @@ def split_png(data: bytes) -> Parts:
             kept.append(view[at:end])  # its CRC is checked by the decoder
             pixels |= name == b"IDAT"
             entries = (end - at - 12) // 3 if name == b"PLTE" else entries
-        elif name in _USED and name not in found and (not pixels or name == b"eXIf") and _sound(view, at, end):
+        elif name == b"iTXt" and not data.startswith(_XMP_NAME, at + 8):
+            pass
+        elif name in _USED and name not in found and (not pixels or name in _LATE) and _sound(view, at, end):
             found[name] = data[at + 8 : end - 4]
             if name == b"tRNS" and kind == _PALETTE and entries:
                 kept.append(_chunk(b"tRNS", found[name][:entries]))
@@ -57,6 +61,7 @@ def split_png(data: bytes) -> Parts:
         animated=len(found.get(b"acTL", b"")) == 8 and frames > 1,
         colours=_colours(found),
         exif=found.get(b"eXIf"),
+        xmp=found[b"iTXt"].removeprefix(_XMP_NAME) if b"iTXt" in found else None,
         key=_key(found.get(b"tRNS", b""), kind, depth),
         depth=depth,
     )

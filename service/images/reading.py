@@ -24,7 +24,7 @@ from PIL import (
 from service.errors import AnimatedImage, BrokenImage, TooManyPixels, UnsupportedImage
 from service.images.avif import split_avif
 from service.images.bmp import split_bmp
-from service.images.colour import Plane, to_srgb
+from service.images.colour import Plane, eight_bits_rgb, to_srgb
 from service.images.exif import kept_exif, orientation_of
 from service.images.gif import split_gif
 from service.images.guard import typed_errors
@@ -32,7 +32,9 @@ from service.images.jpeg import split_jpeg
 from service.images.kind import image_kind
 from service.images.parts import Parts
 from service.images.png import split_png
+from service.images.rights import rights_packet
 from service.images.samples import samples_of
+from service.images.spaces import Space, space_of
 from service.images.tiff import split_tiff
 from service.images.webp import split_webp
 from service.images.writing import WHITE
@@ -77,14 +79,18 @@ class InputImage:
     """An image as the codec takes it.
 
     Attributes:
-        pixels: uint8 [H, W, 3], sRGB, upright.
+        pixels: uint8 [H, W, 3], upright, sRGB or of `space`.
         alpha: uint8 [H, W], 255 opaque; None when the whole image is.
         exif: TIFF structure without location and orientation; None when there is none or it was not asked for.
+        space: None for sRGB.
+        xmp: a packet of the fields about rights; None as with `exif`.
     """
 
     pixels: Plane
     alpha: Plane | None
     exif: bytes | None
+    space: Space | None = None
+    xmp: bytes | None = None
 
 
 def probe_image(data: bytes, *, max_pixels: int, frame: Literal["first"] | None = None) -> tuple[int, int]:
@@ -103,14 +109,16 @@ def read_image(
     max_pixels: int,
     alpha: Literal["keep", "drop"] = "keep",
     frame: Literal["first"] | None = None,
-    metadata: Literal["strip", "keep"] = "strip",
+    metadata: Literal["strip", "copyright", "keep"] = "strip",
     background: tuple[int, int, int] = WHITE,
+    colour: Literal["keep", "srgb"] = "srgb",
 ) -> InputImage:
     """Read an image file: orientation applied, colours converted to sRGB, 8 bits a channel. Blocks.
 
     Orientation is EXIF's (2.3, tag 0x0112), in AVIF what irot and imir say. Colours are what an ICC profile or a colour
     signal says, sRGB without one; HDR is tone-mapped (`service.images.tone`). Damage in optional metadata changes
-    nothing. `alpha="drop"` composes the image over `background`, sRGB 0..255.
+    nothing. `alpha="drop"` composes the image over `background`, 0..255. `colour="keep"` leaves RGB samples of a space
+    that has a name (`service.images.spaces`) as they are.
 
     Raises:
         UnsupportedImage: not an image, or of a kind that is not supported.
@@ -123,7 +131,9 @@ def read_image(
         file, parts = _open(data, max_pixels, frame)
         file = _load(file, parts)
         samples, cover = samples_of(file, parts)
-        pixels = to_srgb(samples, file.mode == "CMYK", parts.colours)
+        keep = colour == "keep" and samples.ndim == 3 and file.mode != "CMYK"
+        space = space_of(parts.colours) if keep else None
+        pixels = to_srgb(samples, file.mode == "CMYK", parts.colours) if space is None else eight_bits_rgb(samples)
         turn = _TURNS.get(orientation_of(parts.exif) if parts.orientation is None else parts.orientation)
         if turn is not None:
             pixels = np.ascontiguousarray(turn(pixels))
@@ -134,7 +144,10 @@ def read_image(
             image = Image.fromarray(pixels)
             ground = Image.new("RGB", image.size, background)
             pixels, cover = np.array(Image.composite(image, ground, Image.fromarray(cover))), None
-        return InputImage(pixels, cover, kept_exif(parts.exif) if metadata == "keep" else None)
+        if metadata == "strip":
+            return InputImage(pixels, cover, None, space)
+        exif = kept_exif(parts.exif, rights_only=metadata == "copyright")
+        return InputImage(pixels, cover, exif, space, rights_packet(parts.xmp, parts.iptc))
 
 
 def _open(data: bytes, max_pixels: int, frame: Literal["first"] | None) -> tuple[ImageFile.ImageFile, Parts]:

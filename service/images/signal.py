@@ -17,6 +17,7 @@ PEAK_NITS = 1000  # of the display that an HDR image is made for (HLG: BT.2100, 
 
 _UNSPECIFIED = 2
 _D65 = (0.3127, 0.3290)
+D50 = (0.34567, 0.35850)  # white of ICC's connection space
 BT709 = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 # ITU-T H.273, table 2.
 _PRIMARIES: dict[int, Chromaticities] = {
@@ -155,8 +156,13 @@ def rgb_to_xyz(primaries: Chromaticities) -> Floats:
 
 def rgb_to_srgb(primaries: Chromaticities) -> Floats:
     """float64 [3, 3]: linear RGB of these primaries -> linear sRGB. White stays white (Bradford, ICC.1:2022, E.3)."""
-    source, target = rgb_to_xyz(primaries), rgb_to_xyz(BT709)
-    gains = (_BRADFORD @ target.sum(axis=1)) / (_BRADFORD @ source.sum(axis=1))
-    adapted = np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD
-    matrix: Floats = np.linalg.inv(target) @ adapted @ source
+    matrix: Floats = np.linalg.inv(rgb_to_xyz(BT709)) @ adapted(primaries, _D65) @ rgb_to_xyz(primaries)
+    return matrix
+
+
+def adapted(primaries: Chromaticities, white: tuple[float, float]) -> Floats:
+    """float64 [3, 3]: XYZ under the white of these primaries -> under another white (Bradford, ICC.1:2022, E.3)."""
+    source, target = rgb_to_xyz(primaries).sum(axis=1), np.array([white[0], white[1], 1 - sum(white)]) / white[1]
+    gains = (_BRADFORD @ target) / (_BRADFORD @ source)
+    matrix: Floats = np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD
     return matrix

@@ -16,6 +16,7 @@ MAX_PAGES = 1000
 MAX_ENTRIES = 1000  # of a page; TIFF 6.0 and its supplements know some 100 tags
 _SUBFILE, _OLD_SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
 _STRIPS, ORIENTATION, _TILE_WIDTH, _TILE_LENGTH, _TILES, _FORMAT, _ICC = 273, 274, 322, 323, 324, 339, 34675
+_XMP, _IPTC = 700, 33723
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType (section 8)
 _ORDERS: dict[bytes, Order] = {b"II*\0": "little", b"MM\0*": "big"}
 _NUMBERS = {1: 1, 3: 2, 4: 4}  # bytes of the types BYTE, SHORT and LONG
@@ -102,6 +103,8 @@ def split_tiff(data: bytes) -> Parts:
         tile_pixels=page.first(_TILE_WIDTH) * page.first(_TILE_LENGTH),
         colours=(icc,) if icc else (),
         exif=data if data[4:8] == start else data[:4] + start + data[8:],
+        xmp=page.block(_XMP, MAX_ICC_BYTES),
+        iptc=page.block(_IPTC, MAX_ICC_BYTES),
         orientation=page.first(ORIENTATION, 1),
         layout=layout if sound else None,
         rare=compression not in _USUAL,

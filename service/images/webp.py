@@ -28,7 +28,7 @@ def split_webp(data: bytes) -> Parts:
             kept.append(data[at : at + 8] + bytes(flag & (_ALPHA | _ANIMATION) for flag in flags) + data[at + 9 : end])
         elif name in _IMAGE or (name == b"ANMF" and not frames):
             kept.append(data[at:end])
-        elif name in (b"ICCP", b"EXIF") and name not in found:
+        elif name in (b"ICCP", b"EXIF", b"XMP ") and name not in found:
             found[name] = data[at + 8 : at + 8 + size]
         frames += name == b"ANMF"
         at = end
@@ -41,4 +41,5 @@ def split_webp(data: bytes) -> Parts:
         animated=frames > 1,
         colours=(found[b"ICCP"],) if b"ICCP" in found else (),
         exif=found.get(b"EXIF", b"").removeprefix(b"Exif\0\0") or None,
+        xmp=found.get(b"XMP "),
     )

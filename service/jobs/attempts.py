@@ -190,7 +190,8 @@ class Attempts:
             if state is WorkState.SUCCEEDED and shared is not None and shared.execution == name:
                 keep[f"share:{share}"] = found.ttl_s
             ended = tuple((job, state, expires) for job in found.jobs)
-            if await self._store.commit(seen, Change(name, puts, keep, (Entry(state),), ended)):
+            notify = tuple(job for job in found.hooks if job in found.jobs)
+            if await self._store.commit(seen, Change(name, puts, keep, (Entry(state),), ended, notify)):
                 return True
 
     # The work -----------------------------------------------------------------------------------------------------

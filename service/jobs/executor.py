@@ -20,10 +20,14 @@ import anyio.to_thread
 
 from model.container import Container, Header, Section, SectionType, parse
 from model.errors import CorruptStream, InvalidParameter, UnknownCodec, UnknownModel
-from service.engine.port import DecodeRequest, DecodeResult, EncodeRequest, Engine, EngineView, ModelInfo
+from model.tiling import Region
+from service.engine.port import Decode, DecodeRequest, DecodeResult, EncodeRequest, Engine, EngineView, ModelInfo
 from service.errors import Draining, NotReady, TooManyPixels
+from service.framing import Frame, frame_of
 from service.images.alpha import pack_alpha, unpack_alpha
 from service.images.reading import probe_image, read_image
+from service.images.resizing import framed
+from service.images.spaces import pack_space, space_to_srgb, unpack_space
 from service.images.writing import check_output_size, write_image
 from service.jobs.limits import Budget, Limits, limits_of
 from service.logs import request_id
@@ -120,18 +124,24 @@ class Door:
         """The work of a decode; blocks."""
         container = parse(body, self._limits.max_pixels)
         header = container.header
-        check_output_size(header.width, header.height, options.format)
+        frame = frame_of((header.width, header.height), options.region, options.width, options.height, options.fit)
+        self._limits.check_size(*frame.size)
+        check_output_size(*frame.size, options.format)
         info = self._decoder(header, options.model)
         _check_canvas(info, header.width, header.height)
+        noiseless = (info.default_gamma if options.gamma is None else options.gamma) == 0
+        reduction = frame.reduction(info.reductions) if noiseless else 1
+        asked = Decode(header.width, header.height, 1, _part(frame, header), noiseless, reduction)
         if options.steps == "auto":
-            steps = self._affordable_steps(header, info, seconds_left)
+            steps = self._affordable_steps(asked, frame.region.pixels, info, seconds_left)
         else:
             steps = options.steps if options.steps is not None else info.default_steps
         if steps > info.max_steps:
             raise InvalidParameter(f"model {info.name!r} takes 1..{info.max_steps} steps, not {steps}")
-        self._limits.check_cost(header.pixels, steps)
-        digest, cost = hashlib.sha256(body).hexdigest(), info.decode_cost(header.width, header.height, steps)
-        return Work(options, body, digest, header.width, header.height, container, steps, cost, request)
+        self._limits.check_cost(frame.region.pixels, steps)
+        digest, cost = hashlib.sha256(body).hexdigest(), info.decode_cost(replace(asked, steps=steps))
+        sides = frame.region.width, frame.region.height
+        return Work(options, body, digest, *sides, container, frame, reduction, steps, cost, request)
 
     async def inspect(self, body: bytes) -> Inspection:
         """Parse and verify a `.cdc` file without decoding it; images over the pixel limit are described as well.
@@ -176,10 +186,10 @@ class Door:
             raise UnknownModel(f"model {info.name!r} does not decode files with the codec id {codec_id}")
         return info
 
-    def _affordable_steps(self, header: Header, info: ModelInfo, seconds_left: float) -> int:
+    def _affordable_steps(self, asked: Decode, pixels: int, info: ModelInfo, seconds_left: float) -> int:
         """The most steps, 1..the model's own, that fit limits and time; a fifth of the time is left for the rest."""
-        most = max(1, min(info.default_steps, self._limits.max_steps, self._limits.max_pixel_steps // header.pixels))
-        costs = ((k, info.decode_cost(header.width, header.height, k)) for k in range(most, 1, -1))
+        most = max(1, min(info.default_steps, self._limits.max_steps, self._limits.max_pixel_steps // pixels))
+        costs = ((k, info.decode_cost(replace(asked, steps=k))) for k in range(most, 1, -1))
         return next((k for k, cost in costs if self.engine.seconds_of(cost) <= 0.8 * seconds_left), 1)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
@@ -238,17 +248,24 @@ class Executor(Door):
             alpha=options.alpha,
             frame=options.frame,
             metadata=options.metadata,
+            colour=options.colour,
         )
         sections: list[Section] = []
+        if image.space is not None:
+            sections.append(pack_space(image.space))
         if image.alpha is not None:
             sections.append(pack_alpha(image.alpha))
         if image.exif is not None:
             sections.append(Section(SectionType.EXIF, image.exif))
+        if image.xmp is not None:
+            sections.append(Section(SectionType.XMP, image.xmp))
         targets = (options.quality, options.target_bpp, options.max_bytes)
         return EncodeRequest(image.pixels, options.model, *targets, tuple(sections)), time.perf_counter() - start
 
     async def _decode(self, work: Work, options: DecodeOptions, on_progress: OnProgress | None) -> Result:
         assert work.container is not None
+        assert work.frame is not None
+        header, frame = work.container.header, work.frame
         request = DecodeRequest(
             work.container,
             options.model,
@@ -257,15 +274,18 @@ class Executor(Door):
             options.seed,
             deterministic=options.deterministic,
             previews=options.preview,
+            region=_part(frame, header),
+            reduction=work.reduction,
         )
         try:
             found = await self._running.run(request, on_progress)
         except CorruptStream:
             self._metrics.entropy_failures.inc()
             raise
-        data, digest, seconds = await self._in_thread(lambda: _image_file(found, options))
-        bpp = 8 * len(work.body) / (work.width * work.height)
-        said = Metadata(bpp, work.width, work.height, found.model, found.codec_id)
+        data, digest, seconds = await self._in_thread(
+            lambda: _image_file(found, options, header, frame, work.reduction)
+        )
+        said = Metadata(8 * len(work.body) / header.pixels, *frame.size, found.model, found.codec_id)
         said = replace(said, steps=found.steps, gamma=found.gamma, seed=found.seed)
         return Result(data, f"image/{options.format}", digest, said, {"image": seconds, **found.seconds})
 
@@ -285,14 +305,27 @@ def _check_canvas(info: ModelInfo, width: int, height: int) -> None:
         )
 
 
-def _image_file(found: DecodeResult, options: DecodeOptions) -> tuple[bytes, str, float]:
+def _part(frame: Frame, header: Header) -> Region | None:
+    """The region of a frame, None where it is the whole image."""
+    whole = Region(0, 0, header.width, header.height)
+    return None if frame.region == whole else frame.region
+
+
+def _image_file(
+    found: DecodeResult, options: DecodeOptions, header: Header, frame: Frame, reduction: int
+) -> tuple[bytes, str, float]:
     """Return the image file of a decode, its sha256, and the seconds that took; blocks."""
     start = time.perf_counter()
     sections = {s.type: s.data for s in found.sections}
-    height, width = found.pixels.shape[:2]
     packed = sections.get(SectionType.ALPHA)
-    alpha = None if packed is None else unpack_alpha(packed, width, height)
-    data = write_image(found.pixels, alpha, sections.get(SectionType.EXIF), options.format)
+    alpha = None if packed is None else unpack_alpha(packed, header.width, header.height)
+    pixels, alpha = framed(found.pixels, alpha, frame, reduction)
+    named = sections.get(SectionType.COLOUR)
+    space = None if named is None else unpack_space(named)
+    if space is not None and options.colour == "srgb":
+        pixels, space = space_to_srgb(pixels, space), None
+    exif, xmp = sections.get(SectionType.EXIF), sections.get(SectionType.XMP)
+    data = write_image(pixels, alpha, exif, options.format, space=space, xmp=xmp)
     return data, _sha256(data), time.perf_counter() - start
 
 

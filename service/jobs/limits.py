@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from model.errors import InvalidParameter
-from service.errors import Busy, TooMuchWork
+from service.errors import Busy, TooManyPixels, TooMuchWork
 from service.settings import Settings
 
 RETRY_SECONDS = 2.0  # a picture is held for seconds, so asking again soon is worth it
@@ -26,6 +26,11 @@ class Limits:
     max_pixels: int
     max_steps: int
     max_pixel_steps: int
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise TooManyPixels where an answer would have more pixels than a picture may."""
+        if width * height > self.max_pixels:
+            raise TooManyPixels(f"{width}x{height} pixels are asked for; the limit is {self.max_pixels}")
 
     def check_cost(self, pixels: int, steps: int) -> None:
         """Refuse a decode of `pixels` in `steps` denoising steps that is over the limits.

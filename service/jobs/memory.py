@@ -70,6 +70,7 @@ class MemoryStore:
         self._queued: dict[str, float] = {}  # executions that wait, in order, with their device seconds
         self._running: set[str] = set()
         self._watchers = Watchers()
+        self._due: dict[str, float] = {}  # jobs with webhooks, by when
         self._pending: deque[str] = deque()
         self._tasks: dict[asyncio.Task[None], bool] = {}  # with whether it takes one of the places
         self._execute: Execute | None = None
@@ -125,6 +126,7 @@ class MemoryStore:
         for key, life in change.keep.items():
             if key in self._records:
                 self._records[key] = self._records[key][0], now + life
+        self._due.update(dict.fromkeys(change.notify, now))
         if change.events:
             self._events.setdefault(change.execution, []).extend(change.events)
         self._watchers.wake(change.execution)
@@ -167,6 +169,33 @@ class MemoryStore:
         """See `Store.place`."""
         rank = list(self._queued).index(execution) if execution in self._queued else None
         return Place(rank, len(self._queued), len(self._running), sum(self._queued.values()))
+
+    async def due(self, limit: int, lease_s: float) -> list[str]:
+        """See `Store.due`."""
+        now = self._clock()
+        found = [job for job, at in self._due.items() if at <= now][:limit]
+        self._due.update(dict.fromkeys(found, now + lease_s))
+        return found
+
+    async def schedule(self, job: str, seconds: float | None) -> None:
+        """See `Store.schedule`."""
+        self._due.pop(job, None)
+        if seconds is not None:
+            self._due[job] = self._clock() + seconds
+
+    async def owned(self, owner: str, after: str | None, limit: int) -> list[str]:
+        """See `Store.owned`."""
+        own = sorted(
+            (
+                (record.created_at, key.removeprefix("job:"))
+                for key, (record, _) in self._records.items()
+                if isinstance(record, JobRecord) and record.owner == owner
+            ),
+            reverse=True,
+        )
+        ids = [id for _, id in own]
+        start = 0 if after is None else ids.index(after) + 1 if after in ids else len(ids)
+        return ids[start : start + limit]
 
     def counts(self) -> dict[str, int]:
         """See `Store.counts`; also from other threads."""

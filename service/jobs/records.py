@@ -64,6 +64,7 @@ class Execution:
         deaths: attempts that neither ended nor were released.
         released: the present attempt was given up by its worker, without blame.
         events: how many there are.
+        hooks: jobs whose end a webhook tells.
     """
 
     options: Options
@@ -75,6 +76,7 @@ class Execution:
     ttl_s: float
     queued_at: float
     jobs: dict[str, str] = field(default_factory=dict)
+    hooks: tuple[str, ...] = ()
     state: WorkState = WorkState.QUEUED
     fence: int = 0
     deaths: int = 0
@@ -125,7 +127,27 @@ class ShareRecord:
     execution: str
 
 
-Record = Execution | JobRecord | KeyRecord | ShareRecord
+@dataclass(frozen=True)
+class HookRecord:
+    """A webhook of a job, from its submission until it is no longer kept.
+
+    Attributes:
+        owner: of the job.
+        url: where it goes.
+        state: "waiting" for the end of the job, "pending", "delivered", "dead" once nothing more is tried.
+        attempts: how often it was sent; the first at `first_at`, seconds since 1970.
+        error: why the last one failed.
+    """
+
+    owner: str
+    url: str
+    state: Literal["waiting", "pending", "delivered", "dead"] = "waiting"
+    attempts: int = 0
+    first_at: float | None = None
+    error: str = ""
+
+
+Record = Execution | JobRecord | KeyRecord | ShareRecord | HookRecord
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, Respon
 from service.errors import QueueUnavailable, ServiceError
 from service.jobs.blobs import BlobStore
 from service.jobs.queue import Enqueuer
-from service.jobs.records import Entry, Execution, JobRecord, KeyRecord, Record, ShareRecord
+from service.jobs.records import Entry, Execution, HookRecord, JobRecord, KeyRecord, Record, ShareRecord
 from service.jobs.store import KEEP_S, Change, Place, Signal, Snapshot, Watchers
 from service.work import Work, WorkState
 
@@ -28,6 +28,7 @@ CHANNEL = PREFIX + "notifications"
 QUEUE, QUEUED, RUNNING, SEQUENCE = (PREFIX + name for name in ("queue", "queued", "running", "sequence"))
 CALL_S = 5.0  # longest time of a call; more means that Redis cannot be reached
 RETRY_S = 0.5
+HOOKS = PREFIX + "hooks"
 COUNT_S = 2.0  # between counts of jobs for the metrics
 ENDED = (WorkState.SUCCEEDED, WorkState.FAILED, WorkState.CANCELLED)
 # Answers of a Redis that is full, starting, or has become a replica: they pass.
@@ -38,8 +39,16 @@ _KINDS: dict[str, TypeAdapter[Any]] = {
     "job": TypeAdapter(JobRecord),
     "key": TypeAdapter(KeyRecord),
     "share": TypeAdapter(ShareRecord),
+    "hook": TypeAdapter(HookRecord),
 }
 _ENTRY = TypeAdapter(Entry)
+
+
+DUE = """
+local found = redis.call('ZRANGEBYSCORE', KEYS[1], 0, ARGV[1], 'LIMIT', 0, ARGV[2])
+for _, job in ipairs(found) do redis.call('ZADD', KEYS[1], ARGV[3], job) end
+return found
+"""
 
 
 class RedisStore:
@@ -48,6 +57,8 @@ class RedisStore:
     events:ID      list of the events of an execution, as JSON
     queue          sorted set of the executions that wait, by their number; queued: hash of their device seconds
     running        sorted set of the executions that run, by their last sign of life
+    hooks          sorted set of the jobs with webhooks, by when these are due
+    owner:NAME     sorted set of an owner's jobs, by when they were made
     done:STATE     sorted sets of the jobs that have ended, by when they expire
     notifications  channel: the id of an execution whenever something happened to it
     """
@@ -63,6 +74,7 @@ class RedisStore:
         self.blobs = blobs
         self._clock = clock
         self._commit = redis.register_script(Path(__file__).with_name("commit.lua").read_text())
+        self._due = redis.register_script(DUE)
         self._watchers = Watchers()
         self._tasks: list[asyncio.Task[None]] = []
         self._counts: dict[str, int] = {}
@@ -112,6 +124,13 @@ class RedisStore:
             commands.add("PEXPIRE", PREFIX + key, _ms(life_s))
         for job, state, expires in change.ended:
             commands.add("ZADD", f"{PREFIX}done:{state}", expires, job)
+        for job in change.notify:
+            commands.add("ZADD", HOOKS, seen.now, job)
+        if change.listed is not None:
+            owner, job = change.listed
+            commands.add("ZADD", f"{PREFIX}owner:{owner}", seen.now, job)
+            commands.add("ZREMRANGEBYSCORE", f"{PREFIX}owner:{owner}", 0, seen.now - KEEP_S)
+            commands.add("PEXPIRE", f"{PREFIX}owner:{owner}", _ms(KEEP_S))
         arguments = [len(keys), *arguments, json.dumps(commands.listed), CHANNEL, change.execution]
         async with reachable():
             return bool(await self._commit(keys=[*keys, *commands.keys, SEQUENCE], args=arguments))
@@ -155,6 +174,29 @@ class RedisStore:
             pipe.zcard(RUNNING)
             rank, seconds, running = await pipe.execute()
         return Place(rank, len(seconds), running, sum(map(float, seconds)))
+
+    async def due(self, limit: int, lease_s: float) -> list[str]:
+        """See `Store.due`: who takes one moves it, so that no other process takes it too."""
+        async with reachable():
+            now = self._now(await self._redis.time())
+            found = await self._due(keys=[HOOKS], args=[now, limit, now + lease_s])
+        return [job.decode() for job in found]
+
+    async def schedule(self, job: str, seconds: float | None) -> None:
+        """See `Store.schedule`."""
+        async with reachable():
+            if seconds is None:
+                await self._redis.zrem(HOOKS, job)
+            else:
+                await self._redis.zadd(HOOKS, {job: self._now(await self._redis.time()) + seconds})
+
+    async def owned(self, owner: str, after: str | None, limit: int) -> list[str]:
+        """See `Store.owned`."""
+        key = f"{PREFIX}owner:{owner}"
+        async with reachable():
+            rank: Any = -1 if after is None else await self._redis.zrevrank(key, after)
+            found: Any = [] if rank is None else await self._redis.zrevrange(key, rank + 1, rank + limit)
+        return [job.decode() for job in found]
 
     def counts(self) -> dict[str, int]:
         """See `Store.counts`; some seconds old."""

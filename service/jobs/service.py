@@ -26,7 +26,7 @@ from service.errors import (
     UnknownJob,
 )
 from service.jobs.limits import JobLimits
-from service.jobs.records import Event, Execution, Job, JobRecord, new_id
+from service.jobs.records import Event, Execution, HookRecord, Job, JobRecord, new_id
 from service.jobs.store import KEEP_S, Change, Puts, Snapshot, Store, left, unshared
 from service.jobs.submission import Submission
 from service.jobs.views import events_of, job_of
@@ -104,13 +104,14 @@ class Jobs:
             if direct and self._store.in_process:
                 await self._forget(id)
 
-    async def submit(self, work: Work, owner: str, key: str | None = None) -> Job:
+    async def submit(self, work: Work, owner: str, key: str | None = None, callback: str = "") -> Job:
         """Take a job. Identical repeatable work, in flight or kept, is executed once; each submission has its record.
 
         Args:
             work: what is to be done.
             owner: who submits it.
             key: idempotency key: the same key of the same owner gives the same job.
+            callback: where a webhook tells its end; "" for none.
 
         Raises:
             KeyReused: the key came with other work before.
@@ -118,9 +119,25 @@ class Jobs:
             Draining: the service stops.
             QueueUnavailable: nothing is kept.
         """
-        return await self.get(await self._take(work, owner, key, direct=False), owner)
+        return await self.get(await self._take(work, owner, key, direct=False, callback=callback), owner)
 
-    async def _take(self, work: Work, owner: str, key: str | None, *, direct: bool) -> str:
+    async def page(self, owner: str, after: str | None, limit: int) -> tuple[list[Job], str | None]:
+        """Jobs of an owner, the newest first, behind the job `after`; and behind which one the next page begins."""
+        found = await self._store.owned(owner, after, limit)
+        jobs = []
+        for id in found:
+            with contextlib.suppress(UnknownJob, JobExpired):
+                jobs.append(await self.get(id, owner))
+        return jobs, found[-1] if len(found) == limit else None
+
+    async def hook(self, id: str, owner: str) -> HookRecord:
+        """The webhook of a job, for a week, also when the job has expired. Raises UnknownJob."""
+        found = (await self._store.read(f"hook:{id}")).get(f"hook:{id}", HookRecord)
+        if found is None or found.owner != owner:
+            raise UnknownJob("there is no such job, or it has no callback")
+        return found
+
+    async def _take(self, work: Work, owner: str, key: str | None, *, direct: bool, callback: str = "") -> str:
         """Record and deliver a job; `direct`: its caller waits for it and will cancel it. Returns its id."""
         if self._draining:
             raise Draining("the service is shutting down")
@@ -134,6 +151,7 @@ class Jobs:
             share=_sha256(f"{fingerprint} {self._generation()}") if work.repeatable else "",
             seconds=self._seconds_of(work),
             direct=direct,
+            callback=callback,
         )
         async with self._turns[hash(asked.key or asked.share or asked.id) % TURNS]:
             id = await asked.settle()
@@ -229,7 +247,8 @@ class Jobs:
                 puts |= await unshared(self._store, seen, record.execution, found.share)
             puts[f"exec:{record.execution}"] = execution, KEEP_S if others else life
             keep = {f"key:{key}": life for key in (found.jobs.get(id),) if key}
-            change = Change(record.execution, puts, keep, ended=((id, WorkState.CANCELLED, expires),))
+            notify = (id,) if id in found.hooks else ()
+            change = Change(record.execution, puts, keep, ended=((id, WorkState.CANCELLED, expires),), notify=notify)
             if await self._store.commit(seen, change):
                 break
         if not others:

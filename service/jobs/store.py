@@ -42,6 +42,8 @@ class Change:
         execution: the one that this is about: those who watch it are woken.
         events: to be appended to its list.
         ended: jobs that come to an end, with how and when they expire, to be counted.
+        notify: jobs whose webhooks are due from now on.
+        listed: a new job and its owner, to be found by that.
     """
 
     execution: str
@@ -49,6 +51,8 @@ class Change:
     keep: Mapping[str, float] = field(default_factory=dict)
     events: tuple[Entry, ...] = ()
     ended: tuple[tuple[str, WorkState, float], ...] = ()
+    notify: tuple[str, ...] = ()
+    listed: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ class Watchers:
 class Store(Protocol):
     """Where the job road keeps what it knows. Its methods raise QueueUnavailable where that cannot be reached.
 
-    Keys are "job:ID", "exec:ID", "key:SHA" and "share:SHA". In the queue is each execution whose state is QUEUED.
+    Keys are "job:ID", "exec:ID", "key:SHA", "share:SHA" and "hook:JOB". In the
+    queue is each execution whose state is QUEUED.
     """
 
     blobs: BlobStore  # results and previews
@@ -147,6 +152,15 @@ class Store(Protocol):
 
     async def place(self, execution: str) -> Place:
         """The queue as an execution sees it."""
+
+    async def due(self, limit: int, lease_s: float) -> list[str]:
+        """Jobs whose webhooks are due; each comes again after `lease_s` seconds, unless `schedule` says otherwise."""
+
+    async def schedule(self, job: str, seconds: float | None) -> None:
+        """Make the webhook of a job due in so many seconds; None: never again."""
+
+    async def owned(self, owner: str, after: str | None, limit: int) -> list[str]:
+        """Jobs of an owner, the newest first, from the one behind `after` on; those that are gone may be among them."""
 
     def check_room(self, size: int) -> None:
         """Raise Busy where there is no room for a job with `size` more bytes."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from service.errors import Busy, KeyReused
 from service.jobs.limits import JobLimits
-from service.jobs.records import Execution, JobRecord, KeyRecord, ShareRecord, new_id
+from service.jobs.records import Execution, HookRecord, JobRecord, KeyRecord, ShareRecord, new_id
 from service.jobs.store import KEEP_S, Change, Puts, Snapshot, Store, left
 from service.work import Work, WorkState
 
@@ -33,6 +33,7 @@ class Submission:
         share: str,
         seconds: float,
         direct: bool,
+        callback: str = "",
     ) -> None:
         """Nothing is stored yet.
 
@@ -40,13 +41,15 @@ class Submission:
             key, share: hashes of the idempotency key, and of what identical work is; "" for none.
             seconds: estimated device time of the work.
             direct: its caller waits for it and will cancel it.
+            callback: where a webhook tells its end; "" for none.
         """
         self.id, self.key, self.share = new_id(), key, share
         self._store = store
         self._limits = limits
         self._work = work
         self._owner = owner
-        self._fingerprint = work.fingerprint()
+        self._callback = callback
+        self._fingerprint = f"{work.fingerprint()} {callback}".rstrip()
         self._seconds = seconds
         self._direct = direct
         self._ttl_s = DIRECT_TTL_S if direct else limits.result_ttl_s
@@ -97,6 +100,7 @@ class Submission:
         execution = replace(
             found,
             jobs={**found.jobs, self.id: self.key},
+            hooks=(*found.hooks, self.id) if self._callback else found.hooks,
             direct=found.direct and self._direct,
             ttl_s=found.ttl_s if over else max(found.ttl_s, self._ttl_s),
         )
@@ -104,7 +108,9 @@ class Submission:
         record = self._record(name, seen, found.events - over, told)
         life = left(found, seen) + self._limits.gone_ttl_s if over else KEEP_S
         ended = ((self.id, found.state, found.expires_at or 0.0),) if over else ()
-        change = Change(name, self._puts(execution, record, life), ended=ended)
+        notify = (self.id,) if over and self._callback else ()
+        puts = self._puts(execution, record, life)
+        change = Change(name, puts, ended=ended, notify=notify, listed=self._listed())
         if not await self._store.commit(seen, change):
             raise _Overtaken
         return self.id
@@ -128,6 +134,7 @@ class Submission:
             ttl_s=self._ttl_s,
             queued_at=seen.now,
             jobs={self.id: self.key},
+            hooks=(self.id,) if self._callback else (),
         )
         puts = self._puts(execution, self._record(name, seen, joined=0, told=1), KEEP_S)
         if self.share:
@@ -135,7 +142,7 @@ class Submission:
         await store.keep(name, work)
         taken = True  # also where it is not known whether the store took it: then the upload may be needed
         try:
-            taken = await store.commit(seen, Change(name, puts))
+            taken = await store.commit(seen, Change(name, puts, listed=self._listed()))
         finally:
             if not taken:
                 await store.drop(name)
@@ -147,8 +154,14 @@ class Submission:
     def _record(self, execution: str, seen: Snapshot, joined: int, told: int) -> JobRecord:
         return JobRecord(self._owner, self._work.options.operation, execution, seen.now, joined, told)
 
+    def _listed(self) -> tuple[str, str] | None:
+        """A request that is waited for is in no list."""
+        return None if self._direct else (self._owner, self.id)
+
     def _puts(self, execution: Execution, record: JobRecord, life: float) -> Puts:
         puts: Puts = {f"exec:{record.execution}": (execution, life), f"job:{self.id}": (record, life)}
+        if self._callback:
+            puts[f"hook:{self.id}"] = HookRecord(self._owner, self._callback), KEEP_S
         if self.key:
             puts[f"key:{self.key}"] = KeyRecord(self.id, self._fingerprint), life
         return puts

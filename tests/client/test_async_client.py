@@ -153,3 +153,9 @@ async def test_no_service() -> None:
     async with AsyncClient("http://127.0.0.1:9", max_retries=1, **QUICK) as cdc:
         with pytest.raises(ConnectionFailed):
             await cdc.models()
+
+
+async def test_jobs_are_listed(serve: Serve) -> None:
+    async with serve().async_client(api_key="mine") as client:
+        sent = [(await client.submit_decode(make_file(8, 8), seed=k)).id for k in range(3)]
+        assert sorted([status.id async for status in client.jobs()]) == sorted(sent)

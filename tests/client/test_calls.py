@@ -23,6 +23,7 @@ from cdc_client import (
     JobCancelled,
     NotAuthenticated,
     ServerFailed,
+    ServiceSource,
     Unavailable,
     Unusable,
     calls,
@@ -216,3 +217,11 @@ def test_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     for values in ({"base_url": "ftp://x"}, {"max_retries": -1}, {"timeout": 0.0}, {"api_key": "a\nb"}):
         with pytest.raises(ValueError):  # noqa: PT011 - four different messages
             ClientConfig(**values)  # type: ignore[arg-type]
+
+
+def test_a_file_that_the_service_reads_is_named_in_the_query() -> None:
+    source = ServiceSource("s3://photos/cat.jpg")
+    request = calls.encode_request(source, {"quality": 30})
+    assert (request.body, dict(request.params)) == (b"", {"quality": "30", "source": "s3://photos/cat.jpg"})
+    with pytest.raises(TypeError, match="cannot be inspected"):
+        calls.inspect_request(source)

@@ -26,7 +26,9 @@ from service.work import Progress
 
 CODEC_ID = bytes.fromhex("00112233445566ff")
 OTHER_ID = bytes.fromhex("ffeeddccbbaa9900")
-LITE = ModelInfo("lite", CODEC_ID.hex(), default_steps=17, max_steps=200, parameters=1000, default=True)
+LITE = ModelInfo(
+    "lite", CODEC_ID.hex(), default_steps=17, max_steps=200, parameters=1000, default=True, reductions=(1, 2, 4)
+)
 OTHER = ModelInfo("other", OTHER_ID.hex(), default_steps=200, max_steps=20000, parameters=2000, default=False)
 
 
@@ -102,8 +104,12 @@ class FakeEngine:
                 await asyncio.sleep(self.step_delay)
             if on_progress is not None:
                 on_progress(Progress(step, steps))
+        pixels, region, n = gradient(header.width, header.height), request.region, request.reduction
+        if region is not None:
+            bottom, right = -(-(region.top + region.height) // n) * n, -(-(region.left + region.width) // n) * n
+            pixels = pixels[region.top // n * n : bottom, region.left // n * n : right]
         return DecodeResult(
-            gradient(header.width, header.height),
+            pixels[::n, ::n],
             LITE.name,
             header.codec_id.hex(),
             steps,

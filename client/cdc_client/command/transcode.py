@@ -11,7 +11,7 @@ import typer
 from cdc_client.command import batch
 from cdc_client.command.backend import Backend, Precision, backend_of
 from cdc_client.command.terminal import Refused
-from cdc_client.options import DecodeOptions, EncodeOptions
+from cdc_client.options import Colour, DecodeOptions, EncodeOptions, Fit
 
 Files = Annotated[
     list[str],
@@ -43,6 +43,7 @@ Gamma = Annotated[
     float | None,
     typer.Option(min=0, max=2, help="Standard deviation of the start noise; 0: deterministic; unset: the model's own."),
 ]
+ColourOption = Annotated[Colour, typer.Option(help="Keep a wide colour space that has a name, or convert to sRGB.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the start noise; the file's own if unset.")]
 
 
@@ -55,8 +56,12 @@ def encode(
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Best quality of at most this many bytes.")] = None,
     model: ModelOption = None,
     alpha: Annotated[Literal["keep", "drop"], typer.Option(help="Keep transparency, or flatten on white.")] = "keep",
-    metadata: Annotated[Literal["strip", "keep"], typer.Option(help="keep: EXIF without location.")] = "strip",
+    metadata: Annotated[
+        Literal["strip", "copyright", "keep"],
+        typer.Option(help="copyright: creator, copyright and terms; keep: EXIF without location too."),
+    ] = "strip",
     first_frame: Annotated[bool, typer.Option(help="Take the first frame of an animation.")] = False,
+    colour: ColourOption = "keep",
     url: Url = None,
     api_key: ApiKey = None,
     jobs: Jobs = 4,
@@ -75,6 +80,7 @@ def encode(
         "alpha": alpha,
         "metadata": metadata,
         "first_frame": first_frame,
+        "colour": colour,
     }
     plan = batch.plan_of(batch.ENCODE, files, out)
     with closing(_backend(context, url, api_key, models_dir, "auto", quiet=not plan.single)) as backend:
@@ -93,6 +99,15 @@ def decode(
     format: Annotated[
         Literal["png", "webp", "jpeg"] | None, typer.Option(help="By OUT's ending if unset; png in a folder.")
     ] = None,
+    region: Annotated[
+        str | None, typer.Option(metavar="X,Y,W,H", help="The part to decode, in pixels; pct:X,Y,W,H in percent.")
+    ] = None,
+    width: Annotated[int | None, typer.Option(min=1, max=65535, help="Of the image; it is never enlarged.")] = None,
+    height: Annotated[int | None, typer.Option(min=1, max=65535, help="Likewise; alone, the width follows.")] = None,
+    fit: Annotated[
+        Fit, typer.Option(help="With both: as large as fits, padded to exactly that size, or filling it.")
+    ] = "inside",
+    colour: ColourOption = "keep",
     url: Url = None,
     api_key: ApiKey = None,
     jobs: Jobs = 4,
@@ -110,6 +125,11 @@ def decode(
         "seed": seed,
         "model": model,
         "format": format or batch.format_of(plan.tasks[0].out if plan.single else operation.ending),
+        "region": region,
+        "width": width,
+        "height": height,
+        "fit": fit,
+        "colour": colour,
     }
     with closing(_backend(context, url, api_key, models_dir, precision, quiet=not plan.single)) as backend:
         failed = batch.run(plan, lambda data: backend.decode(data, options), backend, _jobs(url, jobs), as_json, force)

@@ -1,0 +1,126 @@
+"""What a region, and a decode at a smaller size, cost: in seconds beside the whole, and in quality.
+
+    CDC_SHARED=FOLDER python -m benchmarks.parts [--threads 1] [--rounds 3]
+
+Cost: a mosaic of kodim05 of 4000x3000 at quality 50, one step, gamma 0, float32; PNG as the service writes it. The
+decodes of a round follow each other, so that a busy machine slows all of them; each time is the least of its rounds.
+
+Quality: the Kodak images decoded at 1/2 and 1/4, beside the whole decode averaged over squares, both against the
+original averaged likewise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from model.codec import Codec
+from model.config import rate_of_quality
+from model.tiling import Region
+from model.weights.registry import Registry
+from service.framing import Frame, frame_of
+from service.images.resizing import framed
+from service.images.writing import write_image
+
+WIDTH, HEIGHT, SIDE = 4000, 3000, 512
+QUALITY = 50
+
+
+def seconds_of(codec: Codec, file: bytes, frame: Frame) -> tuple[float, float, float]:
+    """Seconds of the entropy decode, of the networks, and of resizing and PNG."""
+    start = time.perf_counter()
+    unpacked = codec.unpack(file)
+    unpacked_at = time.perf_counter()
+    whole = frame.region == Region(0, 0, unpacked.header.width, unpacked.header.height)
+    reduction = frame.reduction(codec.reductions)
+    state = codec.start(unpacked, 1, 0.0, region=None if whole else frame.region, reduction=reduction)
+    codec.denoise_step(state)
+    pixels = codec.finish(state)
+    decoded_at = time.perf_counter()
+    write_image(*framed(pixels, None, frame, reduction), None, "png")
+    return unpacked_at - start, decoded_at - unpacked_at, time.perf_counter() - decoded_at
+
+
+def cost(codec: Codec, picture: np.ndarray, rounds: int) -> None:
+    """Print the table of times."""
+    large = np.tile(picture, (-(-HEIGHT // picture.shape[0]), -(-WIDTH // picture.shape[1]), 1))[:HEIGHT, :WIDTH]
+    rate = rate_of_quality(QUALITY)
+    files = {
+        "large": codec.pack(codec.analyse(np.ascontiguousarray(large)), rate),
+        "small": codec.pack(codec.analyse(np.ascontiguousarray(large[:SIDE, :SIDE])), rate),
+    }
+    size = (WIDTH, HEIGHT)
+    cases = {
+        "a file of 512x512": ("small", frame_of((SIDE, SIDE))),
+        "region of 512x512 within a tile": ("large", frame_of(size, f"200,200,{SIDE},{SIDE}")),
+        "region of 512x512 at the edge": ("large", frame_of(size, f"0,0,{SIDE},{SIDE}")),
+        "region of 512x512 over four tiles": ("large", frame_of(size, f"704,704,{SIDE},{SIDE}")),
+        "whole": ("large", frame_of(size)),
+        "at 1/2": ("large", frame_of(size, None, WIDTH // 2)),
+        "at 1/4": ("large", frame_of(size, None, WIDTH // 4)),
+        "at 1/10": ("large", frame_of(size, None, WIDTH // 10)),
+    }
+    times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, (file, frame) in cases.items():
+            times[name].append(seconds_of(codec, files[file], frame))
+    found = {name: [min(column) for column in zip(*rows, strict=True)] for name, rows in times.items()}
+    whole, small = sum(found["whole"]), sum(found["a file of 512x512"])
+    print("| decode | entropy s | networks s | image s | all s | of the whole | less entropy, of a small file |")
+    print("|---" * 7 + "|")
+    for name, stages in found.items():
+        share = f"{sum(stages[1:]) / small:.2f}" if name.startswith("region") else ""
+        cells = " | ".join(f"{stage:.3f}" for stage in (*stages, sum(stages)))
+        print(f"| {name} | {cells} | {sum(stages) / whole:.3f} | {share} |", flush=True)
+
+
+def psnr(error: float) -> float:
+    return float(10 * np.log10(4 / error))
+
+
+def quality(codec: Codec, pictures: list[np.ndarray]) -> None:
+    """Print the table of quality, in dB of the mean error over all images."""
+    print("\n| quality | size | against the original: decoded at it | whole, averaged | against each other |")
+    print("|---" * 5 + "|")
+    for value in (10, 50, 90):
+        sums = {factor: np.zeros(3) for factor in (2, 4)}
+        for picture in pictures:
+            original = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+            unpacked = codec.unpack(codec.pack(codec.analyse(picture), rate_of_quality(value)))
+            whole = codec.start(unpacked, 1, 0.0)
+            codec.denoise_step(whole)
+            for factor in sums:
+                small = codec.start(unpacked, 1, 0.0, reduction=factor)
+                codec.denoise_step(small)
+                rows, columns = (side // factor for side in picture.shape[:2])
+                images = [small.x[None], F.avg_pool2d(whole.x[None], factor), F.avg_pool2d(original, factor)]
+                a, b, c = (image[..., :rows, :columns].clamp(-1, 1) for image in images)
+                sums[factor] += [float((x - y).square().mean()) for x, y in ((a, c), (b, c), (a, b))]
+        for factor, errors in sums.items():
+            cells = " | ".join(f"{psnr(error / len(pictures)):.2f}" for error in errors)
+            print(f"| {value} | 1/{factor} | {cells} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=24)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    codec = Registry(None, "float32").get()
+    paths = sorted((Path(os.environ["CDC_SHARED"]) / "data" / "kodak").glob("kodim*.png"))
+    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    cost(codec, pictures[4], options.rounds)
+    quality(codec, pictures[: options.images])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Least squares for the layers that decode at 1/2 and 1/4 of the size: `cdc weights heads`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.codec import Codec
+from model.config import HYPER_STRIDE, RATES
+from model.errors import InvalidParameter
+from model.networks.lite import CDCLite
+from model.networks.transforms import HEAD_SIDE
+from model.sources import open_sources, read_frame
+from model.types import Pixels
+
+RIDGE = 1e-6  # of the mean of the diagonal: what keeps inputs that hardly vary out
+MOST_SIDE = 512  # of the part of a picture that is looked at, in pixels
+FACTORS = (2, 4)
+
+
+def fit_heads(codec: Codec, data: Sequence[Path], images: int) -> dict[str, Tensor]:
+    """Fit both layers to x_base averaged over squares, each picture at one rate drawn at random.
+
+    Args:
+        codec: cdc-lite, float32.
+        data: sources of pictures.
+        images: how many pictures are looked at.
+
+    Returns:
+        What `SynthesisTransform.add_heads` takes.
+
+    Raises:
+        InvalidParameter: another family, or no pictures.
+    """
+    networks = codec.networks
+    if not isinstance(networks, CDCLite):
+        raise InvalidParameter(f"model {codec.info.name!r} has no layers of this kind")
+    moments: dict[int, tuple[Tensor, Tensor]] = {}
+    rng = np.random.default_rng(0)
+    for pixels in _pictures(data, images):
+        rate = int(rng.choice(RATES))
+        for factor, (inputs, targets) in _samples(codec, networks, pixels, rate).items():
+            seen = (inputs.T @ inputs).double(), (inputs.T @ targets).double()
+            known = moments.get(factor)
+            moments[factor] = seen if known is None else (known[0] + seen[0], known[1] + seen[1])
+    tensors: dict[str, Tensor] = {}
+    for factor, (second, cross) in moments.items():
+        ridge = RIDGE * second.diagonal().mean() * torch.eye(len(second), dtype=second.dtype)
+        solved = torch.linalg.solve(second + ridge, cross).T.float()
+        tensors[f"{factor}.weight"] = solved[:, :-1].reshape(len(solved), -1, 3, 3).contiguous()
+        tensors[f"{factor}.bias"] = solved[:, -1].contiguous()
+    return tensors
+
+
+def _pictures(data: Sequence[Path], images: int) -> Iterator[Pixels]:
+    clips = [clip for source in open_sources(data) for clip in source.clips]
+    for clip in clips[:: max(1, len(clips) // images)][:images]:
+        pixels = read_frame(clip)[:MOST_SIDE, :MOST_SIDE]
+        height, width = (side // HYPER_STRIDE * HYPER_STRIDE for side in pixels.shape[:2])
+        if height and width:
+            yield np.ascontiguousarray(pixels[:height, :width])
+
+
+@torch.inference_mode()
+def _samples(codec: Codec, networks: CDCLite, pixels: Pixels, rate: int) -> dict[int, tuple[Tensor, Tensor]]:
+    """By the factor: what the layer sees at each position, and what it should give there."""
+    state = codec.start(codec.unpack(codec.pack(codec.analyse(pixels), rate)), 1, 0.0)
+    assert state.latents is not None
+    height, width = pixels.shape[:2]
+    latents = state.latents[None, :, : height // 16, : width // 16]
+    q = torch.tensor([rate / 255])
+    rest, _ = networks.g_s(latents, q)
+    rest = rest - networks.g_s.means(latents)
+    found = {}
+    for factor in FACTORS:
+        windows = F.unfold(networks.g_s.head_input(latents, q, factor), 3, padding=1)[0].T
+        inputs = torch.cat([windows, torch.ones(len(windows), 1)], dim=1)
+        patches = F.pixel_unshuffle(F.avg_pool2d(rest, factor), HEAD_SIDE)
+        found[factor] = inputs, patches[0].flatten(1).T
+    return found
