@@ -5,6 +5,7 @@ What is wrong with an input is said before torch is imported.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -133,6 +134,14 @@ class Local:
             "bpp": round(8 * len(file) / header.pixels, 4),
             "sections": {names.get(s.type, f"type {s.type}"): len(s.data) for s in container.sections},
         }
+
+    @needs("model", "cdc inspect --symbols")
+    def symbols(self, file: bytes) -> str:
+        """SHA-256 over the symbols. Raises CodecError."""
+        container = parse(file)
+        quantised = self._models().for_file(container.header.codec_id).unpack(container).quantised
+        symbols = (quantised.hyper, quantised.latent)
+        return hashlib.sha256(b"".join(s.astype("<i4").tobytes() for s in symbols)).hexdigest()
 
     def close(self) -> None:
         """Forget the models."""

@@ -41,6 +41,9 @@ class Backend(Protocol):
     def inspect(self, file: bytes) -> dict[str, Any]:
         """Say what a `.cdc` file is; `sections` maps names to lengths."""
 
+    def symbols(self, file: bytes) -> str:
+        """SHA-256 over the symbols of a `.cdc` file, in hexadecimal (FORMAT.md, "The symbols' hash")."""
+
     def close(self) -> None:
         """Give back what it holds."""
 
@@ -74,6 +77,10 @@ class Remote:
         names = ("width", "height", "codec_id", "rate", "quality", "bytes")
         values = {name: getattr(found, name) for name in names}
         return {**values, "bpp": round(found.bpp, 4), "sections": {s.name.lower(): s.bytes for s in found.sections}}
+
+    def symbols(self, file: bytes) -> str:
+        """Raises Refused: a service does not say."""
+        raise Refused("--symbols is for work on this machine, and --url sends it to a service")
 
     def close(self) -> None:
         """Close the connections."""
