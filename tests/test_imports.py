@@ -41,6 +41,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "model.errors",
         "model.config",
         "model.container",
+        "model.shipped",
     ),
     "service.images": ("service.images", "service.work", "service.errors", "model.errors", "model.container"),
     "service.engine": (
@@ -89,6 +90,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service": (),
     "model": ("model.errors", "model.container", "model.config", "model.tiling", "model.types"),
     "model.errors": (),
+    "model.shipped": (),
     "model.varint": ("model.errors",),
     "model.container": ("model.container", "model.errors", "model.varint"),
     "model.entropy": ("model.entropy", "model.errors", "model.varint"),
@@ -100,6 +102,8 @@ WHOLE_LIBRARY = (
     "model.codec",
     "model.architecture",
     "model.weights.files",
+    "model.weights.decoder_export",
+    "model.weights.decoder_graphs",
     "model.weights.published",
     "model.weights.hub",
     "model.weights.registry",
@@ -130,6 +134,8 @@ ONLY: dict[str, tuple[str, ...]] = {
     "streaq": ("service.jobs.queue",),
     "coredis": ("service.jobs.queue",),
     "fsspec": ("service.jobs.blobs",),
+    "onnx": ("model.weights.decoder_graphs",),
+    "onnxruntime": ("cdc_client.decoder.decoder",),
     "itsdangerous": ("service.access.links",),
 }
 NEVER_IN_CONTAINER = ("torch", "numpy")
