@@ -123,6 +123,8 @@ ONLY: dict[str, tuple[str, ...]] = {
         "model.sources",
         "model.training",
         "model.cli",
+        "cdc_client.pillow",
+        "cdc_client.decoder.images",
     ),
     "constriction": ("model.entropy.coder",),
     "fastapi": ("service.api",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -100,9 +101,13 @@ def backend_of(
     for entry in entry_points(group=GROUP):
         local: Backend = entry.load()(models_dir, precision, quiet=quiet)
         return local
+    if find_spec("onnxruntime") is not None:
+        from cdc_client.command.own import Own
+
+        return Own()
     raise Refused(
         "say where the service is: --url http://127.0.0.1:8000, or the variable CDC_URL; "
-        "to work on this machine: pip install 'cdc-codec[model]'"
+        "to work on this machine: pip install 'cdc-codec[model]', or to decode alone 'cdc-client[decode]'"
     )
 
 
