@@ -8,7 +8,7 @@ HOST ?= 127.0.0.1
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve cluster demo test test-slow lint type format openapi settings lock docker bench audit sbom clean
+.PHONY: help setup setup-dev serve cluster demo test test-slow lint type format openapi settings lock browser docker bench audit sbom clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,9 @@ settings: setup-dev ## Write docs/settings.md
 
 lock: ## Renew the lock files (needs uv)
 	requirements/compile
+
+browser: ## Build the scripts that let the page decode in the browser (needs node 18 and npm)
+	cd client/js && npm ci --no-audit --no-fund && npm run --silent bundle -- ../../service/playground/browser
 
 docker: ## Print the commands that build the images; docs/operations.md says more
 	@for name in api worker-cpu worker-cuda; do \

@@ -1,9 +1,9 @@
-"""A sheet of details of Kodak images at the same bytes: the original, WebP, AVIF, and one file of ours at gamma 0 and 1.
+"""A sheet of details of Kodak images at the same bytes: the original, WebP, AVIF, one file of ours at gamma 0 and 1.
 
     CDC_SHARED=FOLDER python -m benchmarks.crop_sheet [--quality 25] [--out docs/images/crops.webp]
 
-WebP (method 6) and AVIF (speed 4) are of the whole image, at the greatest quality that needs no more bytes than ours; where
-even the least quality needs more, the caption says so by its bytes.
+WebP (method 6) and AVIF (speed 4) are of the whole image, at the greatest quality that needs no more bytes than ours;
+where even the least quality needs more, the caption says so by its bytes.
 """
 
 from __future__ import annotations

@@ -28,9 +28,12 @@ def export(
     source: Annotated[
         Path, typer.Argument(help="The folder of a training run, or a safetensors file of float tensors.", exists=True)
     ],
-    out: Annotated[Path, typer.Argument(help="The weights file to write.")],
+    out: Annotated[Path, typer.Argument(help="The weights file to write; with --onnx a folder.")],
     name: Annotated[str | None, typer.Option(help="Name of the model; that of its architecture if unset.")] = None,
     version: Annotated[int, typer.Option(min=0, help="Version; the highest one of a codec id decodes.")] = 0,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Of a weights file: write what decoders without torch need (extra `onnx`).")
+    ] = False,
     architecture: Annotated[
         Literal["cdc-lite", "cdc-x", "cdc-eps"] | None,
         typer.Option(help="A run's own, else cdc-lite, if unset."),
@@ -41,6 +44,11 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Turn float weights into a weights file: fp16 tensors, integer tables, integer scale head, codec id."""
+    if onnx:
+        from model.weights.decoder_export import export_decoder
+
+        report({n: f["bytes"] for n, f in export_decoder(source, out)["files"].items()}, as_json)
+        return
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -62,6 +62,11 @@ class Settings(BaseSettings):
     playground: bool = Field(
         default=True, description="Serve the web page at /; off: / leads to /docs, where there is documentation."
     )
+    browser_dir: Path | None = Field(
+        default=None,
+        description="Folder of the scripts that decode in a browser (`make browser`); unset: the one of this package, "
+        "where they have been built. Without them the page leaves decoding to the service.",
+    )
     cors_origins: Names = Field(
         default=(), description="Origins, comma-separated, whose pages may call the service; `*` for any."
     )

@@ -5,6 +5,7 @@ What is wrong with an input is said before torch is imported.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -169,6 +170,14 @@ class Local:
 
         own = [i for i in self._models().infos() if i.codec_id == header.codec_id.hex()]
         return any(architecture_of(i.architecture).one_rate for i in own)
+
+    @needs("model", "cdc inspect --symbols")
+    def symbols(self, file: bytes) -> str:
+        """SHA-256 over the symbols. Raises CodecError."""
+        container = parse(file)
+        quantised = self._models().for_file(container.header.codec_id).unpack(container).quantised
+        symbols = (quantised.hyper, quantised.latent)
+        return hashlib.sha256(b"".join(s.astype("<i4").tobytes() for s in symbols)).hexdigest()
 
     def close(self) -> None:
         """Forget the models."""

@@ -45,6 +45,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "model.errors",
         "model.config",
         "model.container",
+        "model.shipped",
     ),
     "service.images": (
         "service.images",
@@ -109,6 +110,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "service": (),
     "model": ("model.errors", "model.container", "model.config", "model.tiling", "model.types"),
     "model.errors": (),
+    "model.shipped": (),
     "model.varint": ("model.errors",),
     "model.container": ("model.container", "model.errors", "model.varint"),
     "model.entropy": ("model.entropy", "model.errors", "model.varint"),
@@ -121,6 +123,8 @@ WHOLE_LIBRARY = (
     "model.architecture",
     "model.weights.files",
     "model.weights.heads",
+    "model.weights.decoder_export",
+    "model.weights.decoder_graphs",
     "model.weights.published",
     "model.weights.hub",
     "model.weights.registry",
@@ -140,6 +144,8 @@ ONLY: dict[str, tuple[str, ...]] = {
         "model.sources",
         "model.training",
         "model.cli",
+        "cdc_client.pillow",
+        "cdc_client.decoder.images",
     ),
     "constriction": ("model.entropy.coder",),
     "fastapi": ("service.api",),
@@ -152,6 +158,8 @@ ONLY: dict[str, tuple[str, ...]] = {
     "coredis": ("service.jobs.queue",),
     "fsspec": ("service.jobs.blobs", "service.outside.fetching"),
     "httpcore": ("service.outside.http",),
+    "onnx": ("model.weights.decoder_graphs",),
+    "onnxruntime": ("cdc_client.decoder.decoder",),
     "itsdangerous": ("service.access.links",),
 }
 NEVER_IN_CONTAINER = ("torch", "numpy")

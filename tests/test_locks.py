@@ -24,7 +24,7 @@ SERVE = ("service", "model", "demo", "build")
 EXTRAS = {
     "api": ("service",),
     "build": ("build",),
-    "dev": (*SERVE, "train", "dev", "s3", "hub", "evaluate"),
+    "dev": (*SERVE, "train", "dev", "s3", "hub", "evaluate", "onnx"),
     "serve": SERVE,
 }
 Requires = Mapping[str, list[str]]

@@ -102,6 +102,7 @@ def test_the_wheel_of_the_codec_holds_all_that_is_needed_and_nothing_else(wheels
     weights = "model/weights/cdc-lite.safetensors"
     assert names >= {weights, "model/container/FORMAT.md", "model/py.typed", "service/py.typed"}
     assert wheel.read(weights) == (ROOT / weights).read_bytes()
+    assert {str(p.relative_to(ROOT)) for p in (ROOT / "model/weights/decoder").iterdir()} <= names
     page = {str(p.relative_to(ROOT)) for p in (ROOT / "service" / "playground").rglob("*") if p.is_file()}
     assert {p for p in page if "__pycache__" not in p} <= names
     sources = {str(p.relative_to(ROOT)) for top in ("model", "service") for p in (ROOT / top).rglob("*.py")}
@@ -133,6 +134,8 @@ def test_what_they_require(wheels: dict[str, Path]) -> None:
     client, codec = metadata_of(wheels["cdc_client"]), metadata_of(wheels["cdc_codec"])
     assert required(client) == {"httpx", "pydantic"}
     assert required(client, "cli") == {"rich", "typer"}
+    assert required(client, "decode") == {"numpy", "onnxruntime", "pillow"}
+    assert required(client, "pillow") == {"pillow"}
     assert required(codec) == {"cdc-client"}
     assert required(codec, "serve") == required(codec, "service") | required(codec, "model")
     assert required(codec, "service") >= {"fastapi", "uvicorn"}

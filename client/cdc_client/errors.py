@@ -20,6 +20,8 @@ CdcError
 |   |-- Unavailable           503: loading, shutting down, or the queue cannot be reached
 |   |-- DeadlineExceeded      504: not done within the deadline
 |   `-- ServerFailed          any other 5xx
+|-- UnreadableFile            a file cannot be decoded on this machine; `code` says why
+|-- DecoderUnavailable        what decoding on this machine needs is not here
 |-- JobCancelled              the job was cancelled, here or elsewhere
 `-- WaitTimeout               the job was not done within the time given to `wait`; it goes on
 """
@@ -45,6 +47,21 @@ class TimedOut(ConnectionFailed):
 
 class SourceFailed(CdcError):
     """The image cannot be fetched from its address."""
+
+
+class UnreadableFile(CdcError):
+    """A `.cdc` file cannot be decoded. `code` is a name of FORMAT.md, such as "checksum-mismatch"."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail)
+        self.code, self.detail = code, detail
+
+    def __str__(self) -> str:
+        return f"{self.detail} ({self.code})"
+
+
+class DecoderUnavailable(CdcError):
+    """The decoder's files, or the packages that it needs, are not on this machine."""
 
 
 class JobCancelled(CdcError):

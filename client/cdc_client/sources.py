@@ -23,7 +23,9 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> colour type (PNG, 11.2.2
 class PILImage(Protocol):
     """What is used of a `PIL.Image.Image`."""
 
-    mode: str
+    @property
+    def mode(self) -> str:
+        """Its mode."""
 
     def save(self, fp: Any, format: str | None = ..., **params: Any) -> None:
         """Write it."""
@@ -82,7 +84,7 @@ def read_source(source: Source, config: ClientConfig) -> Body:
     if isinstance(source, str | Path):
         return Path(source).read_bytes()
     if isinstance(source, PILImage):
-        return _png_of_image(source)
+        return png_of_image(source)
     if isinstance(source, Array):
         return _png_of_array(source)
     if not hasattr(source, "read"):
@@ -132,12 +134,15 @@ def _https_alone(request: httpx.Request) -> None:
         raise SourceFailed(f"redirected to {request.url}, which is not https://")
 
 
-def _png_of_image(image: PILImage) -> bytes:
+def png_of_image(image: PILImage, *, exif: Any = None, icc_profile: bytes | None = None) -> bytes:
+    """A PNG of a PIL image, without loss, with its own EXIF and profile where none are given."""
     out = BytesIO()
+    exif = exif or image.getexif()
+    given = {} if icc_profile is None else {"icc_profile": icc_profile}
     if image.mode in _PNG_MODES:
-        image.save(out, "PNG", compress_level=1, exif=image.getexif())
+        image.save(out, "PNG", compress_level=1, exif=exif, **given)
     else:  # CMYK and the like, whose profile does not fit what they become
-        image.convert("RGB").save(out, "PNG", compress_level=1, exif=image.getexif(), icc_profile=None)
+        image.convert("RGB").save(out, "PNG", compress_level=1, exif=exif, icc_profile=None)
     return out.getvalue()
 
 

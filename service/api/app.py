@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from service.access.gate import Gate
 from service.access.links import Links
 from service.access.stores import store_of
-from service.api import docs_page, health, playground, problems, routes
+from service.api import decoder, docs_page, health, playground, problems, routes
 from service.api import documentation as docs
 from service.api import jobs as job_routes
 from service.api.layers import Capacity, Head
@@ -125,6 +125,7 @@ def create_app(
     app.include_router(health.router)
     if settings.docs:
         app.include_router(docs_page.make_router())
+    app.include_router(decoder.make_router(settings.browser_dir))
     if settings.playground:
         app.include_router(playground.make_router())
     elif settings.docs:

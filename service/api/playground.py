@@ -15,6 +15,7 @@ from service import playground
 from service.api.access import Encoder
 from service.api.body import BYTES_TYPE
 from service.api.conditional import not_modified
+from service.api.decoder import scripts_in
 from service.api.parameters import given_once
 from service.api.routes import serve_upload
 from service.api.state import StateOf
@@ -68,6 +69,7 @@ def make_router() -> APIRouter:
             "version": __version__,
             "docs": state.settings.docs,
             "samples": playground.photographs(assets),
+            "decodes_here": scripts_in(state.settings.browser_dir) is not None,
             "model": model
             and {
                 "name": model.name,
@@ -130,5 +132,8 @@ def _answer(request: Request, asset: playground.Asset) -> Response:
         "Cache-Control": CACHE_CONTROL,
         "Content-Security-Policy": playground.POLICY,
         "Cross-Origin-Resource-Policy": "same-origin",
+        # An isolated page may share memory between threads, as decoding in the browser does.
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Embedder-Policy": "require-corp",
     }
     return not_modified(request, headers) or Response(asset.data, 200, headers, asset.media_type)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 INDEX = "index.html"
+BROWSER_DIR = Path(__file__).parent / "browser"  # built by `make browser`
 PHOTOGRAPHS = "photographs"  # their sources and licences stand beside them
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -21,6 +22,7 @@ POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
+        "worker-src 'self'",
         "style-src 'self'",
         "img-src 'self' blob: data:",
         "connect-src 'self'",

@@ -4,6 +4,7 @@ import { clearAdvice, showExpected, shrink, suggest } from "./advice.js";
 import { Service } from "./api.js";
 import { makeCard } from "./card.js";
 import { Comparison } from "./comparison.js";
+import { Device } from "./device.js";
 import { Measure } from "./measure.js";
 import { clearMessages, say, showError, showNotice } from "./messages.js";
 import { drawFile, isCdc } from "./picture.js";
@@ -19,6 +20,7 @@ const $ = (id) => document.getElementById(id);
 const service = new Service();
 const settings = new Settings($("settings"), settingsChanged);
 const measure = new Measure();
+const device = new Device();
 const results = new Results($("results"));
 const comparison = new Comparison();
 
@@ -120,7 +122,7 @@ async function start({ quietly = false } = {}) {
   if (!quietly) results.clear();
   if (picture.visible && !quietly) comparison.showOriginal(picture.file.size);
   const seconds = expected && expected.encode + expected.decode;
-  running = new Run(picture, { service, comparison, results, measure });
+  running = new Run(picture, { service, comparison, results, measure, device });
   running.ended = work(running, () => running.run(...queries, picture.visible ? seconds : null), quietly);
   await running.ended;
 }
@@ -137,7 +139,7 @@ async function resume() {
   $("other").hidden = false;
   $("start").hidden = true;
   if (visible) comparison.showOriginal(kept.original.size);
-  running = new Run(picture, { service, comparison, results, measure });
+  running = new Run(picture, { service, comparison, results, measure, device });
   running.ended = work(running, () => running.resume(kept));
   await running.ended;
 }
@@ -252,6 +254,7 @@ async function main() {
   $("version").textContent = about.version;
   offerSamples(about.samples);
   takeDefaults(about.model);
+  if (about.decodes_here) device.load();
   await resume();
 }
 

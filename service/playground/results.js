@@ -119,6 +119,14 @@ export class Results {
     this.#pairs("#times", pairs);
   }
 
+  /** Where it was decoded: milliseconds on this device or null, and the seconds that the service would take. */
+  showPlace(here, service) {
+    const place = this.#part("#place");
+    place.hidden = here === null;
+    const beside = service === null ? "" : `; the service would take about ${duration(1000 * service)}`;
+    if (here !== null) place.textContent = `Decoded on your device in ${duration(here)}, 0 bytes sent${beside}.`;
+  }
+
   /** What the decoder says it did. */
   showFacts(decode, quality) {
     const facts = [["Model", "model"], ["Steps", "steps"], ["Gamma", "gamma"], ["Seed", "seed"]];

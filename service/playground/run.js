@@ -25,7 +25,8 @@ export class Run {
   /**
    * @param {Picture} picture
    * @param {{service: import("./api.js").Service, comparison: import("./comparison.js").Comparison,
-   *   results: import("./results.js").Results, measure: import("./measure.js").Measure}} page
+   *   results: import("./results.js").Results, measure: import("./measure.js").Measure,
+   *   device: import("./device.js").Device}} page
    */
   constructor(picture, page) {
     this.picture = picture;
@@ -100,6 +101,8 @@ export class Run {
   async #decode(file, encoded, query) {
     const { signal } = this.#controller;
     mark("decode");
+    const own = await this.#decodeHere(file, query);
+    if (own !== null) return own;
     showProgress("Waiting for the decoder…");
     if (query.steps === "auto") {
       showProgress("Decoding…");
@@ -112,6 +115,17 @@ export class Run {
     const { file: original, decodeOnly } = this.picture;
     await keepRun({ job: id, original, file, encoded: encoded && [...encoded.headers], decodeOnly });
     return this.#follow(id);
+  }
+
+  /** Decode in the browser. @returns {Promise<{blob: Blob, headers: Headers, here: number} | null>} null: the service must */
+  async #decodeHere(file, query) {
+    if (!this.device.ready || query.steps === "auto") return null;
+    showProgress("Decoding on your device…");
+    const { cdc } = this.comparison.canvases;
+    return this.device.decode(file, query, cdc, this.#controller.signal, (step, steps) => {
+      this.comparison.showDecoded(`CDC, step ${step} of ${steps}`);
+      showStep({ step, steps });
+    });
   }
 
   async #follow(id) {
@@ -159,6 +173,7 @@ export class Run {
     const smaller = picture.visible && file.size < picture.file.size;
     results.showHeadline(smaller ? `${now} instead of ${before}: ${saved(file.size, picture.file.size)} saved` : "Result");
     results.showTimes(encoded?.headers ?? null, decoded.headers, elapsed("decode", "preview"));
+    results.showPlace(decoded.here ?? null, await this.#timeOfService(decoded));
     results.showFacts(decoded.headers, encoded?.headers.get("x-cdc-quality") ?? null);
     results.offer(picture.file.name, picture.decodeOnly ? null : file, decoded.blob);
     results.showNote(picture.visible || picture.decodeOnly ? "" : "The browser cannot show the original: there is nothing to compare with.");
@@ -171,6 +186,15 @@ export class Run {
     }
     comparison.details.redraw();
     say(rows.map((r) => `${r.name}: ${size(r.bytes)}${r.psnr ? `, ${r.psnr.toFixed(1)} decibels` : ""}`).join(". "));
+  }
+
+  /** Seconds that the service would have taken for a decode that was done here, null where they are not known. */
+  async #timeOfService({ here, headers }) {
+    if (here === undefined) return null;
+    const { width, height } = this.comparison.canvases.cdc;
+    const [steps, gamma] = ["steps", "gamma"].map((name) => headers.get(`x-cdc-${name}`));
+    const expected = await this.service.estimate(width, height, { steps, gamma }).catch(() => null);
+    return expected?.decode ?? null;
   }
 
   /** The other codecs' files of as many bytes, on their canvases and as rows. @returns {Promise<Promise<void>[]>} measurements */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -41,6 +42,9 @@ class Backend(Protocol):
     def inspect(self, file: bytes) -> dict[str, Any]:
         """Say what a `.cdc` file is; `sections` maps names to lengths."""
 
+    def symbols(self, file: bytes) -> str:
+        """SHA-256 over the symbols of a `.cdc` file, in hexadecimal (FORMAT.md, "The symbols' hash")."""
+
     def close(self) -> None:
         """Give back what it holds."""
 
@@ -75,6 +79,10 @@ class Remote:
         values = {name: getattr(found, name) for name in names}
         return {**values, "bpp": round(found.bpp, 4), "sections": {s.name.lower(): s.bytes for s in found.sections}}
 
+    def symbols(self, file: bytes) -> str:
+        """Raises Refused: a service does not say."""
+        raise Refused("--symbols is for work on this machine, and --url sends it to a service")
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
@@ -93,9 +101,13 @@ def backend_of(
     for entry in entry_points(group=GROUP):
         local: Backend = entry.load()(models_dir, precision, quiet=quiet)
         return local
+    if find_spec("onnxruntime") is not None:
+        from cdc_client.command.own import Own
+
+        return Own()
     raise Refused(
         "say where the service is: --url http://127.0.0.1:8000, or the variable CDC_URL; "
-        "to work on this machine: pip install 'cdc-codec[model]'"
+        "to work on this machine: pip install 'cdc-codec[model]', or to decode alone 'cdc-client[decode]'"
     )
 
 

@@ -230,6 +230,16 @@ def inspect(files: Sequence[str], backend: Backend, as_json: bool) -> int:
     return failed
 
 
+def print_symbols(files: Sequence[str], backend: Backend) -> int:
+    """Print the SHA-256 over the symbols of each file. Raises Refused, OSError for the first that cannot be read."""
+    for name in files:
+        data = read_bytes(name)
+        with naming(name, *backend.failures):
+            digest = backend.symbols(data)
+        typer.echo(digest)
+    return 0
+
+
 def _inspected(name: str, backend: Backend, as_json: bool) -> dict[str, Any]:
     data = read_bytes(name)
     with naming(name, *backend.failures):

@@ -137,14 +137,19 @@ def decode(
 
 
 def inspect(
+    context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILES", help=".cdc files and folders; - for standard input.")],
     url: Url = None,
     api_key: ApiKey = None,
+    symbols: Annotated[
+        bool, typer.Option("--symbols", help="Print the SHA-256 over the symbols instead, a line for each file.")
+    ] = False,
+    models_dir: ModelsDir = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say what .cdc files are, without decoding them; their checksums are verified."""
-    with closing(backend_of(url, api_key, None, "auto", quiet=True)) as backend:
-        failed = batch.inspect(files, backend, as_json)
+    with closing(_backend(context, url, api_key, models_dir, "auto", quiet=True)) as backend:
+        failed = batch.print_symbols(files, backend) if symbols else batch.inspect(files, backend, as_json)
     _end(failed)
 
 

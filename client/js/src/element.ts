@@ -1,0 +1,135 @@
+/**
+ * `<cdc-image src="photo.cdc" steps="4" gamma="0.8" service="https://host/" alt="...">`: shows a `.cdc` file, decoded in the
+ * browser, step by step. Where that is not possible, an `<img>` in it asks the service for a PNG.
+ *
+ * `service` is the address under which /decoder/ and /decode lie; by default that of the page. Events: `load` (its
+ * `detail` says where it was decoded and in how many milliseconds) and `error`.
+ */
+
+import { Client } from "./client.js";
+import type { DecodedImage } from "./decoder/decoder.js";
+import { WorkerDecoder } from "./remote.js";
+
+const decoders = new Map<string, Promise<WorkerDecoder>>();
+
+/** The page's decoder for a service; one worker for all elements. */
+function decoderOf(service: URL): Promise<WorkerDecoder> {
+  let found = decoders.get(service.href);
+  if (found === undefined) {
+    const base = new URL("decoder/", service);
+    found = WorkerDecoder.load(base, { device: "auto", runtimePath: base.href });
+    decoders.set(service.href, found);
+    found.catch(() => decoders.delete(service.href));
+  }
+  return found;
+}
+
+/** Draw an image, its alpha plane included, on a canvas of its size. */
+export async function drawImage(image: DecodedImage, canvas: HTMLCanvasElement): Promise<void> {
+  const { width, height, data, alpha } = image;
+  if (alpha !== undefined) {
+    const bitmap = await createImageBitmap(new Blob([Uint8Array.from(alpha)], { type: "image/png" }), {
+      premultiplyAlpha: "none",
+      colorSpaceConversion: "none",
+    });
+    if (bitmap.width !== width || bitmap.height !== height) throw new Error("the alpha plane has another size than the image");
+    const context = new OffscreenCanvas(width, height).getContext("2d");
+    if (context === null) throw new Error("no canvas");
+    context.drawImage(bitmap, 0, 0);
+    const plane = context.getImageData(0, 0, width, height).data;
+    for (let i = 0; i < plane.length; i += 4) data[i + 3] = plane[i];
+  }
+  canvas.width = width;
+  canvas.height = height;
+  canvas.getContext("2d")?.putImageData(new ImageData(data, width, height), 0, 0);
+}
+
+/** The element; `defineElement` gives it its name. */
+export class CdcImage extends HTMLElement {
+  static readonly observedAttributes = ["src", "steps", "gamma", "service"];
+  private controller: AbortController | undefined;
+  private readonly canvas = document.createElement("canvas");
+  private readonly fallback = document.createElement("img");
+
+  constructor() {
+    super();
+    this.canvas.style.maxWidth = this.fallback.style.maxWidth = "100%";
+    this.attachShadow({ mode: "open" });
+  }
+
+  connectedCallback(): void {
+    this.start();
+  }
+
+  disconnectedCallback(): void {
+    this.controller?.abort();
+    this.releaseFallback();
+  }
+
+  attributeChangedCallback(): void {
+    if (this.isConnected) this.start();
+  }
+
+  private start(): void {
+    this.controller?.abort();
+    const controller = (this.controller = new AbortController());
+    this.show(controller.signal).then(
+      (detail) => this.dispatchEvent(new CustomEvent("load", { detail })),
+      (error: unknown) => {
+        if (!controller.signal.aborted) this.dispatchEvent(new ErrorEvent("error", { error, message: String(error) }));
+      },
+    );
+  }
+
+  private get service(): URL {
+    return new URL(this.getAttribute("service") ?? "./", document.baseURI);
+  }
+
+  private async show(signal: AbortSignal): Promise<{ where: "device" | "service"; milliseconds: number }> {
+    const src = this.getAttribute("src");
+    if (src === null) throw new Error("src is missing");
+    const answer = await fetch(new URL(src, document.baseURI), { signal });
+    if (!answer.ok) throw new Error(`${src}: answered ${answer.status}`);
+    const data = new Uint8Array(await answer.arrayBuffer());
+    const number = (name: string): number | undefined => {
+      const value = this.getAttribute(name);
+      return value === null ? undefined : Number(value);
+    };
+    const [steps, gamma] = [number("steps"), number("gamma")];
+    const options = { ...(steps === undefined ? {} : { steps }), ...(gamma === undefined ? {} : { gamma }), signal };
+    const start = performance.now();
+    try {
+      const decoder = await decoderOf(this.service);
+      const onProgress = (image: DecodedImage): void => void this.draw(image, signal);
+      await this.draw(await decoder.decode(data, { ...options, onProgress }), signal);
+      return { where: "device", milliseconds: performance.now() - start };
+    } catch {
+      signal.throwIfAborted();
+    }
+    const made = await new Client(this.service).decode(data, { ...options, format: "png" });
+    this.releaseFallback();
+    this.fallback.src = URL.createObjectURL(new Blob([made.data], { type: made.mediaType }));
+    this.fallback.alt = this.getAttribute("alt") ?? "";
+    this.shadowRoot?.replaceChildren(this.fallback);
+    return { where: "service", milliseconds: performance.now() - start };
+  }
+
+  private async draw(image: DecodedImage, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return;
+    await drawImage(image, this.canvas);
+    this.canvas.setAttribute("role", "img");
+    this.canvas.setAttribute("aria-label", this.getAttribute("alt") ?? "");
+    this.shadowRoot?.replaceChildren(this.canvas);
+  }
+
+  private releaseFallback(): void {
+    if (this.fallback.src.startsWith("blob:")) URL.revokeObjectURL(this.fallback.src);
+  }
+}
+
+/** Define the element under this name. */
+export function defineElement(name = "cdc-image"): void {
+  if (customElements.get(name) === undefined) customElements.define(name, CdcImage);
+}
+
+export { WorkerDecoder };
