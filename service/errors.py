@@ -118,6 +118,10 @@ class AddressNotAllowed(ServiceError):
     """An address that the caller names is not one that the service connects to."""
 
 
+class LosslessIsSmaller(ImageError):
+    """The image is a drawing that lossless compression stores in fewer bytes."""
+
+
 class OutsideFailed(ServiceError):
     """What lies at an address that the caller names cannot be had."""
 

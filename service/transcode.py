@@ -50,6 +50,7 @@ class Local:
     def encode(self, image: bytes, options: EncodeOptions) -> Made:
         """Compress an image file. Raises CodecError, ServiceError."""
         from service.images.alpha import pack_alpha
+        from service.images.drawings import check_worth
         from service.images.reading import read_image
         from service.images.spaces import pack_space
 
@@ -84,6 +85,8 @@ class Local:
                 max_bytes=options.get("max_bytes"),
                 sections=sections,
             )
+        if options.get("drawing", "refuse") == "refuse":
+            check_worth(source.pixels, packed.quality, len(packed.data))
         height, width = source.pixels.shape[:2]
         values = {
             "width": width,

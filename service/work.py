@@ -36,7 +36,8 @@ class WorkState(StrEnum):
 class EncodeOptions:
     """How to encode. At most one of `quality` (1..100), `target_bpp` (> 0), `max_bytes` (> 0); none: quality 50.
 
-    `colour` keeps a space that has a name, or converts to sRGB.
+    `colour` keeps a space that has a name, or converts to sRGB. `drawing` says what becomes of an image that is smaller
+    without loss, see `service.images.drawings`.
     """
 
     quality: int | None = None
@@ -47,6 +48,7 @@ class EncodeOptions:
     metadata: Literal["strip", "copyright", "keep"] = "strip"
     frame: Literal["first"] | None = None
     colour: Colour = "keep"
+    drawing: Literal["refuse", "allow"] = "refuse"
     operation: Literal["encode"] = "encode"
 
 

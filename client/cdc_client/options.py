@@ -20,6 +20,8 @@ class EncodeOptions(TypedDict, total=False):
     metadata: "copyright" stores creator, credit, copyright and terms; "keep" these, and EXIF without location; "strip"
         is the default.
     first_frame: take the first frame of an animation, which is refused otherwise.
+    drawing: "refuse" (default) an icon, screenshot or line art that is smaller as lossless WebP than above quality 50;
+        "allow" it.
     colour: "keep" (default) leaves Display P3, Adobe RGB and ProPhoto RGB as they are; "srgb" converts to sRGB.
     callback: of a job: an https:// address that is told its end, where the service sends webhooks.
     deadline_s: seconds after which the service gives up.
@@ -32,6 +34,7 @@ class EncodeOptions(TypedDict, total=False):
     alpha: Literal["keep", "drop"]
     metadata: Literal["strip", "copyright", "keep"]
     first_frame: bool
+    drawing: Literal["refuse", "allow"]
     colour: Colour
     callback: str | None
     deadline_s: float | None

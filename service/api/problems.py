@@ -64,6 +64,7 @@ TABLE: Mapping[type[Exception], Kind] = {
     service_errors.UnsupportedImage: Kind(415, "unsupported-image", "The body is not an image that is accepted"),
     service_errors.BrokenImage: Kind(422, "broken-image", "The image is damaged"),
     service_errors.AnimatedImage: Kind(422, "animated-image", "The image has several frames"),
+    service_errors.LosslessIsSmaller: Kind(422, "lossless-is-smaller", "The image is smaller without loss"),
     service_errors.ImageError: Kind(422, "unusable-image", "The image cannot be used"),
     service_errors.Busy: Kind(429, "busy", "Too much work is waiting", retry=True),
     service_errors.RateLimited: Kind(429, "rate-limited", "The API key has been used too often", retry=True),

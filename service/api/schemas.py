@@ -81,6 +81,11 @@ class EncodeQuery(_Query):
     frame: Literal["first"] | None = Field(
         default=None, description="first: take the first frame of an animation, which is refused otherwise."
     )
+    drawing: Literal["refuse", "allow"] = Field(
+        default="refuse",
+        description="refuse: an icon, screenshot or line art that is smaller as lossless WebP than above quality 50 is "
+        "answered with advice; allow: it is encoded all the same.",
+    )
     colour: Literal["keep", "srgb"] = Field(
         default="keep",
         description="keep: Display P3, Adobe RGB and ProPhoto RGB stay so, all else becomes sRGB; srgb: all.",

@@ -25,6 +25,7 @@ from service.engine.port import Decode, DecodeRequest, DecodeResult, EncodeReque
 from service.errors import Draining, NotReady, TooManyPixels
 from service.framing import Frame, frame_of
 from service.images.alpha import pack_alpha, unpack_alpha
+from service.images.drawings import LOSSY_QUALITY, check_worth
 from service.images.reading import probe_image, read_image
 from service.images.resizing import framed
 from service.images.spaces import pack_space, space_to_srgb, unpack_space
@@ -232,6 +233,8 @@ class Executor(Door):
         request, seconds = await self._in_thread(lambda: self._encode_request(work.body, options))
         found = await self._running.run(request)
         data = found.data
+        if options.drawing == "refuse" and (found.quality or 0) > LOSSY_QUALITY:
+            await self._in_thread(lambda: check_worth(request.pixels, found.quality, len(data)))
         small = len(data) <= SMALL_BYTES
         digest = _sha256(data) if small else await self._in_thread(lambda: _sha256(data))
         said = Metadata(

@@ -17,6 +17,7 @@ const ADVICE = {
   "job-expired": "Press the button to start again: the result is no longer kept.",
   "keys-unavailable": "API keys cannot be checked now. Try again in a moment.",
   "malformed-file": "Choose a file that this service made.",
+  "lossless-is-smaller": "Keep this drawing or screenshot as PNG or WebP, or choose a quality of at most 50.",
   "not-a-cdc-file": "Choose a .cdc file, or a photograph to compress.",
   "not-allowed": "This API key may not do that. Enter another one below Settings.",
   "not-authenticated": "Enter a valid API key below Settings and try again.",

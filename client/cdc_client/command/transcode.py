@@ -61,6 +61,10 @@ def encode(
         typer.Option(help="copyright: creator, copyright and terms; keep: EXIF without location too."),
     ] = "strip",
     first_frame: Annotated[bool, typer.Option(help="Take the first frame of an animation.")] = False,
+    drawing: Annotated[
+        Literal["refuse", "allow"],
+        typer.Option(help="Refuse what is smaller as lossless WebP than above quality 50, or encode it."),
+    ] = "refuse",
     colour: ColourOption = "keep",
     url: Url = None,
     api_key: ApiKey = None,
@@ -80,6 +84,7 @@ def encode(
         "alpha": alpha,
         "metadata": metadata,
         "first_frame": first_frame,
+        "drawing": drawing,
         "colour": colour,
     }
     plan = batch.plan_of(batch.ENCODE, files, out)
