@@ -150,20 +150,3 @@ def test_the_element_falls_back_on_the_service(page: Page, device_server: httpx.
     page.goto(f"{device_server.base_url}/element.html")
     assert page.evaluate(LOADED)["where"] == "service"
     assert page.evaluate("document.querySelector('cdc-image').shadowRoot.querySelector('img').alt") == "a photograph"
-
-
-def test_files_of_the_decoder_are_kept(device_server: httpx.Client) -> None:
-    manifest = device_server.get("/decoder/decoder.json").json()
-    name = manifest["files"]["denoiser"]["file"]
-    plain = device_server.get(f"/decoder/{name}", headers={"Accept-Encoding": "identity"})
-    assert len(plain.content) == manifest["files"]["denoiser"]["bytes"]
-    small = device_server.get(f"/decoder/{name}", headers={"Accept-Encoding": "gzip"})
-    assert small.content == plain.content
-    assert small.headers["Content-Encoding"] == "gzip"
-    assert int(small.headers["Content-Length"]) < len(plain.content)
-    assert "immutable" in small.headers["Cache-Control"]
-    again = device_server.get(f"/decoder/{name}", headers={"If-None-Match": small.headers["ETag"]})
-    assert (again.status_code, again.content) == (304, b"")
-    assert device_server.get("/decoder/cdc-image.js").headers["Cache-Control"] == "no-cache"
-    for missing in ("nothing.js", "..%2Fsettings.py", "decoder.json%00"):
-        assert device_server.get(f"/decoder/{missing}").status_code == 404
