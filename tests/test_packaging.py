@@ -67,9 +67,9 @@ def required(metadata: Message, extra: str | None = None) -> set[str]:
     return {re.split(r"[^A-Za-z0-9-]", line, maxsplit=1)[0] for line in chosen}
 
 
-def locked(names: set[str], path: Path) -> Path:
-    """Write the entries of those packages in the serving lock, hashes included, and return the path."""
-    entries = re.split(r"\n(?=[a-z0-9])", (ROOT / "requirements" / "serve.lock").read_text().rstrip())
+def locked(names: set[str], path: Path, lock: str = "serve") -> Path:
+    """Write the entries of those packages in a lock, hashes included, and return the path."""
+    entries = re.split(r"\n(?=[a-z0-9])", (ROOT / "requirements" / f"{lock}.lock").read_text().rstrip())
     path.write_text("\n".join(e for e in entries if re.split("[=\\[]", e)[0] in names) + "\n")
     return path
 
@@ -193,3 +193,22 @@ def test_a_service_without_the_packages_of_the_models_says_so(wheels: dict[str, 
         assert (done.returncode, done.stdout) == (1, ""), (command, done.stderr)
         (line,) = done.stderr.splitlines()
         assert "needs the package torch, which is not installed: pip install 'cdc-codec[serve]'" in line, command
+
+
+def test_the_client_decodes_without_torch(wheels: dict[str, Path], tmp_path: Path) -> None:
+    """`cdc-client[cli,decode]`: the command and the Pillow plugin, with the decoder's files in a folder."""
+    decode = {"flatbuffers", "numpy", "onnxruntime", "packaging", "pillow", "protobuf"}
+    lock = locked(BASE | CLI | decode, tmp_path / "decode.txt", "dev")
+    bin = environment(tmp_path, lock, wheels["cdc_client"])
+    file = ROOT / "tests/conformance/4db9ad33bfa08c8e/65x63.cdc"
+    setting = f"CDC_DECODER={ROOT / 'model/weights/decoder'}"
+    done = run(["env", setting, bin / "cdc", "decode", file, tmp_path / "out.png"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    code = (
+        "import sys, cdc_client.pillow; from PIL import Image, ImageChops\n"
+        "a, b, c = (Image.open(p).convert('RGB') for p in sys.argv[1:])\n"
+        "print([max(high for _, high in ImageChops.difference(x, b).getextrema()) <= 1 for x in (a, c)])"
+    )
+    images = [tmp_path / "out.png", file.with_suffix(".png"), file]
+    done = run(["env", setting, bin / "python", "-W", "error", "-c", code, *images], tmp_path)
+    assert done.stdout.strip() == "[True, True]", done.stderr

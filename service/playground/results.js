@@ -119,12 +119,19 @@ export class Results {
     this.#pairs("#times", pairs);
   }
 
-  /** Where it was decoded: milliseconds on this device or null, and the seconds that the service would take. */
-  showPlace(here, service) {
+  /**
+   * Where it was decoded.
+   *
+   * @param {number | null} here milliseconds on this device
+   * @param {number | null} service seconds that the service would take
+   * @param {boolean} uploaded whether the service made the file, and so has seen the picture
+   */
+  showPlace(here, service, uploaded) {
     const place = this.#part("#place");
     place.hidden = here === null;
     const beside = service === null ? "" : `; the service would take about ${duration(1000 * service)}`;
-    if (here !== null) place.textContent = `Decoded on your device in ${duration(here)}, 0 bytes sent${beside}.`;
+    const sent = uploaded ? "" : ", 0 bytes sent";
+    if (here !== null) place.textContent = `Decoded on your device in ${duration(here)}${sent}${beside}.`;
   }
 
   /** What the decoder says it did. */

@@ -173,7 +173,7 @@ export class Run {
     const smaller = picture.visible && file.size < picture.file.size;
     results.showHeadline(smaller ? `${now} instead of ${before}: ${saved(file.size, picture.file.size)} saved` : "Result");
     results.showTimes(encoded?.headers ?? null, decoded.headers, elapsed("decode", "preview"));
-    results.showPlace(decoded.here ?? null, await this.#timeOfService(decoded));
+    results.showPlace(decoded.here ?? null, await this.#timeOfService(decoded), encoded !== null);
     results.showFacts(decoded.headers, encoded?.headers.get("x-cdc-quality") ?? null);
     results.offer(picture.file.name, picture.decodeOnly ? null : file, decoded.blob);
     results.showNote(picture.visible || picture.decodeOnly ? "" : "The browser cannot show the original: there is nothing to compare with.");

@@ -53,7 +53,8 @@ def browser() -> Iterator[Browser]:
 def server(browser: Browser) -> Iterator[httpx.Client]:
     """A client of the server, which is not started where there is no browser."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with running_server(PICTURES / "server.log") as (client, _):
+    # Without scripts for the browser, built or not: these tests are of what the service does.
+    with running_server(PICTURES / "server.log", browser_dir=str(PICTURES / "none")) as (client, _):
         yield client
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 from PIL import Image
 
 from cdc_client import DecoderUnavailable, UnreadableFile
+from cdc_client.command import backend
+from cdc_client.command.terminal import Refused
 from cdc_client.decoder import Decoder, DecoderFiles, find_files, weights
 from model.codec import Codec
 from model.shipped import decoder_folder
@@ -171,3 +174,24 @@ def test_the_example_needs_no_torch(tmp_path: Path) -> None:
     with Image.open(tmp_path / "out.png") as made, Image.open(FOLDER / entry["image"]) as image:
         assert np.abs(np.asarray(made).astype(int) - np.asarray(image.convert("RGB"))).max() <= 1
     assert json.loads((decoder_folder() / "decoder.json").read_text())["codec_id"] == entry["file"].split("/")[0]
+
+
+def test_the_command_decodes_by_itself_where_nothing_else_is(
+    tmp_path: Path, files: DecoderFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `cdc-client[cli,decode]` alone."""
+    monkeypatch.setattr(backend, "entry_points", lambda group: [])
+    monkeypatch.setenv("CDC_DECODER", str(files.folder))
+    own = backend.backend_of(None, None, None, "auto", quiet=True)
+    entry = next(e for e in VALID if e["file"].endswith("150x120-alpha.cdc"))
+    data = (FOLDER / entry["file"]).read_bytes()
+    assert own.symbols(data) == entry["symbols"]
+    assert own.inspect(data)["sections"].keys() == {"hyper", "latent", "alpha"}
+    for format, mode in (("png", "RGBA"), ("webp", "RGBA"), ("jpeg", "RGB")):
+        made = own.decode(data, {"format": format})  # type: ignore[typeddict-item]
+        with Image.open(io.BytesIO(made.data)) as image:
+            assert (image.format, image.mode, image.size) == (format.upper(), mode, (150, 120))
+    with pytest.raises(Refused, match=r"cdc-codec\[model\]"):
+        own.encode(b"", {})
+    with pytest.raises(Refused, match="--url sends it"):
+        backend.backend_of("http://cdc.test", None, None, "auto", quiet=True).symbols(data)

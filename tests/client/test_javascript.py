@@ -56,7 +56,7 @@ def test_decoder(tmp_path: Path) -> None:
             (tmp_path / f"{entry['file'].replace('/', '_')}.rgb").write_bytes(pixels.tobytes())
     noise = normal_noise(0x1234567890ABCDEF, 2, 3).flatten().tolist()
     run(
-        ["node", "--test", "dist-test/test/decoder.test.js"],
+        ["node", "--test", "dist-test/test/matrix.test.js", "dist-test/test/decoder.test.js"],
         CDC_CONFORMANCE=str(FOLDER),
         CDC_DECODER=str(decoder_folder()),
         CDC_IMAGES=str(tmp_path),

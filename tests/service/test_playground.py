@@ -35,6 +35,7 @@ async def test_the_root_is_the_page(client: httpx.AsyncClient) -> None:
     assert policy_of(answer) == {
         "default-src": "'none'",
         "script-src": "'self'",
+        "worker-src": "'self'",
         "style-src": "'self'",
         "img-src": "'self' blob: data:",
         "connect-src": "'self'",
@@ -42,6 +43,8 @@ async def test_the_root_is_the_page(client: httpx.AsyncClient) -> None:
         "base-uri": "'none'",
         "frame-ancestors": "'none'",
     }
+    assert answer.headers["cross-origin-opener-policy"] == "same-origin"  # for threads that share memory
+    assert answer.headers["cross-origin-embedder-policy"] == "require-corp"
     assert answer.headers["x-frame-options"] == "DENY"
     assert answer.headers["x-content-type-options"] == "nosniff"
 
