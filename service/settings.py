@@ -113,6 +113,12 @@ class Settings(BaseSettings):
         description="Buckets, comma-separated, that `source=s3://...` may name, also `bucket/prefix`; read with the "
         "service's own credentials (extra `s3`). Unset: none.",
     )
+    sink_hosts: Names = Field(
+        default=(), description="Hosts, comma-separated, whose presigned addresses `result=` may name; unset: none."
+    )
+    sink_buckets: Names = Field(
+        default=(), description="Buckets, comma-separated, that `result=s3://...` may name, also `bucket/prefix`."
+    )
     private_addresses: bool = Field(
         default=False,
         description="Connect to private and loopback addresses too, and by http://, where a host is allowed.",
@@ -225,7 +231,9 @@ class Settings(BaseSettings):
         "compiled networks (minutes longer).",
     )
 
-    @field_validator("cors_origins", "source_hosts", "source_buckets", "webhook_hosts", mode="before")
+    @field_validator(
+        "cors_origins", "source_hosts", "source_buckets", "webhook_hosts", "sink_hosts", "sink_buckets", mode="before"
+    )
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
