@@ -205,6 +205,12 @@ class Settings(BaseSettings):
     models_dir: Path | None = Field(
         default=None, description="Folder with further weights files; unset: the shipped model alone."
     )
+    canary: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}:(100|[0-9]{1,2})$",
+        description="`NAME:PERCENT`: the model NAME takes this share of the encodes and decodes that name none, "
+        "the same files each time; unset: none.",
+    )
     models_memory_bytes: int = Field(
         default=0,
         ge=0,

@@ -31,6 +31,7 @@ from service.engine.pool import pool_of
 from service.engine.port import Engine
 from service.jobs.attempts import Attempts
 from service.jobs.batches import Batches
+from service.jobs.canary import canary_of
 from service.jobs.connection import connect
 from service.jobs.executor import Door, executor_of
 from service.jobs.hooks import Hooks
@@ -179,7 +180,7 @@ def _queued(settings: Settings, metrics: Metrics) -> tuple[Door, Store, Callable
     store = RedisStore(redis, Enqueuer(url), store_of(settings.blobs_url, redis))
     engine = RemoteEngine(Fleet(redis), store.place)
     metrics.watch_fleet(engine.fleet)
-    return Door(engine, limits_of(settings), settings.image_threads), store, redis.aclose
+    return Door(engine, limits_of(settings), settings.image_threads, canary_of(settings)), store, redis.aclose
 
 
 def _gate(settings: Settings) -> Gate:
