@@ -26,7 +26,7 @@ from model.container import SectionType, parse
 from model.varint import encode_varint
 
 MAX_PIXELS = 4_000_000  # the limit that the server must run with
-HYPER, LATENT, ALPHA, EXIF = (int(t) for t in SectionType if t)
+HYPER, LATENT, ALPHA, EXIF = map(int, (SectionType.HYPER, SectionType.LATENT, SectionType.ALPHA, SectionType.EXIF))
 
 # Kind of damage: answers of /decode, answers of /inspect. Streams, alpha and EXIF are not read by /inspect, and it
 # describes pictures over the limit and of unknown codecs as well.

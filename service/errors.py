@@ -29,6 +29,7 @@ ServiceError
 |-- QueueUnavailable             the queue or the store behind it cannot be reached, or is full
 `-- JobError                     a job cannot give what is asked of it
     |-- UnknownJob               there is none of that id for this caller
+    |-- UnknownBatch             likewise
     |-- JobExpired               it has ended and its result is no longer kept
     |-- JobNotFinished           it has no result yet
     |-- JobCancelled             it was cancelled
@@ -164,6 +165,10 @@ class JobError(ServiceError):
 
 class UnknownJob(JobError):
     """There is no such job, or it is somebody else's."""
+
+
+class UnknownBatch(JobError):
+    """There is no such batch, or it is somebody else's."""
 
 
 class JobExpired(JobError):

@@ -118,6 +118,12 @@ class Settings(BaseSettings):
         description="Buckets, comma-separated, that `source=s3://...` may name, also `bucket/prefix`; read with the "
         "service's own credentials (extra `s3`). Unset: none.",
     )
+    sink_hosts: Names = Field(
+        default=(), description="Hosts, comma-separated, whose presigned addresses `result=` may name; unset: none."
+    )
+    sink_buckets: Names = Field(
+        default=(), description="Buckets, comma-separated, that `result=s3://...` may name, also `bucket/prefix`."
+    )
     private_addresses: bool = Field(
         default=False,
         description="Connect to private and loopback addresses too, and by http://, where a host is allowed.",
@@ -204,6 +210,12 @@ class Settings(BaseSettings):
     models_dir: Path | None = Field(
         default=None, description="Folder with further weights files; unset: the shipped model alone."
     )
+    canary: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}:(100|[0-9]{1,2})$",
+        description="`NAME:PERCENT`: the model NAME takes this share of the encodes and decodes that name none, "
+        "the same files each time; unset: none.",
+    )
     models_memory_bytes: int = Field(
         default=0,
         ge=0,
@@ -230,7 +242,9 @@ class Settings(BaseSettings):
         "compiled networks (minutes longer).",
     )
 
-    @field_validator("cors_origins", "source_hosts", "source_buckets", "webhook_hosts", mode="before")
+    @field_validator(
+        "cors_origins", "source_hosts", "source_buckets", "webhook_hosts", "sink_hosts", "sink_buckets", mode="before"
+    )
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -156,7 +156,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     "rich": ("model.evaluation", "model.training", "cdc_client.command"),
     "streaq": ("service.jobs.queue",),
     "coredis": ("service.jobs.queue",),
-    "fsspec": ("service.jobs.blobs", "service.outside.fetching"),
+    "fsspec": ("service.jobs.blobs", "service.outside.fetching", "service.outside.sinks"),
     "httpcore": ("service.outside.http",),
     "onnx": ("model.weights.decoder_graphs",),
     "onnxruntime": ("cdc_client.decoder.decoder",),

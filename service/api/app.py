@@ -15,9 +15,11 @@ from starlette.middleware.cors import CORSMiddleware
 from service.access.gate import Gate
 from service.access.links import Links
 from service.access.stores import store_of
+from service.api import batches as batch_routes
 from service.api import decoder, docs_page, health, playground, problems, routes
 from service.api import documentation as docs
 from service.api import jobs as job_routes
+from service.api.batches import services_of
 from service.api.layers import Capacity, Head
 from service.api.middleware import Observe
 from service.api.responses import webhook_body
@@ -28,6 +30,8 @@ from service.api.uploads import Guard, Uploads
 from service.engine.pool import pool_of
 from service.engine.port import Engine
 from service.jobs.attempts import Attempts
+from service.jobs.batches import Batches
+from service.jobs.canary import canary_of
 from service.jobs.connection import connect
 from service.jobs.executor import Door, executor_of
 from service.jobs.hooks import Hooks
@@ -37,6 +41,7 @@ from service.jobs.service import Jobs
 from service.jobs.store import Store
 from service.metrics import Metrics
 from service.outside.fetching import sources_of
+from service.outside.sinks import sinks_of
 from service.outside.webhooks import webhooks_of
 from service.settings import Settings, load_settings
 from service.version import __version__
@@ -114,14 +119,30 @@ def create_app(
     fetched = Budget(settings.max_upload_bytes, "bytes of sources")
     sources = sources_of(settings)
     webhooks = webhooks_of(settings)
-    hooks = Hooks(store, webhooks, jobs.get, webhook_body(settings.root_path), metrics.webhook)
+    sinks = sinks_of(settings)
+    batches = Batches(store, jobs, services_of(door, sources, sinks, settings.root_path))
+    hooks = Hooks(store, webhooks, jobs.get, webhook_body(settings.root_path), metrics.webhook, batches.advance)
     gate = _gate(settings)
     app.state.parts = State(
-        settings, door, jobs, metrics, gate, links, uploads, sources, fetched, webhooks, hooks, close_queue
+        settings,
+        door,
+        jobs,
+        metrics,
+        gate,
+        links,
+        uploads,
+        sources,
+        sinks,
+        batches,
+        fetched,
+        webhooks,
+        hooks,
+        close_queue,
     )
     problems.install(app)
     app.include_router(routes.router)
     app.include_router(job_routes.router)
+    app.include_router(batch_routes.router)
     app.include_router(health.router)
     if settings.docs:
         app.include_router(docs_page.make_router())
@@ -160,7 +181,7 @@ def _queued(settings: Settings, metrics: Metrics) -> tuple[Door, Store, Callable
     store = RedisStore(redis, Enqueuer(url), store_of(settings.blobs_url, redis))
     engine = RemoteEngine(Fleet(redis), store.place)
     metrics.watch_fleet(engine.fleet)
-    return Door(engine, limits_of(settings), settings.image_threads), store, redis.aclose
+    return Door(engine, limits_of(settings), settings.image_threads, canary_of(settings)), store, redis.aclose
 
 
 def _gate(settings: Settings) -> Gate:
@@ -205,17 +226,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         await state.door.engine.start()
         await state.jobs.start()
-        if settings.webhook_secrets:
-            sending = asyncio.create_task(state.hooks.run())
+        sending = asyncio.create_task(state.hooks.run())
         yield
     finally:
         if sending is not None:
             sending.cancel()  # what is due stays due
+            await state.hooks.close()
         await state.jobs.stop(settings.grace_s)
         await state.door.engine.stop(settings.grace_s)
         await state.gate.close()
         await state.sources.close()
         await state.webhooks.close()
+        await state.sinks.close()
         lag.cancel()
         if state.close_queue is not None:
             await state.close_queue()

@@ -42,6 +42,7 @@ from service.errors import (
     RateLimited,
     TooManyPixels,
     TooMuchWork,
+    UnknownBatch,
     UnknownJob,
     UnsupportedImage,
     WorkerFailed,
@@ -73,6 +74,8 @@ FILE = (
 ACCESS = (NotAuthenticated, NotAllowed, RateLimited, KeysUnavailable)
 JOB = (*ACCESS, UnknownJob, JobExpired, QueueUnavailable, InvalidParameter)
 CALLBACK = (*ACCESS, UnknownJob, QueueUnavailable, InvalidParameter)
+BATCH = (*ACCESS, UnknownBatch, QueueUnavailable, InvalidParameter)
+BATCHES = (*BODY, Busy, Draining, NotReady, QueueUnavailable, AddressNotAllowed)
 LINK = (LinkInvalid, LinkExpired, UnknownJob, JobExpired, QueueUnavailable, InvalidParameter)
 ACCEPT = (KeyReused, QueueUnavailable)
 ENCODE = (*BODY, *SOURCE, *WORK, *ACCEPT, UnsupportedImage, BrokenImage, AnimatedImage, TargetUnreachable)
@@ -94,6 +97,7 @@ INSPECT = (*BODY, *FILE, Busy, Draining, NotReady, DeadlineExceeded)
 TAGS = [
     {"name": "codec", "description": "Images in, `.cdc` files out, and back; each call answers with the file itself."},
     {"name": "jobs", "description": "Work that outlives its request: `Prefer: respond-async` makes a job of it."},
+    {"name": "batches", "description": "Many requests in one file, done while nobody else waits."},
     {"name": "operation", "description": "For those who run the service: health, version, metrics."},
 ]
 _BINARY = {"type": "string", "format": "binary"}

@@ -86,6 +86,7 @@ TABLE: Mapping[type[Exception], Kind] = {
     service_errors.QueueUnavailable: Kind(503, "queue-unavailable", "The job queue cannot be reached", retry=True),
     service_errors.JobError: Kind(409, "job-error", "The job cannot give that"),
     service_errors.UnknownJob: Kind(404, "unknown-job", "There is no such job"),
+    service_errors.UnknownBatch: Kind(404, "unknown-batch", "There is no such batch"),
     service_errors.JobExpired: Kind(410, "job-expired", "The result is no longer kept"),
     service_errors.JobNotFinished: Kind(409, "job-not-finished", "The job has no result yet"),
     service_errors.JobCancelled: Kind(409, "job-cancelled", "The job was cancelled"),

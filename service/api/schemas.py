@@ -314,6 +314,20 @@ class CallbackAnswer(BaseModel):
     error: str | None = Field(description="Why the last attempt failed.")
 
 
+class BatchAnswer(BaseModel):
+    """A batch of requests."""
+
+    id: str
+    state: Literal["in_progress", "completed", "cancelled", "expired"]
+    total: int
+    completed: int
+    failed: int
+    created_at: datetime
+    finished_at: datetime | None
+    output: str = Field(description="Where the lines that succeeded are.")
+    errors: str = Field(description="Where the lines that failed are.")
+
+
 class LinkQuery(_Query):
     """Query of POST /jobs/{id}/links."""
 

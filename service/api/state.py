@@ -10,12 +10,14 @@ from fastapi import Depends, Request
 
 from service.access.gate import Gate
 from service.access.links import Links
+from service.jobs.batches import Batches
 from service.jobs.executor import Door
 from service.jobs.hooks import Hooks
 from service.jobs.limits import Budget
 from service.jobs.service import Jobs
 from service.metrics import Metrics
 from service.outside.fetching import Sources
+from service.outside.sinks import Sinks
 from service.outside.webhooks import Webhooks
 from service.settings import Settings
 
@@ -31,6 +33,8 @@ class State:
         links: makes and opens links to results.
         uploads: how many requests are in work; each has its whole body.
         sources: reads the files that requests name.
+        sinks: puts results where lines of batches want them.
+        batches: keeps batches and works them off.
         fetched: bytes of such files that are held.
         webhooks: checks where webhooks may go, and sends them.
         hooks: sends those that are due.
@@ -45,6 +49,8 @@ class State:
     links: Links
     uploads: Budget
     sources: Sources
+    sinks: Sinks
+    batches: Batches
     fetched: Budget
     webhooks: Webhooks
     hooks: Hooks

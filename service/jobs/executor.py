@@ -30,6 +30,7 @@ from service.images.reading import probe_image, read_image
 from service.images.resizing import framed
 from service.images.spaces import pack_space, space_to_srgb, unpack_space
 from service.images.writing import check_output_size, write_image
+from service.jobs.canary import Canary, canary_of
 from service.jobs.limits import Budget, Limits, limits_of
 from service.logs import request_id
 from service.metrics import Metrics
@@ -61,10 +62,12 @@ class Door:
         engine: whose models and speed decide.
         limits: of one request.
         threads: that read and write image files.
+        canary: a model that takes a share of the work that names none.
     """
 
-    def __init__(self, engine: EngineView, limits: Limits, threads: int = 2) -> None:
+    def __init__(self, engine: EngineView, limits: Limits, threads: int = 2, canary: Canary | None = None) -> None:
         self.engine = engine
+        self._canary = canary
         self._limits = limits
         self._threads = anyio.CapacityLimiter(threads)
 
@@ -113,12 +116,16 @@ class Door:
 
     def _open_image(self, body: bytes, options: EncodeOptions, request: str | None) -> Work:
         """The work of an encode; blocks."""
+        digest = hashlib.sha256(body).hexdigest()
+        if options.model is None and self._canary is not None:
+            models = self.models()
+            options = replace(options, model=self._canary.choose(models, next(m for m in models if m.default), digest))
         info = self._named(options.model)
         if info.one_rate and options.quality is not None:
             raise InvalidParameter(f"model {info.name!r} has one rate: leave out quality")
         width, height = probe_image(body, max_pixels=self._limits.max_pixels, frame=options.frame)
         _check_canvas(info, width, height)
-        digest, cost = hashlib.sha256(body).hexdigest(), info.encode_cost(width, height)
+        cost = info.encode_cost(width, height)
         return Work(options, body, digest, width, height, cost=cost, request_id=request)
 
     def _open_file(self, body: bytes, options: DecodeOptions, seconds_left: float, request: str | None) -> Work:
@@ -128,7 +135,11 @@ class Door:
         frame = frame_of((header.width, header.height), options.region, options.width, options.height, options.fit)
         self._limits.check_size(*frame.size)
         check_output_size(*frame.size, options.format)
-        info = self._decoder(header, options.model)
+        info, digest = self._decoder(header, options.model), hashlib.sha256(body).hexdigest()
+        if options.model is None and self._canary is not None:
+            fitting = tuple(m for m in self.models() if m.codec_id == info.codec_id)
+            options = replace(options, model=self._canary.choose(fitting, info, digest))
+            info = self._named(options.model)
         _check_canvas(info, header.width, header.height)
         noiseless = (info.default_gamma if options.gamma is None else options.gamma) == 0
         reduction = frame.reduction(info.reductions) if noiseless else 1
@@ -140,7 +151,7 @@ class Door:
         if steps > info.max_steps:
             raise InvalidParameter(f"model {info.name!r} takes 1..{info.max_steps} steps, not {steps}")
         self._limits.check_cost(frame.region.pixels, steps)
-        digest, cost = hashlib.sha256(body).hexdigest(), info.decode_cost(replace(asked, steps=steps))
+        cost = info.decode_cost(replace(asked, steps=steps))
         sides = frame.region.width, frame.region.height
         return Work(options, body, digest, *sides, container, frame, reduction, steps, cost, request)
 
@@ -205,8 +216,16 @@ class Executor(Door):
         pixels: of all images in memory together.
     """
 
-    def __init__(self, engine: Engine, limits: Limits, pixels: Budget, metrics: Metrics, threads: int = 2) -> None:
-        super().__init__(engine, limits, threads)
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        pixels: Budget,
+        metrics: Metrics,
+        threads: int = 2,
+        canary: Canary | None = None,
+    ) -> None:
+        super().__init__(engine, limits, threads, canary)
         self._running = engine
         self._pixels = pixels
         self._metrics = metrics
@@ -296,7 +315,8 @@ class Executor(Door):
 def executor_of(settings: Settings, metrics: Metrics, engine: Engine) -> Executor:
     """The executor that the settings describe."""
     pixels = Budget(settings.max_pixels_in_flight, "pixels")
-    return Executor(engine, limits_of(settings), pixels, metrics, settings.image_threads)
+    canary = canary_of(settings)
+    return Executor(engine, limits_of(settings), pixels, metrics, settings.image_threads, canary)
 
 
 def _check_canvas(info: ModelInfo, width: int, height: int) -> None:

@@ -24,6 +24,7 @@ CONCURRENT = 16
 LEASE_S = 60.0  # more than an attempt takes
 FIRST_WAIT_S, LONGEST_WAIT_S = 5.0, 7200.0
 GIVE_UP_S = 86_400.0
+BATCH = "batch:"  # what names of batches begin with, beside ids of jobs
 
 
 class Sends(Protocol):
@@ -42,6 +43,7 @@ class Hooks:
         job: id and owner -> the job as it stands.
         body: of a webhook about a job; None: it is known no longer.
         outcome: told "delivered", "failed" or "dead" with every attempt.
+        advance: does the next lines of a batch; returns the seconds until those after them, None for none.
     """
 
     def __init__(
@@ -51,23 +53,47 @@ class Hooks:
         job: Callable[[str, str], Awaitable[Job]],
         body: Callable[[str, Job | None, float], bytes],
         outcome: Callable[[str], None] = lambda _: None,
+        advance: Callable[[str], Awaitable[float | None]] | None = None,
     ) -> None:
         self._store = store
         self._sender = sender
         self._job = job
         self._body = body
         self._outcome = outcome
+        self._advance = advance
+        self._batches: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Send until cancelled."""
         while True:
             try:
                 due = await self._store.due(CONCURRENT, LEASE_S)
-                await asyncio.gather(*map(self._attempt, due))
+                for name in due:
+                    if name.startswith(BATCH) and name not in self._batches:
+                        self._batches[name] = asyncio.create_task(self._slice(name))
+                await asyncio.gather(*(self._attempt(name) for name in due if not name.startswith(BATCH)))
             except QueueUnavailable:
                 due = []
             if not due:
                 await asyncio.sleep(POLL_S)
+
+    async def close(self) -> None:
+        """End what is under way; it stays due."""
+        for task in list(self._batches.values()):
+            task.cancel()
+        await asyncio.gather(*self._batches.values(), return_exceptions=True)
+
+    async def _slice(self, name: str) -> None:
+        """Do the next lines of a batch."""
+        assert self._advance is not None
+        try:
+            await self._store.schedule(name, await self._advance(name.removeprefix(BATCH)))
+        except ServiceError as error:  # it is due again when its lease ends
+            log.warning("a batch was not gone on with", extra={"batch": name, "error": type(error).__name__})
+        except Exception:
+            log.exception("a batch failed", extra={"batch": name})
+        finally:
+            del self._batches[name]
 
     async def _attempt(self, id: str) -> None:
         """One try; what goes wrong with it is no other's business."""

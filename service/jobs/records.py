@@ -147,7 +147,29 @@ class HookRecord:
     error: str = ""
 
 
-Record = Execution | JobRecord | KeyRecord | ShareRecord | HookRecord
+@dataclass(frozen=True)
+class BatchRecord:
+    """A batch of requests.
+
+    Attributes:
+        owner: whose it is.
+        total, completed, failed: lines.
+        created_at, finished_at: seconds since 1970.
+        state: "expired": its file was no longer kept.
+        next: the first line that is not done yet.
+    """
+
+    owner: str
+    total: int
+    created_at: float
+    state: Literal["in_progress", "completed", "cancelled", "expired"] = "in_progress"
+    next: int = 0
+    completed: int = 0
+    failed: int = 0
+    finished_at: float | None = None
+
+
+Record = Execution | JobRecord | KeyRecord | ShareRecord | HookRecord | BatchRecord
 
 
 @dataclass(frozen=True)

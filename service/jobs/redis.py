@@ -18,7 +18,7 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, Respon
 from service.errors import QueueUnavailable, ServiceError
 from service.jobs.blobs import BlobStore
 from service.jobs.queue import Enqueuer
-from service.jobs.records import Entry, Execution, HookRecord, JobRecord, KeyRecord, Record, ShareRecord
+from service.jobs.records import BatchRecord, Entry, Execution, HookRecord, JobRecord, KeyRecord, Record, ShareRecord
 from service.jobs.store import KEEP_S, Change, Place, Signal, Snapshot, Watchers
 from service.work import Work, WorkState
 
@@ -40,6 +40,7 @@ _KINDS: dict[str, TypeAdapter[Any]] = {
     "key": TypeAdapter(KeyRecord),
     "share": TypeAdapter(ShareRecord),
     "hook": TypeAdapter(HookRecord),
+    "batch": TypeAdapter(BatchRecord),
 }
 _ENTRY = TypeAdapter(Entry)
 

@@ -42,7 +42,7 @@ class Change:
         execution: the one that this is about: those who watch it are woken.
         events: to be appended to its list.
         ended: jobs that come to an end, with how and when they expire, to be counted.
-        notify: jobs whose webhooks are due from now on.
+        notify: jobs whose webhooks, and batches ("batch:ID") whose next lines, are due from now on.
         listed: a new job and its owner, to be found by that.
     """
 
@@ -116,7 +116,7 @@ class Watchers:
 class Store(Protocol):
     """Where the job road keeps what it knows. Its methods raise QueueUnavailable where that cannot be reached.
 
-    Keys are "job:ID", "exec:ID", "key:SHA", "share:SHA" and "hook:JOB". In the
+    Keys are "job:ID", "exec:ID", "key:SHA", "share:SHA", "hook:JOB" and "batch:ID". In the
     queue is each execution whose state is QUEUED.
     """
 
@@ -154,10 +154,13 @@ class Store(Protocol):
         """The queue as an execution sees it."""
 
     async def due(self, limit: int, lease_s: float) -> list[str]:
-        """Jobs whose webhooks are due; each comes again after `lease_s` seconds, unless `schedule` says otherwise."""
+        """Jobs whose webhooks are due, and batches.
+
+        Each comes again after `lease_s` seconds, unless `schedule` says otherwise.
+        """
 
     async def schedule(self, job: str, seconds: float | None) -> None:
-        """Make the webhook of a job due in so many seconds; None: never again."""
+        """Make the webhook of a job, or a batch, due in so many seconds; None: never again."""
 
     async def owned(self, owner: str, after: str | None, limit: int) -> list[str]:
         """Jobs of an owner, the newest first, from the one behind `after` on; those that are gone may be among them."""

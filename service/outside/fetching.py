@@ -48,12 +48,7 @@ class Sources:
             return answer.body
 
     async def _read_object(self, source: str) -> bytes:
-        found = _OBJECT.fullmatch(source)
-        if found is None or ".." in source.split("/"):
-            raise AddressNotAllowed("an object is s3://BUCKET/KEY")
-        path = f"{found[1]}/{found[2]}"
-        if not any(path.startswith(allowed.rstrip("/") + "/") for allowed in self._buckets):
-            raise AddressNotAllowed("the bucket is not among those that this service reads")
+        path = object_path(source, self._buckets)
 
         def read() -> bytes:
             import fsspec
@@ -72,6 +67,17 @@ class Sources:
         if len(data) > self._max_bytes:
             raise OutsideFailed(f"the object has more than {self._max_bytes} bytes")
         return data
+
+
+def object_path(address: str, buckets: tuple[str, ...]) -> str:
+    """s3://BUCKET/KEY -> BUCKET/KEY. Raises AddressNotAllowed where that is not in one of the buckets or prefixes."""
+    found = _OBJECT.fullmatch(address)
+    if found is None or ".." in address.split("/"):
+        raise AddressNotAllowed("an object is s3://BUCKET/KEY")
+    path = f"{found[1]}/{found[2]}"
+    if not any(path.startswith(allowed.rstrip("/") + "/") for allowed in buckets):
+        raise AddressNotAllowed("the bucket is not among those that this service uses")
+    return path
 
 
 def sources_of(settings: Settings) -> Sources:

@@ -193,6 +193,7 @@ def test_every_problem_has_its_advice() -> None:
     advised = set(re.findall(r'^  "([a-z0-9-]+)":', (FOLDER / "problems.js").read_text(), re.M))
     # These have no sensible advice of their own: the page cannot cause them, or their status says it.
     without = {
+        "address-not-allowed",
         "cancelled",
         "idempotency-key-reused",
         "job-error",
@@ -207,6 +208,8 @@ def test_every_problem_has_its_advice() -> None:
         "unsupported-media-type",
         "unusable-file",
         "unusable-image",
+        "source-failed",
+        "unknown-batch",
     }
     assert names - advised == without
     assert advised <= names
