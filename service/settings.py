@@ -23,6 +23,7 @@ _OTHER_TOOLS = (
     "EVALUATION_CACHE",
     "PUBLISH",
     "SHARED",
+    "DECODER",
     "URL",
     "VTM_CONFIG",
 )

@@ -105,6 +105,7 @@ def test_parameters_are_described() -> None:
         "alpha",
         "metadata",
         "frame",
+        "drawing",
         "colour",
         "source",
         "callback",
