@@ -34,7 +34,7 @@ class Architecture:
         filters: of the prior of z.
         default_gamma: strength of the start noise of a decode that asks for none.
         tiling: tiles of encoder and decoder.
-        one_rate: True where a checkpoint has a single rate: the rate byte is 0.
+        fixed_rate: True where a checkpoint has a single rate: the rate byte is 0.
         whole_canvas: True where the denoiser must see the whole canvas at once, padded to multiples of 64 exactly.
         max_pixels: largest canvas, None for no limit.
         rate_distortion: symbols are chosen by rate and distortion, not by rounding alone.
@@ -51,7 +51,7 @@ class Architecture:
     filters: tuple[int, ...] = (3, 3, 3, 3)
     default_gamma: float = DEFAULT_GAMMA
     tiling: Tiling = field(default_factory=Tiling)
-    one_rate: bool = True
+    fixed_rate: bool = True
     whole_canvas: bool = True
     max_pixels: int | None = WHOLE_CANVAS_PIXELS
     rate_distortion: bool = False
@@ -98,7 +98,7 @@ ARCHITECTURES = {
             default_gamma=0.0,
             silent=1,  # sigma 0.1: a symbol in two million is not zero
             tiling=LITE_TILING,
-            one_rate=False,
+            fixed_rate=False,
             whole_canvas=False,
             max_pixels=None,
             rate_distortion=True,

@@ -43,7 +43,7 @@ def export(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Turn float weights into a weights file: fp16 tensors, integer tables, integer scale head, codec id."""
+    """Turn float weights into a weights file: fp16 tensors, integer tables, integer hyper-decoder, codec id."""
     if onnx:
         from model.weights.decoder_export import export_decoder
 

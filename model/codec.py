@@ -152,7 +152,7 @@ class Codec:
         self._check_canvas(header.height, header.width)
         if header.codec_id != self.codec_id:
             raise UnknownCodec(f"codec id {header.codec_id.hex()}; this model decodes {self.codec_id.hex()}")
-        if self.architecture.one_rate and header.rate:
+        if self.architecture.fixed_rate and header.rate:
             raise MalformedFile(f"the rate byte is {header.rate}; this model has one rate, 0")
         streams = [container.section(kind) or b"" for kind in (SectionType.HYPER, SectionType.LATENT)]
         rows, columns = padded(header.height) // HYPER_STRIDE, padded(header.width) // HYPER_STRIDE

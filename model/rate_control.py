@@ -26,13 +26,13 @@ class Packed:
 
     data: bytes
     rate: int
-    one_rate: bool = False
+    fixed_rate: bool = False
     target: Target | None = None
 
     @property
     def quality(self) -> int | None:
         """Quality 1..100 whose rate byte is nearest; None where the model has one rate."""
-        return None if self.one_rate else quality_of_rate(self.rate)
+        return None if self.fixed_rate else quality_of_rate(self.rate)
 
 
 def pack_to_target(
@@ -61,12 +61,12 @@ def pack_to_target(
     """
     if sum(v is not None for v in (quality, target_bpp, max_bytes)) > 1:
         raise InvalidParameter("choose one of quality, target_bpp and max_bytes")
-    one_rate = codec.architecture.one_rate
-    if one_rate and quality is not None:
+    fixed_rate = codec.architecture.fixed_rate
+    if fixed_rate and quality is not None:
         raise InvalidParameter(f"model {codec.info.name!r} has one rate: leave out quality")
     if target_bpp is None and max_bytes is None:
-        rate = 0 if one_rate else rate_of_quality(DEFAULT_QUALITY if quality is None else quality)
-        return Packed(codec.pack(latents, rate, sections), rate, one_rate)
+        rate = 0 if fixed_rate else rate_of_quality(DEFAULT_QUALITY if quality is None else quality)
+        return Packed(codec.pack(latents, rate, sections), rate, fixed_rate)
     if (target_bpp is not None and not 0 < target_bpp <= 1000) or (max_bytes is not None and max_bytes < 1):
         raise InvalidParameter("target_bpp must be above 0 and at most 1000, max_bytes at least 1")
     pixels = latents.width * latents.height
@@ -74,9 +74,9 @@ def pack_to_target(
 
     def attempt(rate: int) -> Packed:
         between()
-        return Packed(codec.pack(latents, rate, sections), rate, one_rate)
+        return Packed(codec.pack(latents, rate, sections), rate, fixed_rate)
 
-    below, above = _bracket(attempt, budget, 0 if one_rate else MAX_RATE)
+    below, above = _bracket(attempt, budget, 0 if fixed_rate else MAX_RATE)
     if max_bytes is not None:
         return replace(below, target="met")
     if above is not None and len(above.data) - budget < budget - len(below.data):

@@ -159,20 +159,20 @@ class Local:
             "height": header.height,
             "codec_id": header.codec_id.hex(),
             "rate": header.rate,
-            "quality": None if self._one_rate(header) else quality_of_rate(header.rate),
+            "quality": None if self._fixed_rate(header) else quality_of_rate(header.rate),
             "bytes": len(file),
             "bpp": round(8 * len(file) / header.pixels, 4),
             "sections": {names.get(s.type, f"type {s.type}"): len(s.data) for s in container.sections},
         }
 
-    def _one_rate(self, header: Header) -> bool:
+    def _fixed_rate(self, header: Header) -> bool:
         """True where an installed model of the file has a single rate, whose byte is 0, and so no quality."""
         if header.rate:
             return False
         from model.architecture import architecture_of
 
         own = [i for i in self._models().infos() if i.codec_id == header.codec_id.hex()]
-        return any(architecture_of(i.architecture).one_rate for i in own)
+        return any(architecture_of(i.architecture).fixed_rate for i in own)
 
     @needs("model", "cdc inspect --symbols")
     def symbols(self, file: bytes) -> str:

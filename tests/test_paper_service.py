@@ -43,7 +43,7 @@ def test_models_are_listed_with_their_limits(client: httpx.Client) -> None:
     assert set(models) == {"cdc-lite", "cdc-x", "cdc-eps"}
     assert (models["cdc-x"]["default_steps"], models["cdc-eps"]["default_steps"]) == (17, 200)
     assert models["cdc-eps"]["max_steps"] == 20000
-    assert [models[n]["one_rate"] for n in ("cdc-lite", "cdc-x")] == [False, True]
+    assert [models[n]["fixed_rate"] for n in ("cdc-lite", "cdc-x")] == [False, True]
 
 
 def test_all_models_serve_at_once(client: httpx.Client, folder: Path, crop: np.ndarray) -> None:

@@ -85,7 +85,7 @@ class Model:
     parameters: int
     default: bool
     version: int
-    one_rate: bool
+    fixed_rate: bool
     max_pixels: int | None
 
 

@@ -1,6 +1,6 @@
 """The context model in integers: the symbols decoded so far correct means and scale parameters, the same everywhere.
 
-Exact as the scale head is, and for the same reason: integer matrices, sums below 2**53, float64 products. Of a
+Exact as the hyper-decoder is, and for the same reason: integer matrices, sums below 2**53, float64 products. Of a
 checkerboard only the positions of the pass are computed.
 """
 
@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 
 from model.entropy.coder import Symbols
-from model.entropy.passes import EVEN, LATENT_BITS, ODD, Pass, passes_of
-from model.entropy.scale_head import (
+from model.entropy.hyper_decoder import (
     ACTIVATION_BITS,
     ACTIVATION_LIMIT,
     CONTEXT_BITS,
     FINE_BITS,
     MEAN_BITS,
     OUTPUT_LIMIT,
+    IntegerHyperDecoder,
     IntegerLayer,
-    ScaleHead,
 )
+from model.entropy.passes import EVEN, LATENT_BITS, ODD, Pass, passes_of
 from model.errors import WeightsError
 
 STRIP_POSITIONS = 1 << 13  # of a pass, evaluated at a time: bounds the memory of im2col
@@ -184,7 +184,7 @@ def _positions(height: int, width: int, parity: int) -> Tensor:
 
 
 def predict(
-    head: ScaleHead, context: ContextHead | None, z256: Tensor, rate: int, take: Take
+    head: IntegerHyperDecoder, context: ContextHead | None, z256: Tensor, rate: int, take: Take
 ) -> tuple[Symbols, Tensor, Tensor]:
     """Predict the latents pass by pass; `take` gives the symbols of each, read from a stream or made from a picture.
 

@@ -17,9 +17,7 @@ from model.entropy.coder import SYMBOL_LIMIT, SymbolCoder, Symbols
 from model.entropy.context_head import LAYERS as CONTEXT_LAYERS
 from model.entropy.context_head import ContextHead, Part, Take, half_of, predict
 from model.entropy.export_layers import ContextLayers, export_context, export_head, float_context, float_head
-from model.entropy.likelihood import SIGMA_LEVELS, FactorizedPrior
-from model.entropy.passes import LATENT_BITS
-from model.entropy.scale_head import (
+from model.entropy.hyper_decoder import (
     ACTIVATION_LIMIT,
     CONTEXT_BITS,
     FINE_BITS,
@@ -32,9 +30,11 @@ from model.entropy.scale_head import (
     SIGMA_BITS,
     Z_BITS,
     Z_LIMIT,
+    IntegerHyperDecoder,
     IntegerLayer,
-    ScaleHead,
 )
+from model.entropy.likelihood import SIGMA_LEVELS, FactorizedPrior
+from model.entropy.passes import LATENT_BITS
 from model.entropy.tables import COUNT_BITS, Tables, gaussian_tables, prior_tables
 from model.errors import WeightsError
 
@@ -75,7 +75,7 @@ class EntropyModel:
     hyper_tables: Tables
     latent_tables: Tables
     medians: npt.NDArray[np.int32]
-    head: ScaleHead
+    head: IntegerHyperDecoder
     context: ContextHead | None = None
     silent: int = 0
     float_means: bool = False
@@ -285,7 +285,7 @@ class EntropyModel:
                 for n in ("hyper", "latent")
             )
             rule = "thresholds" if leaky else "gain_to_index"
-            head = ScaleHead(layers, **{rule: tensors[rule]})
+            head = IntegerHyperDecoder(layers, **{rule: tensors[rule]})
             context = _context(tensors, layers[-1].inputs) if "context.groups" in tensors else None
             silent, float_means = (_number(tensors, name) for name in ("silent", "float_means"))
             return cls(hyper, latent, tensors["medians"], head, context, silent, bool(float_means))

@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from model.entropy.context_head import ContextHead
-from model.entropy.likelihood import LEVELS_PER_NAT, SIGMA_LEVELS, sigma_of_index
-from model.entropy.passes import INDEX_STEP
-from model.entropy.scale_head import (
+from model.entropy.hyper_decoder import (
     ACTIVATION_BITS,
     ACTIVATION_LIMIT,
     CONTEXT_BITS,
@@ -28,16 +26,18 @@ from model.entropy.scale_head import (
     SIGMA_BITS,
     WEIGHT_LIMIT,
     Z_BITS,
+    IntegerHyperDecoder,
     IntegerLayer,
-    ScaleHead,
 )
+from model.entropy.likelihood import LEVELS_PER_NAT, SIGMA_LEVELS, sigma_of_index
+from model.entropy.passes import INDEX_STEP
 from model.errors import WeightsError
 
 # The layers of one context network: near, point, mix and head of `model.networks.context.ContextPass`.
 ContextLayers = tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d, nn.Conv2d]
 
 
-def export_head(decoder: nn.Sequential, log_gain: Tensor | None, *, with_context: bool = False) -> ScaleHead:
+def export_head(decoder: nn.Sequential, log_gain: Tensor | None, *, with_context: bool = False) -> IntegerHyperDecoder:
     """Turn a float hyper-decoder into integers: cdc-lite's with its gain table, the paper's with thresholds of sigma.
 
     Args:
@@ -63,9 +63,9 @@ def export_head(decoder: nn.Sequential, log_gain: Tensor | None, *, with_context
     limit = FINE_LIMIT if with_context else OUTPUT_LIMIT
     layers.append(_quantise(*_of(final), fraction, bits, relu=False, limit=limit))
     if log_gain is None:
-        return ScaleHead(tuple(layers), thresholds=thresholds())
+        return IntegerHyperDecoder(tuple(layers), thresholds=thresholds())
     table = torch.round(log_gain.detach().double() * LEVELS_PER_NAT * (1 << SCALE_BITS))
-    return ScaleHead(tuple(layers), table.to(torch.int32).numpy())
+    return IntegerHyperDecoder(tuple(layers), table.to(torch.int32).numpy())
 
 
 def thresholds() -> npt.NDArray[np.int32]:
@@ -105,7 +105,7 @@ def export_context(nets: Sequence[ContextLayers]) -> ContextHead:
     return ContextHead(np.array(groups, dtype=np.int32), features, tuple(heads))
 
 
-def float_head(head: ScaleHead, *, with_context: bool) -> dict[str, Tensor]:
+def float_head(head: IntegerHyperDecoder, *, with_context: bool) -> dict[str, Tensor]:
     """The float layers whose export `head` is, by their names in cdc-lite's hyper_decoder."""
     found: dict[str, Tensor] = {}
     input_bits = [Z_BITS] + [ACTIVATION_BITS] * (len(head.layers) - 1)
@@ -136,7 +136,7 @@ def float_context(context: ContextHead) -> dict[str, Tensor]:
 
 def _of(conv: nn.Conv2d | nn.ConvTranspose2d) -> tuple[Tensor, Tensor]:
     if conv.bias is None:
-        raise WeightsError("integer head: every layer needs a bias")
+        raise WeightsError("integer hyper-decoder: every layer needs a bias")
     return conv.weight, conv.bias
 
 

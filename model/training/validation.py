@@ -56,7 +56,7 @@ def codec_of(tensors: Mapping[str, Tensor], architecture: str = "cdc-lite", devi
 def evaluate(codec: Codec, pictures: Sequence[Pixels], samples: int = 2) -> Evaluation:
     """Encode every picture at three qualities and decode the files in one step; some also in the default steps."""
     points, shown = [], []
-    qualities = (1,) if codec.architecture.one_rate else QUALITIES
+    qualities = (1,) if codec.architecture.fixed_rate else QUALITIES
     for quality in qualities:
         bits, decibels = [], []
         for number, picture in enumerate(pictures):

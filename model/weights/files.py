@@ -123,7 +123,7 @@ def build_networks(
         WeightsError: a tensor is missing, unknown or of the wrong shape.
     """
     kind = architecture_of(architecture)
-    given = tensors if kind.one_rate else with_floats(tensors)
+    given = tensors if kind.fixed_rate else with_floats(tensors)
     floats = {k: t.float() for k, t in given.items() if not k.startswith(INTEGER_PREFIX)}
     networks = kind.networks(floats)
     prior = FactorizedPrior(int(networks.hyper_encoder[-1].out_channels), kind.filters)  # type: ignore[arg-type]
@@ -148,7 +148,7 @@ def entropy_model_of(
 ) -> EntropyModel:
     """Make the integer half of networks and prior; `float_means` is of the paper's. Raises WeightsError."""
     kind = architecture_of(architecture)
-    log_gain = None if kind.one_rate else log_gain_by_rate(networks)
+    log_gain = None if kind.fixed_rate else log_gain_by_rate(networks)
     context = networks.context.layers() if networks.context is not None else None
     return export_entropy_model(prior, networks.hyper_decoder, log_gain, context, kind.silent, float_means=float_means)
 
@@ -172,16 +172,16 @@ def export_weights(
     Raises:
         WeightsError: `exact` of a model of many rates, tensors missing, or a bound of the integer path does not hold.
     """
-    one_rate = architecture_of(architecture).one_rate
-    if exact and not one_rate:
+    fixed_rate = architecture_of(architecture).fixed_rate
+    if exact and not fixed_rate:
         raise WeightsError(f"{out.name}: exact means are of cdc-x and cdc-eps, not of {architecture}")
-    given = tensors if one_rate else with_floats(tensors)
-    floats = {k: _stored(k, t, exact=one_rate) for k, t in given.items() if not k.startswith(INTEGER_PREFIX)}
+    given = tensors if fixed_rate else with_floats(tensors)
+    floats = {k: _stored(k, t, exact=fixed_rate) for k, t in given.items() if not k.startswith(INTEGER_PREFIX)}
     if not all(bool(t.isfinite().all()) for t in floats.values()):
         raise WeightsError(f"{out.name}: some weights are infinite or not a number")
     networks, prior = build_networks(floats, out.name, architecture)
     entropy = entropy_model_of(networks, prior, architecture, float_means=exact)
-    if not one_rate:
+    if not fixed_rate:
         kept_as_integers = entropy.float_layers().keys()
         floats = {k: t for k, t in floats.items() if k not in kept_as_integers}
     info = WeightsInfo(name, version, architecture, entropy.codec_id.hex(), provenance)

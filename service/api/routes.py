@@ -188,13 +188,13 @@ def _over_sync(state: State, work: Work) -> bool:
 def _describe(found: Inspection) -> InspectAnswer:
     header = found.container.header
     names = {int(kind): kind.name for kind in SectionType}
-    one_rate = any(info.one_rate for info in found.models)
+    fixed_rate = any(info.fixed_rate for info in found.models)
     return InspectAnswer(
         width=header.width,
         height=header.height,
         codec_id=header.codec_id.hex(),
         rate=header.rate,
-        quality=None if one_rate else quality_of_rate(header.rate),
+        quality=None if fixed_rate else quality_of_rate(header.rate),
         bytes=found.size,
         bpp=8 * found.size / header.pixels,
         sections=[

@@ -219,7 +219,7 @@ class ModelAnswer(BaseModel):
     parameters: int = Field(description="Number of weights.")
     default: bool = Field(description="True for the model that encodes when none is asked for.")
     version: int = Field(description="Of the weights; of those with one codec id the highest decodes.")
-    one_rate: bool = Field(description="True for a model of one rate, which takes no quality.")
+    fixed_rate: bool = Field(description="True for a model of one rate, which takes no quality.")
     max_pixels: int | None = Field(
         description="Largest picture it takes, sides counted in multiples of 64; null: no limit of its own."
     )

@@ -301,7 +301,7 @@ class TorchDevice:
             codec.max_steps,
             codec.parameters,
             is_default,
-            one_rate=kind.one_rate,
+            fixed_rate=kind.fixed_rate,
             max_pixels=kind.max_pixels,
             step_cost=kind.step_cost,
             decode_bytes=kind.decode_bytes,

@@ -33,7 +33,7 @@ class ModelInfo:
         max_steps: most steps of a decode.
         parameters: number of weights.
         default: True for the model that encodes when none is asked for.
-        one_rate: True for a model without qualities.
+        fixed_rate: True for a model without qualities.
         max_pixels: largest picture it takes, sides counted in multiples of 64; None for no limit of its own.
         step_cost: work of a denoising step per pixel, relative to cdc-lite's.
         decode_bytes, encode_bytes: memory per pixel in the worker while a picture is decoded or encoded.
@@ -52,7 +52,7 @@ class ModelInfo:
     max_steps: int
     parameters: int
     default: bool
-    one_rate: bool = False
+    fixed_rate: bool = False
     max_pixels: int | None = None
     step_cost: float = 1.0
     decode_bytes: int = 85  # docs/benchmarks.md, 40 megapixels

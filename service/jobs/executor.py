@@ -121,7 +121,7 @@ class Door:
             models = self.models()
             options = replace(options, model=self._canary.choose(models, next(m for m in models if m.default), digest))
         info = self._named(options.model)
-        if info.one_rate and options.quality is not None:
+        if info.fixed_rate and options.quality is not None:
             raise InvalidParameter(f"model {info.name!r} has one rate: leave out quality")
         width, height = probe_image(body, max_pixels=self._limits.max_pixels, frame=options.frame)
         _check_canvas(info, width, height)

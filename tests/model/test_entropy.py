@@ -14,13 +14,13 @@ from torch import nn
 
 from model.entropy.coder import SYMBOL_LIMIT, SymbolCoder
 from model.entropy.export_layers import export_head
+from model.entropy.hyper_decoder import Z_LIMIT, IntegerHyperDecoder, IntegerLayer, _phases
 from model.entropy.likelihood import (
     FactorizedPrior,
     gaussian_bin_probability,
     gaussian_bits,
     sigma_of_index,
 )
-from model.entropy.scale_head import Z_LIMIT, IntegerLayer, ScaleHead, _phases
 from model.entropy.tables import COUNT_BITS, Tables, gaussian_tables, prior_tables, quantise_probabilities
 from model.errors import CorruptStream, WeightsError
 
@@ -166,7 +166,7 @@ def small_decoder() -> nn.Sequential:
     )
 
 
-def run(head: ScaleHead, z256: torch.Tensor, rate: int) -> tuple[torch.Tensor, torch.Tensor]:
+def run(head: IntegerHyperDecoder, z256: torch.Tensor, rate: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Means and scale indices of a head without context."""
     means, scales = head.parameters(head.features(z256))
     return means, head.indices(scales, rate, slice(None))
@@ -222,7 +222,7 @@ def test_the_exact_range_is_asserted() -> None:
 def test_head_refuses_a_gain_table_that_does_not_fit() -> None:
     good = export_head(small_decoder(), torch.zeros(256, 8))
     with pytest.raises(WeightsError):
-        ScaleHead(good.layers, np.zeros((256, 7), np.int32))
+        IntegerHyperDecoder(good.layers, np.zeros((256, 7), np.int32))
 
 
 def test_code_lengths_are_those_of_the_stream(coder: SymbolCoder) -> None:

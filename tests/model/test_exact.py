@@ -98,7 +98,7 @@ def test_a_context_of_three_channels_does_not_mislead(tmp_path: Path) -> None:
         variant_of(translate(read_checkpoint(save_random("x", tmp_path)[1])))
 
 
-def test_inspect_gives_no_quality_for_one_rate(tmp_path: Path, crop: Any) -> None:
+def test_inspect_gives_no_quality_for_fixed_rate(tmp_path: Path, crop: Any) -> None:
     _, path = save_random("x", tmp_path)
     import_checkpoint(path, tmp_path / "x.safetensors")
     codec = Codec(load_weights(tmp_path / "x.safetensors"), "float32")

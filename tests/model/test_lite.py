@@ -16,8 +16,8 @@ from torch import Tensor
 from model.architecture import architecture_of
 from model.codec import Codec
 from model.entropy.entropy_model import EntropyModel
+from model.entropy.hyper_decoder import ACTIVATION_LIMIT, WEIGHT_LIMIT, IntegerLayer
 from model.entropy.likelihood import FactorizedPrior
-from model.entropy.scale_head import ACTIVATION_LIMIT, WEIGHT_LIMIT, IntegerLayer
 from model.errors import CorruptStream, WeightsError
 from model.networks.depthwise import image_of_means, split_means
 from model.networks.lite import CDCLite, LiteConfig

@@ -18,8 +18,8 @@ from model.codec import Codec
 from model.container import parse
 from model.diffusion.sampler import ddim_step
 from model.entropy.export_layers import thresholds
+from model.entropy.hyper_decoder import LEAK, _run
 from model.entropy.likelihood import LEVELS_PER_NAT, FactorizedPrior, gaussian_bits, sigma_of_index
-from model.entropy.scale_head import LEAK, _run
 from model.errors import InvalidParameter, LimitExceeded, MalformedFile, TargetUnreachable, WeightsError
 from model.evaluation.coders.code_length import code_length
 from model.networks.paper import CDCPaper, PaperConfig
@@ -260,7 +260,7 @@ def test_encoder_tiles_are_exact(small: tuple[Oracle, Codec], photograph: np.nda
         codec.tiling = before
 
 
-def test_one_rate_and_a_bounded_canvas(small: tuple[Oracle, Codec], crop: np.ndarray) -> None:
+def test_fixed_rate_and_a_bounded_canvas(small: tuple[Oracle, Codec], crop: np.ndarray) -> None:
     codec = small[1]
     latents = codec.analyse(crop)
     packed = pack_to_target(codec, latents)

@@ -264,7 +264,7 @@ async def test_models_are_listed(client: httpx.AsyncClient) -> None:
         "parameters": 1000,
         "default": True,
         "version": 0,
-        "one_rate": False,
+        "fixed_rate": False,
         "max_pixels": None,
     }
 

@@ -46,7 +46,7 @@ def code_length(codec: Codec, latents: Latents, rate: int) -> CodeLength:
     z_hat = torch.from_numpy(q.hyper).float() + medians
     z_bits = float(codec.prior.bits(z_hat[None]).sum())
     mean, scale = _float_prior(codec, z_hat, q)
-    if codec.architecture.one_rate:  # the head emits sigma
+    if codec.architecture.fixed_rate:  # the head emits sigma
         index = torch.log(scale.clamp(min=SIGMA_MIN) / SIGMA_MIN) * LEVELS_PER_NAT
     else:
         index = scale + interpolate_levels(codec.networks.log_gain, q_of)[0, :, None, None] * LEVELS_PER_NAT

@@ -158,7 +158,7 @@ def models(
             common: dict[str, Value] = {"steps": mode.steps, "gamma": mode.gamma}
             if mode.seed is not None:
                 common["seed"] = mode.seed
-            points += [common] if kind.one_rate else [{"quality": q, **common} for q in qualities]
+            points += [common] if kind.fixed_rate else [{"quality": q, **common} for q in qualities]
         # A retrained decoder is another codec even where its version is the same.
         found.append(Model(name, f"{info.version}-{digest}-{device}", points, folder, device, label=name))
     return found

@@ -115,7 +115,7 @@ def states(
     codec = Registry(models_dir).get(name)
     original = prepare(data.items[0]).pixels
     window = busiest_window(original)
-    chosen = None if codec.architecture.one_rate else quality
+    chosen = None if codec.architecture.fixed_rate else quality
     file = pack_to_target(codec, codec.analyse(original), quality=chosen).data
     state = codec.start(codec.unpack(file), steps, gamma, 0, keep_x0=True)
     keep = set(np.linspace(0, steps, min(shown, steps + 1)).round().astype(int).tolist())

@@ -129,18 +129,20 @@ class IntegerLayer:
         known = len(shape) == 2 if matrix else len(shape) == 4 and shape[2:] in ((1, 1), (3, 3), (5, 5))
         per_output = (self.bias.shape, self.shift.shape) == ((self.outputs,),) * 2
         if not known or not per_output or not self.outputs or int(self.shift.min()) < 0 or int(self.shift.max()) > 52:
-            raise WeightsError("integer head: a layer is neither a matrix nor a 1x1, 3x3 or transposed 5x5 convolution")
+            raise WeightsError(
+                "integer hyper-decoder: a layer is neither a matrix nor a 1x1, 3x3 or transposed 5x5 convolution"
+            )
         if shape[1 if self.upsample == 2 else 0] != self.outputs or self.inputs != (inputs or self.inputs):
-            raise WeightsError("integer head: a layer does not fit the one before it, or its own biases")
+            raise WeightsError("integer hyper-decoder: a layer does not fit the one before it, or its own biases")
         sums = self.weight.abs().sum(dim=1, keepdim=True)
         bound = float((sums * input_limit + self.offset.abs()).max())
         if bound >= EXACT:
-            raise WeightsError(f"integer head: a sum can reach {bound:.3g}, beyond the exact range of float64")
+            raise WeightsError(f"integer hyper-decoder: a sum can reach {bound:.3g}, beyond the exact range of float64")
 
 
 @dataclass(frozen=True)
-class ScaleHead:
-    """The whole integer head.
+class IntegerHyperDecoder:
+    """All of it.
 
     Attributes:
         layers: run in order on 256 z_hat; the last has 2 M channels: M means in 1/16 (1/256 where a context model
@@ -159,15 +161,15 @@ class ScaleHead:
             layer.check(limit, inputs=inputs)
             limit, inputs = layer.limit, layer.outputs
         if (self.gain_to_index is None) == (self.thresholds is None):
-            raise WeightsError("integer head: it needs a gain table or thresholds, not both")
+            raise WeightsError("integer hyper-decoder: it needs a gain table or thresholds, not both")
         if self.gain_to_index is not None and self.gain_to_index.shape != (256, self.layers[-1].outputs // 2):
-            raise WeightsError("integer head: the gain table does not fit the last layer")
+            raise WeightsError("integer hyper-decoder: the gain table does not fit the last layer")
         if self.gain_to_index is not None and int(np.abs(self.gain_to_index.astype(np.int64)).max()) > FINE_LIMIT:
-            raise WeightsError("integer head: the gain table leaves the range of scale numbers")
+            raise WeightsError("integer hyper-decoder: the gain table leaves the range of scale numbers")
         if self.thresholds is not None and (
             self.thresholds.shape != (SIGMA_LEVELS - 1,) or np.any(np.diff(self.thresholds.astype(np.int64)) <= 0)
         ):
-            raise WeightsError(f"integer head: thresholds must be {SIGMA_LEVELS - 1} ascending integers")
+            raise WeightsError(f"integer hyper-decoder: thresholds must be {SIGMA_LEVELS - 1} ascending integers")
 
     @property
     def latents(self) -> int:
