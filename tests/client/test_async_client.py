@@ -36,12 +36,15 @@ async def test_many(served: Served, engine: FakeEngine) -> None:
     async with served.async_client() as cdc:
         files = [make_file(8 + n, 8) for n in range(9)]
         assert [p.width async for p in cdc.decode_many(files, concurrency=3, steps=1)] == list(range(8, 17))
-        engine.delay = 5
-        pictures = cdc.decode_many(files, steps=1)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(anext(pictures), 0.2)
-        await asyncio.sleep(0.2)
-        assert len(engine.cancelled) == 8  # the service dropped them as their connections closed
+        engine.delay, before = 60, len(engine.requests)
+        first = asyncio.ensure_future(anext(cdc.decode_many(files, steps=1)))
+        async with asyncio.timeout(20):
+            while len(engine.requests) < before + 8:
+                await asyncio.sleep(0.01)
+            first.cancel()
+            while len(engine.cancelled) < 8:  # the service drops them as their connections close
+                await asyncio.sleep(0.01)
+        assert len(engine.requests) == before + 8
         with pytest.raises(ValueError, match="concurrency"):
             await anext(cdc.decode_many([], concurrency=0))
 
