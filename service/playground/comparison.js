@@ -6,7 +6,7 @@ import { size } from "./results.js";
 import { Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
-const NAMES = { original: "Original", cdc: "CDC", jpeg: "JPEG", webp: "WebP", avif: "AVIF", difference: "Difference × 8" };
+const NAMES = { original: "Original", faithful: "CDC, faithful", cdc: "CDC", jpeg: "JPEG", webp: "WebP", avif: "AVIF", difference: "Difference × 8" };
 const CODECS = ["jpeg", "webp", "avif"];
 
 /** Holds the canvases, named original, cdc, difference, and after the other codecs. */
@@ -60,9 +60,19 @@ export class Comparison {
 
   /** What is on the canvas of the decoded picture has changed. */
   showDecoded(label) {
+    delete this.#bytes.faithful; // of the decode before
+    this.#allow();
     this.#pair(this.alone ? "cdc" : "original", "cdc");
     $("chip-right").textContent = label;
     this.details.redraw();
+  }
+
+  /** The same file at gamma 0 on the left, what was asked for on the right. @param {number} bytes of the file */
+  showBoth(bytes) {
+    this.setBytes({ faithful: bytes });
+    if (this.alone) return;
+    this.#pair("faithful", "cdc");
+    this.#label();
   }
 
   /** Sizes of files in bytes, by name; those of which there is one can be chosen. */
@@ -111,7 +121,7 @@ export class Comparison {
       if (name in this.#bytes) $(`chip-${id}`).textContent = `${NAMES[name]}, ${size(this.#bytes[name])}`;
       else if (name === "difference") $(`chip-${id}`).textContent = "Difference of original and CDC, 8 times as strong";
     }
-    for (const [name, bytes] of Object.entries(this.#bytes)) $(`caption-${name}`).textContent = `${NAMES[name]}, ${size(bytes)}`;
+    for (const [name, bytes] of Object.entries(this.#bytes).filter(([name]) => name !== "faithful")) $(`caption-${name}`).textContent = `${NAMES[name]}, ${size(bytes)}`;
   }
 
   #pair(left, right) {

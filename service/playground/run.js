@@ -1,7 +1,7 @@
 // One run: a picture goes to the service, comes back step by step, and is compared with other codecs.
 
 import { Countdown, say, showProgress } from "./messages.js";
-import { blobOf, draw, drawFile } from "./picture.js";
+import { blobOf, draw, drawFile, resize } from "./picture.js";
 import { Problem } from "./problems.js";
 import { saved, size } from "./results.js";
 import { forgetRun, keepRun } from "./store.js";
@@ -169,6 +169,7 @@ export class Run {
     const show = () => results.showFigures(rows, cdc.width * cdc.height, comparable);
     results.clear();
     comparison.setBytes({ cdc: file.size });
+    if (Number(decoded.headers.get("x-cdc-gamma")) > 0) await this.#showFaithful(file);
     const [now, before] = [file.size, picture.file.size].map(size);
     const smaller = picture.visible && file.size < picture.file.size;
     results.showHeadline(smaller ? `${now} instead of ${before}: ${saved(file.size, picture.file.size)} saved` : "Result");
@@ -186,6 +187,21 @@ export class Run {
     }
     comparison.details.redraw();
     say(rows.map((r) => `${r.name}: ${size(r.bytes)}${r.psnr ? `, ${r.psnr.toFixed(1)} decibels` : ""}`).join(". "));
+  }
+
+  /** The same file at gamma 0, to be seen beside: one step of no denoising. */
+  async #showFaithful(file) {
+    const { faithful, cdc } = this.comparison.canvases;
+    resize(faithful, cdc.width, cdc.height);
+    const { signal } = this.#controller;
+    const query = { steps: "1", gamma: "0" };
+    const own = this.device.ready ? await this.device.decode(file, query, faithful, signal, () => {}) : null;
+    try {
+      await drawFile((own ?? (await this.service.decodeNow(file, query, signal))).blob, faithful);
+      this.comparison.showBoth(file.size);
+    } catch {
+      signal.throwIfAborted(); // else the decode that was asked for is there, and enough
+    }
   }
 
   /** Seconds that the service would have taken for a decode that was done here, null where they are not known. */

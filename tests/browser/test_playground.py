@@ -75,6 +75,25 @@ def test_previews_are_seen_before_the_result(open_page: OpenPage, large_picture:
     expect(page.locator("#figures tbody tr")).to_have_count(5)
 
 
+def test_faithful_and_natural_are_seen_at_once(open_page: OpenPage, picture: bytes) -> None:
+    page, _ = open_page()
+    upload(page, picture)
+    page.get_by_role("button", name="Natural").click()
+    compress(page, steps=1)
+    page.get_by_role("slider", name="Divider: CDC, faithful on the left, CDC on the right").wait_for()
+    same = page.evaluate(
+        """() => {
+          const [one, other] = ["faithful", "cdc"].map((n) => document.getElementById(`canvas-${n}`));
+          return one.width === other.width && one.toDataURL() === other.toDataURL();
+        }"""
+    )
+    assert same is False
+    page.locator("#left").select_option("original")
+    page.get_by_role("slider", name="Divider: Original on the left, CDC on the right").wait_for()
+    page.get_by_role("button", name="Faithful").click()
+    page.locator("#left option[value=faithful][disabled]").wait_for(state="attached")
+
+
 def test_the_divider_by_mouse_and_keyboard(open_page: OpenPage, picture: bytes) -> None:
     page, _ = open_page()
     upload(page, picture)
