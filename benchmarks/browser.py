@@ -1,7 +1,7 @@
 """Decoding in a headless Chromium's WASM beside torch: `python -m benchmarks.browser PHOTO`.
 
 Needs node, npm and Chromium. Prints, of the same file in the same run, the median time of a one-step decode by torch in
-float32, by onnxruntime in Python, and in the browser, with two threads each, and what a first visit loads.
+float32, by onnxruntime in Python, and in the browser, with as many threads each, and what a first visit loads.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from tests.programs import need
 
 PACKAGE = Path(__file__).parents[1] / "client" / "js"
 SIZE = (768, 512)
-THREADS = 2
 DECODE = """async ([text, rounds, threads]) => {
   const { WorkerDecoder } = await import("/decoder/cdc-image.js");
   const base = new URL("/decoder/", location.href);
@@ -64,13 +63,14 @@ def main() -> None:
     parser.add_argument("photo", type=Path)
     parser.add_argument("--quality", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(given.threads)
     codec = Codec(load_weights(SHIPPED / "cdc-lite.safetensors"), "float32")
     with Image.open(given.photo) as image:
         pixels = np.asarray(image.convert("RGB").resize(SIZE) if image.size != SIZE else image.convert("RGB"))
     data = codec.pack(codec.analyse(np.ascontiguousarray(pixels)), rate_of_quality(given.quality))
-    own = Decoder(threads=THREADS)
+    own = Decoder(threads=given.threads)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         subprocess.run([need("npm"), "ci", "--no-audit", "--no-fund", "--silent"], cwd=PACKAGE, check=True)
         subprocess.run([need("node"), "bundle.mjs", folder], cwd=PACKAGE, check=True)
@@ -82,12 +82,13 @@ def main() -> None:
             page.goto(str(http.base_url))
             page.wait_for_selector("html[data-device=ready]")
             visit = sum(loaded)
-            found = page.evaluate(DECODE, [base64.b64encode(data).decode(), given.rounds + 2, THREADS])[2:]
+            found = page.evaluate(DECODE, [base64.b64encode(data).decode(), given.rounds + 2, given.threads])[2:]
             torch_ms = timed(lambda: codec.decode(data, 1, 0.0), given.rounds)
             own_ms = timed(lambda: own.decode(data), given.rounds)
             browser.close()
     browser_ms, entropy_ms = (median(f[name] for f in found) for name in ("whole", "entropy"))
     figures = {
+        "threads": given.threads,
         "torch_ms": round(torch_ms),
         "python_onnxruntime_ms": round(own_ms),
         "browser_ms": round(browser_ms),

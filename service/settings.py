@@ -20,6 +20,7 @@ _OTHER_TOOLS = (
     "CONTRACT_FILES",
     "REQUIRE_PROGRAMS",
     "DATA",
+    "DECODER",
     "EVALUATION_CACHE",
     "PUBLISH",
     "SHARED",

@@ -118,7 +118,8 @@ class LatentDecoder:
         """What a pass adds to means and scale numbers, int64 [2 m, n]. Channels that are all zero are left out."""
         first, *others = self._nets[number]
         live = np.flatnonzero(known.any(axis=(1, 2)))
-        windows = first.kernel[:, : 9 * len(known)].reshape(len(first.kernel), -1, 9)[:, live]
+        taps = first.kernel[:, : 9 * len(known)].reshape(len(first.kernel), -1, 9)[:, live]
+        windows = np.ascontiguousarray(taps.transpose(2, 0, 1))  # or BLAS is not what multiplies
         rows, columns = np.nonzero(here)
         out = []
         for start in range(0, rows.size, STRIP):
@@ -126,7 +127,7 @@ class LatentDecoder:
             sums = first.kernel[:, 9 * len(known) :] @ seen[:, r, c]
             for tap in range(9):
                 down, right = divmod(tap, 3)
-                sums += windows[:, :, tap] @ known[live[:, None], r + down, c + right].astype(np.float64)
+                sums += windows[tap] @ known[live[:, None], r + down, c + right].astype(np.float64)
             v = first.rescale(sums)
             for layer in others:
                 v = layer.matrix(v)

@@ -4,14 +4,14 @@
  */
 
 import { type CdcFile, HYPER, LATENT, UnreadableFile } from "./container.js";
-import { multiply } from "./matrix.js";
+import { Columns, multiply } from "./matrix.js";
 import { Stream, Tables } from "./streams.js";
 
 const ACTIVATION_LIMIT = 2 ** 24 - 1;
 const FINE_LIMIT = 2 ** 24;
 const OUTPUT_LIMIT = 2 ** 20;
 const Z_LIMIT = 2 ** 17;
-const STRIP = 2048; // positions that a context network sees at a time: bounds the memory of its windows
+const STRIP = 512; // positions that a context network sees at a time: bounds the memory of its windows
 
 /** Symbols of z [C, h/4, w/4] and y [M, h, w]; means of y in 1/16 and scale indices, likewise. */
 export interface Latents {
@@ -85,7 +85,8 @@ class Layer {
 
   /** Columns [in, n] -> [out, n]. */
   apply(columns: Float64Array, n: number): Float64Array {
-    return this.rescale(multiply(this.kernel, columns, this.outputs, this.kernel.length / this.outputs, n), n);
+    const packed = Columns.of(columns, this.kernel.length / this.outputs, n);
+    return this.rescale(multiply(this.kernel, packed, this.outputs), n);
   }
 }
 
@@ -250,22 +251,22 @@ export class LatentDecoder {
     const out = new Float64Array(third.outputs * here.length);
     for (let from = 0; from < here.length; from += STRIP) {
       const m = Math.min(STRIP, here.length - from);
-      const columns = new Float64Array(rowsIn * m);
-      let row = 0;
-      for (const c of channels) {
-        for (let tap = 0; tap < 9; tap++, row++) {
-          const [down, right] = [Math.floor(tap / 3), tap % 3];
-          for (let i = 0; i < m; i++) {
-            const place = here[from + i];
-            const line = Math.floor(place / w);
-            columns[row * m + i] = known[(c * (h + 2) + line + down) * (w + 2) + (place - line * w) + right];
+      const columns = new Columns(rowsIn, m);
+      for (let i = 0; i < m; i++) {
+        const place = here[from + i];
+        const line = Math.floor(place / w);
+        const corner = line * (w + 2) + place - line * w;
+        let at = (i >> 2) * 4 * rowsIn + (i & 3);
+        for (const c of channels) {
+          for (let down = 0, tap = c * (h + 2) * (w + 2) + corner; down < 3; down++, tap += w + 2, at += 12) {
+            columns.data[at] = known[tap];
+            columns.data[at + 4] = known[tap + 1];
+            columns.data[at + 8] = known[tap + 2];
           }
         }
+        for (let d = 0; d < depth; d++, at += 4) columns.data[at] = seen[d * n + place];
       }
-      for (let d = 0; d < depth; d++, row++) {
-        for (let i = 0; i < m; i++) columns[row * m + i] = seen[d * n + here[from + i]];
-      }
-      const sums = multiply(kernel, columns, first.outputs, rowsIn, m);
+      const sums = multiply(kernel, columns, first.outputs);
       const made = third.apply(second.apply(first.rescale(sums, m), m), m);
       for (let o = 0; o < third.outputs; o++) out.set(made.subarray(o * m, (o + 1) * m), o * here.length + from);
     }
@@ -305,10 +306,11 @@ function transposed(layer: Layer, inputs: number, x: Float64Array, h: number, w:
   const { outputs } = layer;
   const [rows, columns] = [2 * h, 2 * w];
   const sums = new Float64Array(outputs * rows * columns);
+  const packed = Columns.of(x, inputs, h * w);
   for (let tap = 0; tap < 25; tap++) {
     const [k, j] = [Math.floor(tap / 5) - 2, (tap % 5) - 2]; // input (i, l) adds to output (2 i + k, 2 l + j)
     const kernel = layer.kernel.subarray(tap * outputs * inputs, (tap + 1) * outputs * inputs);
-    const taps = multiply(kernel, x, outputs, inputs, h * w);
+    const taps = multiply(kernel, packed, outputs);
     for (let o = 0; o < outputs; o++) {
       for (let i = Math.max(0, Math.ceil(-k / 2)); i < h && 2 * i + k < rows; i++) {
         const line = (o * rows + 2 * i + k) * columns + j;

@@ -23,26 +23,50 @@ function load(): { memory: WebAssembly.Memory; panel: Panel } {
   return { memory: exports["memory"] as WebAssembly.Memory, panel: exports["panel"] as Panel };
 }
 
-/** a [m, k] times b [k, n], both row-major -> [m, n]. */
-export function multiply(a: Float64Array, b: Float64Array, m: number, k: number, n: number): Float64Array {
+/** A matrix [k, n] as the inner loop reads it: panels of four columns, each row by row. */
+export class Columns {
+  readonly data: Float64Array;
+
+  constructor(
+    readonly k: number,
+    readonly n: number,
+  ) {
+    this.data = new Float64Array(Math.ceil(n / PANEL) * PANEL * k);
+  }
+
+  /** From a row-major matrix. */
+  static of(b: Float64Array, k: number, n: number): Columns {
+    const made = new Columns(k, n);
+    for (let row = 0; row < k; row++) {
+      for (let column = 0, at = row * PANEL; column < n; column += PANEL, at += PANEL * k) {
+        const from = row * n + column;
+        const width = Math.min(PANEL, n - column);
+        for (let c = 0; c < width; c++) made.data[at + c] = b[from + c];
+      }
+    }
+    return made;
+  }
+}
+
+/** a [m, k], row-major, times b [k, n] -> [m, n]. */
+export function multiply(a: Float64Array, b: Columns, m: number): Float64Array {
   inner ??= load();
   const { memory, panel } = inner;
+  const { k, n } = b;
   const rows = Math.ceil(m / PANEL) * PANEL;
   const columns = Math.ceil(n / PANEL) * PANEL;
-  const place = rows * k; // of the panel, in doubles
-  const out = place + PANEL * k;
+  const place = rows * k; // of b, in doubles
+  const out = place + columns * k;
   const missing = (out + rows * columns) * BYTES - memory.buffer.byteLength;
   if (missing > 0) memory.grow(Math.ceil(missing / PAGE));
   const heap = new Float64Array(memory.buffer);
   heap.set(a);
   heap.fill(0, m * k, place);
+  heap.set(b.data, place);
   for (let column = 0; column < n; column += PANEL) {
-    const width = Math.min(PANEL, n - column);
-    for (let i = 0, at = place, from = column; i < k; i++, at += PANEL, from += n) {
-      for (let c = 0; c < width; c++) heap[at + c] = b[from + c];
-    }
-    panel(0, place * BYTES, (out + column) * BYTES, rows, k, columns * BYTES);
+    panel(0, (place + column * k) * BYTES, (out + column) * BYTES, rows, k, columns * BYTES);
   }
+  if (n === columns) return heap.slice(out, out + m * n);
   const made = new Float64Array(m * n);
   for (let row = 0; row < m; row++) {
     made.set(heap.subarray(out + row * columns, out + row * columns + n), row * n);
