@@ -165,7 +165,7 @@ async def test_who_waits_comes_first(make_client: MakeClient, site: Site, engine
     ],
 )
 async def test_a_batch_that_cannot_begin(client: httpx.AsyncClient, lines: bytes, message: str) -> None:
-    body = check(await client.post("/batches", content=lines), 400, "malformed-request")
+    body = check(await client.post("/batches", content=lines), 422, "invalid-parameter")
     assert message in body["detail"]
 
 
