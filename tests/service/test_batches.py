@@ -109,6 +109,7 @@ async def test_a_batch_is_done(make_client: MakeClient, site: Site) -> None:
     assert parse(result.content).header.width == 32
     assert result.headers["x-cdc-quality"] == "13"
     assert site.put["/out.webp"][0] == "image/webp"
+    assert len((await client.get(found["output"])).text.splitlines()) == 7  # also when its parts are gone
     assert {name: found["error"]["type"] for name, found in errors.items()} == {
         "broken": "/problems/broken-image",
         "missing": "/problems/source-failed",
