@@ -207,9 +207,9 @@ def damaged_list(rng: random.Random, kind: str, raw: Raw) -> Raw:
     elif kind == "seventeen sections":
         sections += [(200 + i, b"\0", b"") for i in range(17 - len(sections))]
     elif kind == "critical section unknown":
-        sections.insert(at, (rng.randint(4, 127), b"\3", b"abc"))
+        sections.insert(at, (rng.randint(5, 127), b"\3", b"abc"))
     elif kind == "optional section unknown":
-        sections.insert(at, (rng.randint(129, 255), b"\3", b"abc"))
+        sections.insert(at, (rng.randint(130, 255), b"\3", b"abc"))
     elif kind == "sections in another order":
         sections.reverse()
     else:

@@ -13,6 +13,7 @@ from model.errors import InvalidParameter
 from model.tiling import Region
 
 Fit = Literal["inside", "contain", "cover"]
+ROUNDING = 0.005  # of a side, that sizes in proportion are off by
 NUMBER = r"[0-9]{1,6}(?:\.[0-9]{1,6})?"
 # x,y,w,h in pixels, or in percent of the sides behind pct: (IIIF Image API 3.0, 4.1).
 REGION_PATTERN = rf"^(?:pct:{NUMBER}(?:,{NUMBER}){{3}}|[0-9]{{1,5}}(?:,[0-9]{{1,5}}){{3}})$"
@@ -34,8 +35,8 @@ class Frame:
 
     def reduction(self, offered: tuple[int, ...]) -> int:
         """The largest of the offered fractions 1/n that still has all the pixels that are asked for."""
-        width, height = self.scaled
-        enough = [n for n in offered if width <= -(-self.region.width // n) and height <= -(-self.region.height // n)]
+        pairs = list(zip(self.scaled, (self.region.width, self.region.height), strict=True))
+        enough = [n for n in offered if all(n * want < have + max(1.0, ROUNDING * have) for want, have in pairs)]
         return max(enough, default=1)
 
 

@@ -33,6 +33,7 @@ class Metrics:
         registry: what `/metrics` writes out.
         duration: cdc_request_duration_seconds{route,stage}; stage "total" is the whole request.
         requests: cdc_requests_total{route,status}.
+        work: cdc_work_total{operation,model,codec_id}, encodes and decodes done.
         bpp: bits per pixel of encoded pictures.
         pixels: pixels of encoded and decoded pictures.
         steps: denoising steps of decodes.
@@ -74,6 +75,12 @@ class Metrics:
             "cdc_event_loop_lag_seconds",
             "How late the event loop is, asked twenty times a second",
             buckets=_LAGS,
+            registry=self.registry,
+        )
+        self.work = Counter(
+            "cdc_work_total",
+            "Encodes and decodes done, by the model that did them",
+            ("operation", "model", "codec_id"),
             registry=self.registry,
         )
         self._webhooks = Counter(

@@ -163,6 +163,20 @@ def test_format_by_ending(file: Path, tmp_path: Path, name: str, options: tuple[
         assert (out.format, out.size) == (kind, (64, 56))
 
 
+def test_a_region_and_a_size(file: Path, tmp_path: Path) -> None:
+    cdc("decode", file, tmp_path / "whole.png")
+    part = cdc("decode", file, tmp_path / "part.png", "--region", "5,6,32,24", "--json").report
+    assert (part["width"], part["height"]) == (32, 24)
+    whole, cut = (np.asarray(Image.open(tmp_path / name)) for name in ("whole.png", "part.png"))
+    np.testing.assert_array_equal(cut, whole[6:30, 5:37])
+    cdc("decode", file, tmp_path / "small.webp", "--width", "16", "--height", "16", "--fit", "cover")
+    with Image.open(tmp_path / "small.webp") as small:
+        assert small.size == (16, 16)
+    refused = cdc("decode", file, tmp_path / "none.png", "--region", "9000,0,5,5")
+    assert refused.code == 1
+    assert "no pixels" in refused.err
+
+
 def test_transparency_and_metadata(crop: Pixels, tmp_path: Path) -> None:
     alpha = np.random.default_rng(0).integers(0, 256, (40, 64), np.uint8)
     exif = Image.Exif()

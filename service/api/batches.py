@@ -11,12 +11,12 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import JSONResponse, Response
 
+from model.errors import InvalidParameter
 from service.api import documentation as docs
 from service.api.access import Decoder, Encoder
 from service.api.body import BYTES_TYPE, read_upload
 from service.api.parameters import given_once
 from service.api.problems import kind_of
-from service.api.refusals import MalformedRequest
 from service.api.responses import answer_of, root_of
 from service.api.schemas import BatchAnswer, DecodeQuery, EncodeQuery, InspectQuery
 from service.api.state import StateOf
@@ -130,28 +130,28 @@ def batch_answer(id: str, record: BatchRecord, root: str) -> BatchAnswer:
 
 
 def _check(data: bytes, sinks: Sinks) -> int:
-    """Count the lines of a batch, each of which must be a request that can be begun. Raises MalformedRequest."""
+    """Count the lines of a batch, each of which must be a request that can be begun. Raises InvalidParameter."""
     seen: set[str] = set()
     for number, text in enumerate((line for line in data.splitlines() if line.strip()), 1):
         if number > MAX_LINES:
-            raise MalformedRequest(f"a batch has at most {MAX_LINES} lines")
+            raise InvalidParameter(f"a batch has at most {MAX_LINES} lines")
         line = _parsed(text, number)
         name = line.get("custom_id")
         if not isinstance(name, str) or not 1 <= len(name) <= MAX_CUSTOM_ID or name in seen:
-            raise MalformedRequest(f"line {number}: custom_id must be a text of 1 to {MAX_CUSTOM_ID}, each once")
+            raise InvalidParameter(f"line {number}: custom_id must be a text of 1 to {MAX_CUSTOM_ID}, each once")
         seen.add(name)
         try:
             _options(line)
         except ValidationError as error:
             fault = error.errors()[0]
             where = ".".join(map(str, fault["loc"]))
-            raise MalformedRequest(f"line {number}: {where}: {fault['msg']}") from None
+            raise InvalidParameter(f"line {number}: {where}: {fault['msg']}") from None
         if (target := line["body"].get("result")) is not None:
             if not isinstance(target, str):
-                raise MalformedRequest(f"line {number}: result must be an address")
+                raise InvalidParameter(f"line {number}: result must be an address")
             sinks.check(target)
     if not seen:
-        raise MalformedRequest("the batch has no lines")
+        raise InvalidParameter("the batch has no lines")
     return len(seen)
 
 
@@ -161,14 +161,14 @@ def _parsed(text: bytes, number: int) -> Line:
     except (ValueError, RecursionError):
         line = None
     if not isinstance(line, dict) or line.get("url") not in QUERIES or not isinstance(line.get("body"), dict):
-        raise MalformedRequest(
+        raise InvalidParameter(
             f"line {number} must be a JSON object with custom_id, url (/encode or /decode) and body, "
             f"of at most {MAX_LINE_BYTES} bytes"
         )
     if set(line) - {"custom_id", "url", "body", "method"} or line.get("method", "POST") != "POST":
-        raise MalformedRequest(f"line {number} has members that are not known")
+        raise InvalidParameter(f"line {number} has members that are not known")
     if not isinstance(line["body"].get("source"), str):
-        raise MalformedRequest(f"line {number}: body.source must be an address")
+        raise InvalidParameter(f"line {number}: body.source must be an address")
     return line
 
 

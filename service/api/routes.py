@@ -21,7 +21,7 @@ from service.api.body import BYTES_TYPE, Upload, deadline, pick_format, read_upl
 from service.api.jobs import idempotency_key, preferences, submit
 from service.api.middleware import route_of
 from service.api.parameters import given_once, with_fields
-from service.api.refusals import EmptyBody, MalformedRequest
+from service.api.refusals import EmptyBody
 from service.api.responses import as_accepted, response_of, varies
 from service.api.schemas import (
     DecodeCost,
@@ -132,14 +132,14 @@ async def serve_upload(
         with state.uploads.hold(1), state.fetched.hold(0 if source is None else len(upload.data)):
             parameters = with_fields(query, request.query_params, upload.fields)
             if getattr(parameters, "source", None) != source:
-                raise MalformedRequest("a source stands in the query, and instead of a body")
+                raise InvalidParameter("a source stands in the query, and instead of a body")
             return await while_connected(request, use(upload.data, parameters))
 
 
 async def _fetched(request: Request, state: State, source: str) -> Upload:
     """The file that a request names; it sends none."""
     if any([part async for part in request.stream()]):
-        raise MalformedRequest("give a body or a source, not both")
+        raise InvalidParameter("give a body or a source, not both")
     data = await state.sources.read(source)
     if not data:
         raise EmptyBody("the source is empty")

@@ -8,6 +8,7 @@ idempotency key. So a slice that dies is done again, and changes nothing that is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable
@@ -85,6 +86,7 @@ class Batches:
             after = replace(found, state="cancelled", finished_at=seen.now)
             if await self._store.commit(seen, Change(id, {f"batch:{id}": (after, KEEP_S)})):
                 await self._join(id, after)
+                await self._tidy(id, after)
                 return after
 
     async def output(self, id: str, owner: str, *, errors: bool) -> bytes:
@@ -126,7 +128,10 @@ class Batches:
                 await self._join(id, after)
         if not await self._store.commit(seen, Change(id, {f"batch:{id}": (after, KEEP_S)})):
             return 0.0  # somebody else was quicker, or it was cancelled
-        return 0.0 if after.state == "in_progress" else None
+        if after.state == "in_progress":
+            return 0.0
+        await self._tidy(id, after)
+        return None
 
     async def _line(self, id: str, number: int, text: bytes, owner: str) -> Line:
         line: Line = json.loads(text)
@@ -161,6 +166,12 @@ class Batches:
         output, errors = await self._parts(id, record)
         await self._put(f"batch/{id}/output", output)
         await self._put(f"batch/{id}/errors", errors)
+
+    async def _tidy(self, id: str, record: BatchRecord) -> None:
+        """Remove what output and errors were made of; what stays expires."""
+        with contextlib.suppress(Exception):  # stores have errors of their own kinds
+            for name in ("input", *(f"part/{start}" for start in range(0, record.next, SLICE))):
+                await self._store.blobs.delete(f"batch/{id}/{name}")
 
     async def _parts(self, id: str, record: BatchRecord) -> tuple[bytes, bytes]:
         lines: tuple[list[str], list[str]] = ([], [])

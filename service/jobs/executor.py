@@ -192,7 +192,7 @@ class Door:
             fitting = [m for m in self.models() if m.codec_id == codec_id]
             if not fitting:
                 raise UnknownCodec(f"no installed model decodes files with the codec id {codec_id}")
-            return fitting[0]
+            return max(fitting, key=lambda m: m.version)  # as the engine chooses
         info = self._named(name)
         if info.codec_id != codec_id:
             raise UnknownModel(f"model {info.name!r} does not decode files with the codec id {codec_id}")
@@ -245,6 +245,8 @@ class Executor(Door):
             else:
                 result = await self._decode(work, work.options, on_progress)
                 self._metrics.steps.observe(work.steps)
+        said = result.metadata
+        self._metrics.work.labels(work.options.operation, said.model, said.codec_id).inc()
         self._metrics.pixels.observe(work.width * work.height)
         return result
 

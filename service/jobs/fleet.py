@@ -64,7 +64,7 @@ class Fleet:
 
 
 def _read(values: dict[str, Any]) -> WorkerReport:
-    models = tuple(ModelInfo(**info) for info in values["models"])
+    models = tuple(ModelInfo(**{**m, "reductions": tuple(m.get("reductions", (1,)))}) for m in values["models"])
     return WorkerReport(models, EngineStatus(**values["status"]), values["seconds_per_cost"])
 
 

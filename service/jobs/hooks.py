@@ -74,6 +74,9 @@ class Hooks:
                 await asyncio.gather(*(self._attempt(name) for name in due if not name.startswith(BATCH)))
             except QueueUnavailable:
                 due = []
+            except Exception:  # nothing may end this: what is due would stay so
+                log.exception("webhooks and batches could not be looked for")
+                due = []
             if not due:
                 await asyncio.sleep(POLL_S)
 

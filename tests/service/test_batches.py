@@ -109,6 +109,7 @@ async def test_a_batch_is_done(make_client: MakeClient, site: Site) -> None:
     assert parse(result.content).header.width == 32
     assert result.headers["x-cdc-quality"] == "13"
     assert site.put["/out.webp"][0] == "image/webp"
+    assert len((await client.get(found["output"])).text.splitlines()) == 7  # also when its parts are gone
     assert {name: found["error"]["type"] for name, found in errors.items()} == {
         "broken": "/problems/broken-image",
         "missing": "/problems/source-failed",
@@ -165,7 +166,7 @@ async def test_who_waits_comes_first(make_client: MakeClient, site: Site, engine
     ],
 )
 async def test_a_batch_that_cannot_begin(client: httpx.AsyncClient, lines: bytes, message: str) -> None:
-    body = check(await client.post("/batches", content=lines), 400, "malformed-request")
+    body = check(await client.post("/batches", content=lines), 422, "invalid-parameter")
     assert message in body["detail"]
 
 

@@ -338,6 +338,14 @@ async def test_the_region_counts_and_not_the_picture(make_client: MakeClient) ->
     check(await client.post("/decode?region=0,0,10,11", content=make_file(64, 48)), 413, "too-much-work")
 
 
+async def test_work_is_counted_by_model(client: httpx.AsyncClient) -> None:
+    await client.post("/encode", content=image_file(photograph()))
+    await client.post("/decode", content=make_file(8, 8))
+    text = (await client.get("/metrics")).text
+    for operation in ("encode", "decode"):
+        assert f'cdc_work_total{{codec_id="{CODEC_ID.hex()}",model="lite",operation="{operation}"}} 1.0' in text
+
+
 async def test_alpha_follows_the_region(client: httpx.AsyncClient) -> None:
     alpha = (np.arange(48 * 64).reshape(48, 64) % 251).astype(np.uint8)
     file = make_file(64, 48, sections=(pack_alpha(alpha),))

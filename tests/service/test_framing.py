@@ -81,3 +81,11 @@ def test_cover_enlarges_nothing(sides: tuple[int, int]) -> None:
 def test_the_largest_reduction_that_has_the_pixels(width: int | None, expected: int) -> None:
     assert frame_of(SIZE, None, width).reduction((1, 2, 4)) == expected
     assert frame_of(SIZE, None, width).reduction((1,)) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "expected"),
+    [((1, 1), None, 1), ((2, 2), 1, 2), ((3, 3), 1, 2), ((1023, 767), 256, 4), ((7, 1), None, 1), ((5, 4), 1, 4)],
+)
+def test_what_is_decoded_at_full_size_keeps_its_pixels(size: tuple[int, int], width: int | None, expected: int) -> None:
+    assert frame_of(size, None, width).reduction((1, 2, 4)) == expected

@@ -113,9 +113,9 @@ async def test_buckets_are_listed(make_client: MakeClient, key: str) -> None:
 async def test_a_body_or_a_source(make_client: MakeClient, site: str) -> None:
     client = await make_client(source_hosts=("127.0.0.1",), private_addresses=True)
     source = {"source": f"{site}/photo.png"}
-    check(await client.post("/encode", params=source, content=PHOTO), 400, "malformed-request")
+    check(await client.post("/encode", params=source, content=PHOTO), 422, "invalid-parameter")
     form = {"file": ("a.png", PHOTO, "image/png")}
-    check(await client.post("/encode", files=form, data=source), 400, "malformed-request")
+    check(await client.post("/encode", files=form, data=source), 422, "invalid-parameter")
 
 
 def test_settings_take_names_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
