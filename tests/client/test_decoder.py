@@ -27,6 +27,7 @@ from model.weights.registry import SHIPPED
 from tests.conformance.make import CODEC, FOLDER, VALID, WRONG
 
 ROOT = Path(__file__).parents[2]
+LARGE = ("1100x1030.cdc", "512x600.cdc")
 SMALL = [e for e in VALID if "1100x1030" not in e["file"]]
 
 
@@ -41,8 +42,8 @@ def decoder(files: DecoderFiles) -> Decoder:
 
 
 def of_large(entries: list[dict[str, Any]]) -> list[Any]:
-    """Files of several tiles are slow."""
-    return [pytest.param(e, marks=[pytest.mark.slow] if "1100x1030" in e["file"] else []) for e in entries]
+    """Large files are slow."""
+    return [pytest.param(e, marks=[pytest.mark.slow] if e["file"].endswith(LARGE) else []) for e in entries]
 
 
 @pytest.mark.parametrize("entry", of_large(VALID), ids=lambda e: e["file"])
@@ -81,7 +82,7 @@ def test_random_damage_gives_typed_errors(decoder: Decoder) -> None:
     rng = np.random.default_rng(4)
     sources = [(FOLDER / e["file"]).read_bytes() for e in SMALL if e["file"].endswith(("1x1.cdc", "64x64.cdc"))]
     refused = 0
-    for number in range(300):
+    for number in range(150):
         data = bytearray(sources[number % 2])
         for _ in range(int(rng.integers(1, 4))):
             data[int(rng.integers(17, len(data)))] = int(rng.integers(256))
@@ -90,7 +91,7 @@ def test_random_damage_gives_typed_errors(decoder: Decoder) -> None:
             decoder.symbols(body + crc32c(body).to_bytes(4, "little"))
         except UnreadableFile:
             refused += 1
-    assert refused > 120
+    assert refused > 60
 
 
 def test_limits_and_parameters(decoder: Decoder) -> None:

@@ -154,6 +154,7 @@ def test_a_service_does_the_work_where_one_is_named(monkeypatch: pytest.MonkeyPa
     assert asked == [("decode", decode), ("PNG", {"quality": 60})]
 
 
+@pytest.mark.slow
 def test_the_codec_saves_and_reads_back(tmp_path: Path, photograph: Any) -> None:
     """In a fresh process with cdc-codec: EXIF goes along where it is given, a profile is converted from."""
     Image.fromarray(photograph[60:180, 180:330]).save(tmp_path / "in.png")

@@ -22,6 +22,7 @@ from tests import reference_decoder as reference
 from tests.conformance.make import CODES, FOLDER, VALID, WRONG, expectations
 
 ROOT = Path(__file__).parents[2]
+LARGE = ("1100x1030.cdc", "512x600.cdc")
 FORMAT = (ROOT / "model/container/FORMAT.md").read_text()
 
 
@@ -132,8 +133,7 @@ def test_every_golden_file_reads_alike(entry: dict[str, Any], codec: Codec, inte
         np.testing.assert_array_equal(ours, theirs)
 
 
-LARGE = pytest.mark.slow  # several tiles
-DECODED = [pytest.param(e, marks=[LARGE] if "1100x1030" in e["file"] else []) for e in VALID if e["image"]]
+DECODED = [pytest.param(e, marks=[pytest.mark.slow] if e["file"].endswith(LARGE) else []) for e in VALID if e["image"]]
 
 
 @pytest.mark.parametrize("entry", DECODED, ids=lambda e: e["file"])

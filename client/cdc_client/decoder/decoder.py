@@ -17,7 +17,7 @@ from cdc_client.decoder.latents import LatentDecoder
 from cdc_client.decoder.weights import DecoderFiles, find_files
 from cdc_client.errors import DecoderUnavailable, UnreadableFile
 
-MAX_PIXELS = 1 << 26
+MAX_PIXELS = 1 << 25  # some 2 GB
 MAX_GAMMA, MAX_SEED = 2.0, (1 << 63) - 1
 STRIDE = 16
 Pixels = npt.NDArray[np.uint8]

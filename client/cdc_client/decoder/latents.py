@@ -22,12 +22,12 @@ Float = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Latents:
-    """Symbols of z, int64 [C, h/4, w/4], and y, [M, h, w]; means of y in 1/16 and scale indices 0..63, likewise."""
+    """Symbols of z [C, h/4, w/4] and of y [M, h, w]; means of y in 1/16, and scale indices 0..63."""
 
     z: Int
-    y: Int
-    means: Int
-    indices: Int
+    y: npt.NDArray[np.int32]
+    means: npt.NDArray[np.int32]
+    indices: npt.NDArray[np.uint8]
 
 
 class _Layer:
@@ -87,12 +87,12 @@ class LatentDecoder:
         for layer in self._up:
             x = layer.transposed(x)
         h, w = x.shape[1:]
-        means, scales = np.split(self._last.matrix(x.reshape(len(x), -1)).astype(np.int64).reshape(-1, h, w), 2)
+        means, scales = np.split(self._last.matrix(x.reshape(len(x), -1)).astype(np.int32).reshape(-1, h, w), 2)
         rate = np.full((1, h, w), float(file.rate + (file.rate >= 128)))
         seen = np.concatenate([np.floor((x + 8) / 16), rate])
 
         stream = Stream(file.sections[LATENT], self._latent)
-        y, indices = np.zeros(means.shape, np.int64), np.zeros(means.shape, np.int64)
+        y, indices = np.zeros(means.shape, np.int32), np.zeros(means.shape, np.uint8)
         known = np.zeros((len(means), h + 2, w + 2), np.float32)  # integers below 2^24
         odd = np.add.outer(np.arange(h), np.arange(w)) % 2 == 1
         start = 0
