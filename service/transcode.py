@@ -18,7 +18,7 @@ from cdc_client.command.terminal import naming, progress, read_bytes, report
 from cdc_client.command.transcode import Gamma, JsonFlag, Steps
 from cdc_client.options import DecodeOptions, EncodeOptions
 from model.config import quality_of_rate
-from model.container import Header, Section, SectionType, parse
+from model.container import Header, Section, SectionType, parse, unpack_space
 from model.errors import CodecError
 from model.tiling import Region
 from service.errors import ServiceError
@@ -105,7 +105,7 @@ class Local:
         """Decode a `.cdc` file. Raises CodecError, ServiceError."""
         from service.images.alpha import unpack_alpha
         from service.images.resizing import framed
-        from service.images.spaces import space_to_srgb, unpack_space
+        from service.images.spaces import space_to_srgb
         from service.images.writing import check_output_size, write_image
 
         container = parse(file)

@@ -119,10 +119,15 @@ def parse(data: bytes) -> File:
     sections = dict(found)
     if len(sections) != len(found):
         raise Refused("malformed-file")
-    if any(kind < 128 and kind not in (1, 2, 3) for kind in sections):
+    if any(kind < 128 and kind not in (1, 2, 3, 4) for kind in sections):
         raise Refused("unsupported-version")
     if 1 not in sections or 2 not in sections:
         raise Refused("malformed-file")
+    if 4 in sections:
+        if len(sections[4]) != 1:
+            raise Refused("malformed-file")
+        if sections[4][0] not in (1, 2, 3):
+            raise Refused("unsupported-version")
     return File(data[9:17], width, height, rate, sections)
 
 

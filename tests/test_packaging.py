@@ -116,7 +116,7 @@ def test_the_wheel_of_the_client_is_small_and_holds_it_alone(wheels: dict[str, P
     names = set(wheel.namelist())
     own = f"cdc_client-{__version__}.dist-info"
     assert {n.split("/")[0] for n in names} == {"cdc_client", own}
-    assert names >= {"cdc_client/py.typed", f"{own}/licenses/LICENSE"}
+    assert names >= {"cdc_client/py.typed", "cdc_client/decoder/profiles/display-p3.icc", f"{own}/licenses/LICENSE"}
     folder = ROOT / "client"
     assert {n for n in names if n.endswith(".py")} == {
         str(p.relative_to(folder)) for p in (folder / "cdc_client").rglob("*.py")

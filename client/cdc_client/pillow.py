@@ -5,8 +5,9 @@
 >>> image = Image.open("photo.cdc")  # doctest: +SKIP
 >>> image.save("again.cdc", quality=60)  # doctest: +SKIP
 
-`Image.open` reads the header alone: size, mode, and in `info` the EXIF data, as other plugins do. Images are sRGB, and
-`info["srgb"]` says so as for a PNG; a profile given to `save` is converted from. The work is done by the service at
+`Image.open` reads the header alone: size, mode, and in `info` the ICC profile, EXIF and XMP, as other plugins do. An
+image without a profile is sRGB, and `info["srgb"]` says so as for a PNG. `save` keeps Display P3, Adobe RGB (1998) and
+ProPhoto RGB, and converts from other profiles to sRGB. The work is done by the service at
 CDC_URL (key: CDC_API_KEY); without one by an installed `cdc-codec[model]`; without that, onnxruntime decodes
 (`cdc-client[decode]`). `save` takes `quality` 1..100, `target_bpp`, `max_bytes` and `exif`. `steps`, `gamma` and `seed`
 of a decode are attributes of the opened image, to be set before it is loaded.
@@ -23,13 +24,24 @@ from typing import IO, Any
 from PIL import Image, ImageFile
 
 from cdc_client.client import Client
-from cdc_client.decoder.container import ALPHA, EXIF, HEADER_BYTES, MAGIC, MAX_SECTIONS, read_header, read_varint
+from cdc_client.decoder.container import (
+    ALPHA,
+    COLOUR,
+    EXIF,
+    HEADER_BYTES,
+    MAGIC,
+    MAX_SECTIONS,
+    XMP,
+    read_header,
+    read_varint,
+)
+from cdc_client.decoder.profiles import profile_of
 from cdc_client.errors import CdcError
 from cdc_client.options import DecodeOptions, EncodeOptions
 from cdc_client.sources import png_of_image
 
 FORMAT = "CDC"
-MAX_EXIF = 1 << 24
+MAX_METADATA = 1 << 24  # bytes of EXIF or XMP
 DRAFTS = (8, 4, 2)  # by which a decode is scaled down
 BACKENDS = "cdc_client.backends"
 
@@ -62,11 +74,13 @@ class CdcImageFile(ImageFile.ImageFile):
             raise CdcImageError(str(error)) from error
         self._size = header.width, header.height
         self._mode = "RGBA" if ALPHA in types else "RGB"
-        self.info.update(codec_id=header.codec_id.hex(), rate=header.rate, srgb=0)
+        self.info.update(codec_id=header.codec_id.hex(), rate=header.rate)
+        if COLOUR not in types:
+            self.info["srgb"] = 0  # PNG, 11.3.2.5: perceptual
         self._pending = True
 
     def _sections(self, at: int) -> set[int]:
-        """Types of the sections, the data of which is skipped; EXIF goes to `info`."""
+        """Types of the sections, the data of which is skipped; profile and metadata go to `info`."""
         types: set[int] = set()
         for _ in range(MAX_SECTIONS + 1):
             self._file.seek(at)
@@ -76,11 +90,19 @@ class CdcImageFile(ImageFile.ImageFile):
             length, used = read_varint(head, 1)
             types.add(head[0])
             at += used
-            if head[0] == EXIF and length <= MAX_EXIF:
+            if head[0] in (COLOUR, EXIF, XMP) and length <= MAX_METADATA:
                 self._file.seek(at)
-                self.info["exif"] = b"Exif\0\0" + self._file.read(length)
+                self._note(head[0], self._file.read(length))
             at += length
         return types
+
+    def _note(self, kind: int, data: bytes) -> None:
+        if kind == COLOUR:
+            self.info["icc_profile"] = profile_of(data)
+        elif kind == EXIF:
+            self.info["exif"] = b"Exif\0\0" + data
+        else:
+            self.info["xmp"] = data
 
     def draft(self, mode: str | None, size: tuple[int, int] | None) -> tuple[str, tuple[int, int, float, float]] | None:
         """Scale the decode down by 2, 4 or 8 to no less than `size`; `mode` is left alone."""

@@ -2,5 +2,6 @@
 
 from model.container.container import Container, Section, SectionType, pack, parse
 from model.container.header import Header, read_header
+from model.container.space import Space, unpack_space
 
-__all__ = ["Container", "Header", "Section", "SectionType", "pack", "parse", "read_header"]
+__all__ = ["Container", "Header", "Section", "SectionType", "Space", "pack", "parse", "read_header", "unpack_space"]

@@ -9,6 +9,7 @@ from enum import IntEnum
 import google_crc32c
 
 from model.container.header import Header, read_header
+from model.container.space import unpack_space
 from model.errors import ChecksumMismatch, InvalidParameter, MalformedFile, TruncatedFile, UnsupportedVersion
 from model.varint import decode_varint, encode_varint
 
@@ -117,3 +118,6 @@ def _check_sections(sections: list[Section]) -> None:
     for kind in (SectionType.HYPER, SectionType.LATENT):
         if kind not in types:
             raise MalformedFile(f"the {kind.name} section is missing")
+    for section in sections:
+        if section.type == SectionType.COLOUR:
+            unpack_space(section.data)

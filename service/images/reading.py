@@ -21,6 +21,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from model.container import Space
 from service.errors import AnimatedImage, BrokenImage, TooManyPixels, UnsupportedImage
 from service.images.avif import split_avif
 from service.images.bmp import split_bmp
@@ -34,7 +35,7 @@ from service.images.parts import Parts
 from service.images.png import split_png
 from service.images.rights import rights_packet
 from service.images.samples import samples_of
-from service.images.spaces import Space, space_of
+from service.images.spaces import space_of
 from service.images.tiff import split_tiff
 from service.images.webp import split_webp
 from service.images.writing import WHITE

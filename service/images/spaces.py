@@ -6,15 +6,13 @@ Their ICC profiles are made here (ICC.1:2022: a matrix and one curve), so none i
 from __future__ import annotations
 
 import struct
-from enum import IntEnum
 from functools import cache
 from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageCms
 
-from model.container import Section, SectionType
-from model.errors import MalformedFile, UnsupportedVersion
+from model.container import Section, SectionType, Space
 from service.images.colour import Plane, from_signal, profile_of_rgb
 from service.images.signal import D50, Signal, adapted, cicp_signal, power_curve, rgb_to_xyz
 
@@ -22,14 +20,6 @@ _D65 = (0.3127, 0.3290)
 ADOBE_GAMMA, PROPHOTO_GAMMA = 563, 461  # in 1/256: Adobe RGB (1998), 4.3.1.2; ROMM RGB as profiles have it
 MAX_DIFFERENCE = 2  # levels by which the values of a profile of the same space may differ
 _D50_XYZ = (0.9642, 1.0, 0.8249)  # ICC.1:2022, 7.2.16
-
-
-class Space(IntEnum):
-    """What the section COLOUR says."""
-
-    DISPLAY_P3 = 1
-    ADOBE_RGB = 2
-    PROPHOTO_RGB = 3
 
 
 NAMES = {Space.DISPLAY_P3: "Display P3", Space.ADOBE_RGB: "Adobe RGB (1998)", Space.PROPHOTO_RGB: "ProPhoto RGB"}
@@ -62,20 +52,6 @@ def space_of(colours: tuple[bytes | Signal, ...]) -> Space | None:
 def pack_space(space: Space) -> Section:
     """The COLOUR section: a byte."""
     return Section(SectionType.COLOUR, bytes([space]))
-
-
-def unpack_space(data: bytes) -> Space:
-    """What a COLOUR section names.
-
-    Raises:
-        MalformedFile: it is not one byte.
-        UnsupportedVersion: the space is not known.
-    """
-    if len(data) != 1:
-        raise MalformedFile("the colour section is not one byte")
-    if data[0] not in {int(space) for space in Space}:
-        raise UnsupportedVersion(f"colour space {data[0]} is unknown to this decoder")
-    return Space(data[0])
 
 
 def space_to_srgb(pixels: Plane, space: Space) -> Plane:

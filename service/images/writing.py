@@ -7,12 +7,13 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from model.container import Space
 from model.errors import InvalidParameter
 from service.images.colour import Plane
 from service.images.exif import MAX_EXIF_BYTES
 from service.images.guard import typed_errors
 from service.images.rights import MAX_XMP_BYTES
-from service.images.spaces import Space, icc_of
+from service.images.spaces import icc_of
 from service.work import Format
 
 MAX_SIDE: dict[Format, int] = {"png": 2**31 - 1, "webp": 16383, "jpeg": 65500}

@@ -18,7 +18,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from model.container import Container, Header, Section, SectionType, parse
+from model.container import Container, Header, Section, SectionType, parse, unpack_space
 from model.errors import CorruptStream, InvalidParameter, UnknownCodec, UnknownModel
 from model.tiling import Region
 from service.engine.port import Decode, DecodeRequest, DecodeResult, EncodeRequest, Engine, EngineView, ModelInfo
@@ -28,7 +28,7 @@ from service.images.alpha import pack_alpha, unpack_alpha
 from service.images.drawings import LOSSY_QUALITY, check_worth
 from service.images.reading import probe_image, read_image
 from service.images.resizing import framed
-from service.images.spaces import pack_space, space_to_srgb, unpack_space
+from service.images.spaces import pack_space, space_to_srgb
 from service.images.writing import check_output_size, write_image
 from service.jobs.canary import Canary, canary_of
 from service.jobs.limits import Budget, Limits, limits_of

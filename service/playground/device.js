@@ -46,7 +46,10 @@ export class Device {
       const image = await this.#decoder.decode(data, { steps, gamma, signal, onProgress: show });
       await this.#draw(image, canvas);
       const here = performance.now() - start;
-      const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+      const own = document.createElement("canvas"); // the page's canvas is sRGB, the PNG is of the image's space
+      if (image.colorSpace !== "srgb") await this.#draw(image, own);
+      const drawn = image.colorSpace === "srgb" ? canvas : own;
+      const blob = await new Promise((resolve) => drawn.toBlob(resolve, "image/png"));
       const { entropy, networks } = image.times;
       const timing = `entropy;dur=${entropy.toFixed(1)}, networks;dur=${networks.toFixed(1)}`;
       const headers = { "x-cdc-steps": query.steps, "x-cdc-gamma": query.gamma, "server-timing": timing };

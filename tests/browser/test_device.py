@@ -15,9 +15,12 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route
 
 from benchmarks.server import running_server
+from model.container import Space
+from service.images.spaces import space_to_srgb
 from tests.browser.conftest import PICTURES, TIMEOUT_MS
 from tests.conformance.make import CODEC, FOLDER
 from tests.programs import need
+from tests.service.images.builders import read
 
 PACKAGE = Path(__file__).parents[2] / "client" / "js"
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -142,6 +145,55 @@ def test_the_element_decodes(page: Page, device_server: httpx.Client, name: str)
         assert (difference > 1).mean() <= 0.001
     else:
         close_to(pixels[..., :3], name)
+
+
+WITHOUT_P3 = """
+window.ImageData = class extends ImageData {
+  constructor(first, second, third) {
+    if (typeof third === "number") super(first, second, third);
+    else super(first, second);
+  }
+  get colorSpace() {
+    return undefined;
+  }
+};
+"""
+SPACE = """
+document.querySelector("cdc-image").shadowRoot.querySelector("canvas").getContext("2d").getContextAttributes().colorSpace
+"""
+
+
+@pytest.mark.parametrize("has_p3", [True, False])
+def test_the_element_draws_display_p3(page: Page, device_server: httpx.Client, has_p3: bool) -> None:
+    """In its own space, or in sRGB where the browser does not know it."""
+    if not has_p3:
+        page.add_init_script(WITHOUT_P3)
+    serve_element(page, "64x64-display-p3")
+    page.goto(f"{device_server.base_url}/element.html")
+    assert page.evaluate(LOADED)["where"] == "device"
+    drawn = page.evaluate(DRAWN)
+    assert page.evaluate(SPACE) == ("display-p3" if has_p3 else "srgb")
+    pixels = np.array(drawn["data"], np.uint8).reshape(64, 64, 4)[..., :3].astype(int)
+    with Image.open(FOLDER / CODEC / "64x64-display-p3.png") as image:
+        wide = np.asarray(image.convert("RGB"))
+    converted = space_to_srgb(wide, Space.DISPLAY_P3)
+    assert (np.abs(converted.astype(int) - wide) > 2).mean() > 0.1  # so that one cannot pass for the other
+    assert (np.abs(pixels - (wide if has_p3 else converted)) > (1 if has_p3 else 2)).mean() <= 0.001
+
+
+def test_the_page_s_png_of_display_p3_keeps_it(page: Page, device_server: httpx.Client) -> None:
+    page.goto(str(device_server.base_url))
+    page.wait_for_selector("html[data-device=ready]")
+    file = FOLDER / CODEC / "64x64-display-p3.cdc"
+    page.set_input_files("#file", {"name": "photo.cdc", "mimeType": "", "buffer": file.read_bytes()})
+    page.wait_for_selector("#place:not([hidden])")
+    assert "Decoded on your device in" in page.inner_text("#place")
+    with page.expect_download() as download:
+        page.click("#download-png")
+    data = download.value.path().read_bytes()
+    assert read(data, colour="keep").space is Space.DISPLAY_P3
+    with Image.open(BytesIO(data)) as image:
+        close_to(np.asarray(image.convert("RGB")), "64x64-display-p3")
 
 
 def test_the_element_falls_back_on_the_service(page: Page, device_server: httpx.Client) -> None:

@@ -19,11 +19,17 @@ from cdc_client import DecoderUnavailable, UnreadableFile
 from cdc_client.command import backend
 from cdc_client.command.terminal import Refused
 from cdc_client.decoder import Decoder, DecoderFiles, find_files, weights
+from cdc_client.decoder.container import SPACES
+from cdc_client.decoder.images import image_of
+from cdc_client.decoder.profiles import profile_of
 from model.codec import Codec
+from model.container import Space
 from model.shipped import decoder_folder
 from model.weights.decoder_export import export_decoder
 from model.weights.files import load_weights
 from model.weights.registry import SHIPPED
+from service.images import profiles
+from service.images.spaces import icc_of
 from tests.conformance.make import CODEC, FOLDER, VALID, WRONG
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +79,24 @@ def test_noise_and_sampler_are_those_of_the_codec(name: str, steps: int, gamma: 
     difference = np.abs(decoder.decode(data, steps, gamma).pixels - expected)
     assert (difference > 1).mean() <= 0.001
     assert np.abs(expected - decoder.decode(data).pixels).mean() > 0.5  # noise has been added
+
+
+def test_the_profile_of_a_space_goes_with_the_pixels(decoder: Decoder) -> None:
+    with Image.open(FOLDER / CODEC / "64x64-display-p3.png") as image:
+        expected = image.info["icc_profile"]
+    decoded = decoder.decode((FOLDER / CODEC / "64x64-display-p3.cdc").read_bytes())
+    assert decoded.icc_profile == image_of(decoded).info["icc_profile"] == expected
+    plain = decoder.decode((FOLDER / CODEC / "64x64.cdc").read_bytes())
+    assert plain.icc_profile is None
+    assert "icc_profile" not in image_of(plain).info
+
+
+@pytest.mark.parametrize("space", Space)
+def test_the_profiles_are_those_of_the_service(space: Space) -> None:
+    assert profile_of(bytes([space])) == profiles.files()[f"{SPACES[space]}.icc"] == icc_of(space)
+    for wrong in (b"", b"\x09", b"\1\1"):
+        with pytest.raises(UnreadableFile):
+            profile_of(wrong)
 
 
 def test_random_damage_gives_typed_errors(decoder: Decoder) -> None:
@@ -192,6 +216,10 @@ def test_the_command_decodes_by_itself_where_nothing_else_is(
         made = own.decode(data, {"format": format})  # type: ignore[typeddict-item]
         with Image.open(io.BytesIO(made.data)) as image:
             assert (image.format, image.mode, image.size) == (format.upper(), mode, (150, 120))
+            assert "icc_profile" not in image.info
+        wide = own.decode((FOLDER / CODEC / "64x64-display-p3.cdc").read_bytes(), {"format": format})  # type: ignore[typeddict-item]
+        with Image.open(io.BytesIO(wide.data)) as image:
+            assert image.info["icc_profile"] == icc_of(Space.DISPLAY_P3)
     with pytest.raises(Refused, match=r"cdc-codec\[model\]"):
         own.encode(b"", {})
     with pytest.raises(Refused, match="--url sends it"):

@@ -14,7 +14,9 @@ from PIL import Image
 
 from benchmarks.server import running_server
 from cdc_client.decoder.decoder import normal_noise
+from model.container import Space
 from model.shipped import decoder_folder
+from service.images.spaces import space_to_srgb
 from tests.conformance.make import FOLDER, VALID
 from tests.programs import need
 from tests.service.conftest import image_file, photograph
@@ -40,15 +42,29 @@ def built() -> None:
     run(["node_modules/.bin/tsc"])
 
 
+def colours() -> dict[str, object]:
+    """RGBA pixels, and what they are in sRGB, for each space."""
+    pixels = np.random.default_rng(9).integers(0, 256, (20, 20, 4), np.uint8)
+    pixels[0, :, :3] = np.arange(20, dtype=np.uint8)[:, None]  # dark greys, where the curves are steepest
+    made = []
+    for space in Space:
+        srgb = pixels.copy()
+        srgb[..., :3] = space_to_srgb(np.ascontiguousarray(pixels[..., :3]), space)
+        made.append(srgb.ravel().tolist())
+    return {"pixels": pixels.ravel().tolist(), "srgb": made}
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with running_server(threads="1") as (http, _):
-        yield str(http.base_url).rstrip("/")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CDC_MUTATIONS", raising=False)  # no setting of the service
+        with running_server(threads="1") as (http, _):
+            yield str(http.base_url).rstrip("/")
 
 
 @pytest.mark.usefixtures("built")
 def test_decoder(tmp_path: Path) -> None:
-    """Symbols and errors of every conformance file, pixels within a level, 10,000 mutated files."""
+    """Symbols and errors of every conformance file, pixels and colours within a level, CDC_MUTATIONS mutated files."""
     for entry in VALID:
         if entry["image"]:
             with Image.open(FOLDER / entry["image"]) as image:
@@ -61,7 +77,8 @@ def test_decoder(tmp_path: Path) -> None:
         CDC_DECODER=str(decoder_folder()),
         CDC_IMAGES=str(tmp_path),
         CDC_NOISE=json.dumps(noise),
-        CDC_MUTATIONS="10000",
+        CDC_COLOURS=json.dumps(colours()),
+        CDC_MUTATIONS=os.environ.get("CDC_MUTATIONS", "1000"),
     )
 
 

@@ -15,11 +15,15 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 import cdc_client.pillow as plugin
+from cdc_client.sources import png_of_image
+from model.container import Section, SectionType, Space, pack, read_header
 from model.shipped import decoder_folder
+from service.images.spaces import icc_of
 from tests.conformance.make import CODEC, FOLDER
 
 FILES = FOLDER / CODEC
 ROOT = Path(__file__).parents[2]
+HEAD = (FILES / "64x64.cdc").read_bytes()[:24]
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +64,27 @@ def test_pixels_mode_and_exif() -> None:
                 assert image.mode == "RGBA"
                 assert image.getchannel("A").getextrema() == (0, 255)
                 assert image.copy().crop((0, 0, 10, 10)).getpixel((0, 0))[3] == 0
+
+
+def test_the_profile_is_that_of_the_space() -> None:
+    with Image.open(FILES / "64x64-display-p3.cdc") as image, Image.open(FILES / "64x64-display-p3.png") as png:
+        assert image.info["icc_profile"] == png.info["icc_profile"] == icc_of(Space.DISPLAY_P3)
+        assert "srgb" not in image.info
+        assert (np.abs(np.asarray(image).astype(int) - np.asarray(png)) > 1).mean() <= 0.001
+        with Image.open(io.BytesIO(png_of_image(image))) as sent:  # what `save` would encode
+            assert sent.info["icc_profile"] == png.info["icc_profile"]
+    with Image.open(FILES / "64x64.cdc") as image:
+        assert image.info["srgb"] == 0
+        assert "icc_profile" not in image.info
+    data = pack(read_header(HEAD)[0], [Section(SectionType.XMP, b"<x/>"), Section(SectionType.HYPER, b"")])
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.info["xmp"] == b"<x/>"
+
+
+@pytest.mark.parametrize(("file", "text"), [("colour-unknown", "unsupported"), ("colour-of-two-bytes", "malformed")])
+def test_unknown_spaces_are_refused_when_opened(file: str, text: str) -> None:
+    with pytest.raises(OSError, match=text):
+        Image.open(FOLDER / "damaged" / f"{file}.cdc")
 
 
 def test_drafts_are_scaled_down() -> None:

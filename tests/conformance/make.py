@@ -16,7 +16,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from model import errors
 
@@ -49,8 +49,10 @@ def main() -> None:
     import torch
 
     from model.codec import Codec
+    from model.container import SectionType, Space, parse
     from model.weights.files import load_weights
     from model.weights.registry import SHIPPED
+    from service.images.spaces import icc_of
 
     torch.set_num_threads(1)
     codec = Codec(load_weights(SHIPPED / "cdc-lite.safetensors"), "float32")
@@ -66,7 +68,9 @@ def main() -> None:
         hashes = expectations(q.hyper, q.latent, q.means.numpy(), q.indices.numpy())
         image = name.replace(".cdc", ".png") if has_image else None
         if image:
-            Image.fromarray(codec.decode(data, 1, 0.0)).save(FOLDER / image, "PNG", optimize=True)
+            space = parse(data).section(SectionType.COLOUR)
+            profile = icc_of(Space(space[0])) if space else None
+            Image.fromarray(codec.decode(data, 1, 0.0)).save(FOLDER / image, "PNG", optimize=True, icc_profile=profile)
         ENTRIES.append({"file": name, "sha256": hashlib.sha256(data).hexdigest(), **hashes, "image": image})
     for name, data, error in wrong_files((FOLDER / CODEC / "64x64.cdc").read_bytes()):
         if name not in known:
@@ -81,6 +85,17 @@ def photograph() -> Any:
 
     with cbook.get_sample_data("grace_hopper.jpg") as file:
         return np.asarray(Image.open(file).convert("RGB"))
+
+
+def display_p3(pixels: Any) -> Any:
+    """sRGB pixels -> those of Display P3, uint8 [H, W, 3]."""
+    from model.container import Space
+    from service.images.spaces import icc_of
+
+    target = ImageCms.ImageCmsProfile(BytesIO(icc_of(Space.DISPLAY_P3)))
+    made = ImageCms.profileToProfile(Image.fromarray(pixels), ImageCms.createProfile("sRGB"), target)
+    assert made is not None
+    return np.asarray(made)
 
 
 def valid_files(codec: Any) -> list[tuple[str, bytes, bool]]:
@@ -102,6 +117,7 @@ def valid_files(codec: Any) -> list[tuple[str, bytes, bool]]:
         "1x130": (photo[:130, 250:251], 90, []),
         "300x1": (photo[100:101, :300], 200, []),
         "64x64": (photo[60:124, 200:264], 142, []),
+        "64x64-display-p3": (display_p3(photo[60:124, 200:264]), 142, [Section(SectionType.COLOUR, b"\1")]),
         "65x63": (photo[60:123, 200:265], 60, []),
         "150x120-rate-0": (crop, 0, []),
         "150x120-rate-255": (crop, 255, []),
@@ -194,6 +210,8 @@ def wrong_files(data: bytes) -> list[tuple[str, bytes, str]]:
         "no-latent": (body((1, hyper)), "malformed-file"),
         "no-hyper": (body((2, latent)), "malformed-file"),
         "unknown-critical": (body(*both, (9, b"")), "unsupported-version"),
+        "colour-unknown": (body(*both, (4, b"\x09")), "unsupported-version"),
+        "colour-of-two-bytes": (body(*both, (4, b"\x01\x01")), "malformed-file"),
         "another-codec-id": (checked(data[:9] + bytes(8) + data[17:-4]), "unknown-codec"),
         "word-left-over": (body((1, hyper), (2, latent + bytes(8))), "corrupt-stream"),
         "hyper-word-left-over": (body((1, hyper + bytes(8)), (2, latent)), "corrupt-stream"),

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from model.config import quality_of_rate
-from model.container import Section, SectionType, parse
+from model.container import Section, SectionType, Space, parse
 from model.tiling import Region
 from service.engine.port import DecodeRequest, EncodeRequest
 from service.images.alpha import pack_alpha
-from service.images.spaces import Space, icc_of, space_to_srgb
+from service.images.spaces import icc_of, space_to_srgb
 from tests.service.conftest import MakeClient, image_file, photograph
 from tests.service.fake_engine import CODEC_ID, LITE, FakeEngine, gradient, make_file
 from tests.service.images.test_rights import XMP

@@ -13,7 +13,7 @@ from cdc_client.decoder.images import image_of
 from cdc_client.errors import CdcError
 from cdc_client.options import DecodeOptions, EncodeOptions
 
-NAMES = {1: "hyper", 2: "latent", 3: "alpha", 128: "exif"}
+NAMES = {1: "hyper", 2: "latent", 3: "alpha", 4: "colour", 128: "exif", 129: "xmp"}
 
 
 class Own:
@@ -41,8 +41,10 @@ class Own:
         format = options.get("format", "png")
         if format == "jpeg":
             image = image.convert("RGB")
-        exif = b"Exif\0\0" + decoded.exif if decoded.exif else b""
-        image.save(out, format, **({} if format == "png" else {"quality": 95}), exif=exif)
+        given: dict[str, Any] = {"exif": b"Exif\0\0" + decoded.exif if decoded.exif else b""}
+        if format != "png":
+            given["quality"] = 95
+        image.save(out, format, **given, icc_profile=decoded.icc_profile)
         seconds = round(time.perf_counter() - start, 2)
         return Made(out.getvalue(), {"width": image.width, "height": image.height, "seconds": seconds})
 

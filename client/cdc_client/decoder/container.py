@@ -8,7 +8,8 @@ from cdc_client.errors import UnreadableFile
 
 MAGIC = b"\x8fCDC\r\n\x1a\n"
 MAX_SIDE, MAX_SECTIONS, MAX_VARINT = 65535, 16, 9
-HYPER, LATENT, ALPHA, EXIF = 1, 2, 3, 128
+HYPER, LATENT, ALPHA, COLOUR, EXIF, XMP = 1, 2, 3, 4, 128, 129
+SPACES = {1: "display-p3", 2: "adobe-rgb", 3: "prophoto-rgb"}  # what COLOUR says
 OPTIONAL = 128  # types at and above it may be skipped
 HEADER_BYTES = 24  # at most
 
@@ -86,12 +87,23 @@ def parse(data: bytes, max_pixels: int | None = None) -> File:
     sections = dict(found)
     if len(sections) != len(found):
         raise UnreadableFile("malformed-file", "a section type appears twice")
-    unknown = [kind for kind in sections if kind < OPTIONAL and kind not in (HYPER, LATENT, ALPHA)]
+    unknown = [kind for kind in sections if kind < OPTIONAL and kind not in (HYPER, LATENT, ALPHA, COLOUR)]
     if unknown:
         raise UnreadableFile("unsupported-version", f"critical section type {unknown[0]} is unknown to this decoder")
     if HYPER not in sections or LATENT not in sections:
         raise UnreadableFile("malformed-file", "a section with coded data is missing")
+    if COLOUR in sections:
+        space_of(sections[COLOUR])
     return File(header.codec_id, header.width, header.height, header.rate, sections)
+
+
+def space_of(data: bytes) -> str:
+    """Which of `SPACES` a COLOUR section names. Raises UnreadableFile."""
+    if len(data) != 1:
+        raise UnreadableFile("malformed-file", "the colour section is not one byte")
+    if data[0] not in SPACES:
+        raise UnreadableFile("unsupported-version", f"colour space {data[0]} is unknown to this decoder")
+    return SPACES[data[0]]
 
 
 def _crc_table() -> tuple[int, ...]:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cdc_client.decoder.container import ALPHA, EXIF, HYPER, LATENT, File, parse
+from cdc_client.decoder.container import ALPHA, COLOUR, EXIF, HYPER, LATENT, File, parse
 from cdc_client.decoder.latents import LatentDecoder
+from cdc_client.decoder.profiles import profile_of
 from cdc_client.decoder.weights import DecoderFiles, find_files
 from cdc_client.errors import DecoderUnavailable, UnreadableFile
 
@@ -27,11 +28,15 @@ Slices = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image: uint8 [height, width, 3], sRGB; its alpha plane as a PNG file and its EXIF, where the file has them."""
+    """An image: uint8 [height, width, 3]; its alpha plane as a PNG file and its EXIF, where the file has them.
+
+    `icc_profile` is of the space of the pixels, None for sRGB.
+    """
 
     pixels: Pixels
     alpha: bytes | None
     exif: bytes | None
+    icc_profile: bytes | None
 
 
 class Decoder:
@@ -81,7 +86,8 @@ class Decoder:
         for top in range(0, file.height, 512):
             rows = base[:, top : min(top + 512, file.height), : file.width]
             pixels[top : top + 512] = np.rint(rows * 127.5 + 127.5).clip(0, 255).transpose(1, 2, 0)
-        return Decoded(pixels, file.sections.get(ALPHA), file.sections.get(EXIF))
+        alpha, exif = file.sections.get(ALPHA), file.sections.get(EXIF)
+        return Decoded(pixels, alpha, exif, profile_of(file.sections.get(COLOUR)))
 
     def symbols(self, data: bytes) -> str:
         """SHA-256 over the symbols of a file (FORMAT.md, "The symbols' hash"). Raises UnreadableFile."""

@@ -11,7 +11,10 @@ from cdc_client.errors import UnreadableFile
 
 
 def image_of(decoded: Decoded) -> Image.Image:
-    """The image, RGB or RGBA. Raises UnreadableFile where the alpha plane is damaged."""
+    """The image, RGB or RGBA, with its profile in `info` unless it is sRGB.
+
+    Raises UnreadableFile where the alpha plane is damaged.
+    """
     image = Image.fromarray(decoded.pixels)
     if decoded.alpha is not None:
         # PNG, 11.2.1: the size stands in the first chunk, and is checked before anything is decoded.
@@ -25,4 +28,6 @@ def image_of(decoded: Decoded) -> Image.Image:
             image.putalpha(alpha)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UnreadableFile("malformed-file", f"the alpha section is damaged: {error}") from error
+    if decoded.icc_profile is not None:
+        image.info["icc_profile"] = decoded.icc_profile
     return image

@@ -7,6 +7,7 @@
  */
 
 import { Client } from "./client.js";
+import { type ColorSpace, DISPLAY_P3, toSrgb } from "./decoder/colour.js";
 import type { DecodedImage } from "./decoder/decoder.js";
 import { WorkerDecoder } from "./remote.js";
 
@@ -24,7 +25,11 @@ function decoderOf(service: URL): Promise<WorkerDecoder> {
   return found;
 }
 
-/** Draw an image, its alpha plane included, on a canvas of its size. */
+/**
+ * Draw an image, its alpha plane included, on a canvas of its size: in Display P3 where image and browser have it.
+ *
+ * A canvas keeps the space of its first context; what is drawn there later is converted to it by the browser.
+ */
 export async function drawImage(image: DecodedImage, canvas: HTMLCanvasElement): Promise<void> {
   const { width, height, data, alpha } = image;
   if (alpha !== undefined) {
@@ -41,19 +46,30 @@ export async function drawImage(image: DecodedImage, canvas: HTMLCanvasElement):
   }
   canvas.width = width;
   canvas.height = height;
-  canvas.getContext("2d")?.putImageData(new ImageData(data, width, height), 0, 0);
+  const colorSpace = hasDisplayP3() ? image.colorSpace : "srgb";
+  const context = canvas.getContext("2d", { colorSpace });
+  if (context === null) throw new Error("no canvas");
+  const shown = colorSpace === image.colorSpace ? data : data.slice();
+  if (shown !== data) toSrgb(shown, DISPLAY_P3);
+  context.putImageData(new ImageData(shown, width, height, { colorSpace }), 0, 0);
+}
+
+/** Whether the browser has the space; one that has not ignores the member. */
+function hasDisplayP3(): boolean {
+  return new ImageData(1, 1, { colorSpace: "display-p3" }).colorSpace === "display-p3";
 }
 
 /** The element; `defineElement` gives it its name. */
 export class CdcImage extends HTMLElement {
   static readonly observedAttributes = ["src", "steps", "gamma", "service"];
   private controller: AbortController | undefined;
-  private readonly canvas = document.createElement("canvas");
+  private canvas = document.createElement("canvas");
+  private colorSpace: ColorSpace | undefined;
   private readonly fallback = document.createElement("img");
 
   constructor() {
     super();
-    this.canvas.style.maxWidth = this.fallback.style.maxWidth = "100%";
+    this.fallback.style.maxWidth = "100%";
     this.attachShadow({ mode: "open" });
   }
 
@@ -116,6 +132,11 @@ export class CdcImage extends HTMLElement {
 
   private async draw(image: DecodedImage, signal: AbortSignal): Promise<void> {
     if (signal.aborted) return;
+    if (this.colorSpace !== image.colorSpace) {
+      this.canvas = document.createElement("canvas");
+      this.canvas.style.maxWidth = "100%";
+      this.colorSpace = image.colorSpace;
+    }
     await drawImage(image, this.canvas);
     this.canvas.setAttribute("role", "img");
     this.canvas.setAttribute("aria-label", this.getAttribute("alt") ?? "");

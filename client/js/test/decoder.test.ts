@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { crc32c } from "../src/decoder/container.js";
+import { toSrgb } from "../src/decoder/colour.js";
 import { Decoder, UnreadableFile, checked, readManifest } from "../src/decoder/index.js";
 import { normalNoise } from "../src/decoder/noise.js";
 import { sha256 } from "../src/decoder/sha256.js";
@@ -33,9 +34,43 @@ for (const entry of entries) {
   });
 }
 
+/** A file whose COLOUR section says `space`, made from the one of Display P3. */
+function recoloured(space: number): Uint8Array {
+  const data = read("4db9ad33bfa08c8e", "64x64-display-p3.cdc");
+  const body = data.subarray(0, data.length - 4);
+  assert.deepEqual([...body.subarray(-4)], [4, 1, 1, 0]);
+  body[body.length - 2] = space;
+  new DataView(data.buffer).setUint32(body.length, crc32c(body), true);
+  return data;
+}
+
+test("Display P3 stays, other spaces become sRGB, unknown ones are refused", async () => {
+  const wide = await decoder.decode(recoloured(1));
+  assert.equal(wide.colorSpace, "display-p3");
+  assert.equal((await decoder.decode(read("4db9ad33bfa08c8e", "64x64.cdc"))).colorSpace, "srgb");
+  for (const space of [2, 3]) {
+    const made = await decoder.decode(recoloured(space));
+    const expected = wide.data.slice();
+    toSrgb(expected, space);
+    assert.equal(made.colorSpace, "srgb");
+    assert.deepEqual(made.data, expected);
+    assert.notDeepEqual(made.data, wide.data);
+  }
+  for (const space of [0, 4, 255]) await assert.rejects(decoder.decode(recoloured(space)), { code: "unsupported-version" });
+});
+
+test("colours in sRGB are those of the service, within a level", () => {
+  const { pixels, srgb } = JSON.parse(process.env["CDC_COLOURS"] as string) as { pixels: number[]; srgb: number[][] };
+  srgb.forEach((expected, i) => {
+    const data = Uint8ClampedArray.from(pixels);
+    toSrgb(data, i + 1);
+    data.forEach((value, at) => assert.ok(Math.abs(value - expected[at]) <= 1, `space ${i + 1}, ${at}: ${value} ${expected[at]}`));
+  });
+});
+
 test("mutated files give typed errors", () => {
   const count = Number(process.env["CDC_MUTATIONS"] ?? "500");
-  const sources = ["1x1", "65x63"].map((name) => read("4db9ad33bfa08c8e", `${name}.cdc`));
+  const sources = ["1x1", "64x64-display-p3"].map((name) => read("4db9ad33bfa08c8e", `${name}.cdc`));
   let seed = 1;
   const random = (below: number): number => {
     seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;

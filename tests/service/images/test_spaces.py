@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from model.container import Space, unpack_space
 from model.errors import MalformedFile, UnsupportedVersion
 from service.images.colour import from_signal
 from service.images.signal import cicp_signal
-from service.images.spaces import Space, icc_of, pack_space, signal_of, space_of, space_to_srgb, unpack_space
+from service.images.spaces import icc_of, pack_space, signal_of, space_of, space_to_srgb
 from service.images.writing import write_image
 from service.work import Format
 from tests.service.conftest import image_file, photograph

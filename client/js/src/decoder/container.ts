@@ -33,8 +33,10 @@ export interface CdcFile {
 export const HYPER = 1;
 export const LATENT = 2;
 export const ALPHA = 3;
+export const COLOUR = 4;
 export const EXIF = 128;
 const OPTIONAL = 128;
+const SPACES = [1, 2, 3]; // colour.ts has them
 const MAGIC = [0x8f, 0x43, 0x44, 0x43, 0x0d, 0x0a, 0x1a, 0x0a];
 const MAX_SIDE = 65535;
 const MAX_SECTIONS = 16;
@@ -98,14 +100,23 @@ export function parse(data: Uint8Array, maxPixels = Infinity): CdcFile {
   const sections = new Map(found);
   if (sections.size !== found.length) throw new UnreadableFile("malformed-file", "a section type appears twice");
   for (const type of sections.keys()) {
-    if (type < OPTIONAL && type !== HYPER && type !== LATENT && type !== ALPHA) {
+    if (type < OPTIONAL && type !== HYPER && type !== LATENT && type !== ALPHA && type !== COLOUR) {
       throw new UnreadableFile("unsupported-version", `critical section type ${type} is unknown to this decoder`);
     }
   }
   if (!sections.has(HYPER) || !sections.has(LATENT)) {
     throw new UnreadableFile("malformed-file", "a section with coded data is missing");
   }
+  const colour = sections.get(COLOUR);
+  if (colour !== undefined) checkSpace(colour);
   return { codecId, width, height, rate, sections };
+}
+
+function checkSpace(section: Uint8Array): void {
+  if (section.length !== 1) throw new UnreadableFile("malformed-file", "the colour section is not one byte");
+  if (!SPACES.includes(section[0])) {
+    throw new UnreadableFile("unsupported-version", `colour space ${section[0]} is unknown to this decoder`);
+  }
 }
 
 const CRC = Int32Array.from({ length: 256 }, (_, byte) => {

@@ -1,6 +1,7 @@
 /** From a file to pixels: exact integers (latents.ts), then g_s and the sampler by onnxruntime-web. */
 
-import { ALPHA, type CdcFile, EXIF, HYPER, LATENT, UnreadableFile, hex, parse } from "./container.js";
+import { type ColorSpace, DISPLAY_P3, toSrgb } from "./colour.js";
+import { ALPHA, COLOUR, type CdcFile, EXIF, HYPER, LATENT, UnreadableFile, hex, parse } from "./container.js";
 import { LatentDecoder, type Latents, readIntegers } from "./latents.js";
 import { normalNoise } from "./noise.js";
 import { type Graph, type RuntimeOptions, loadGraph } from "./runtime.js";
@@ -28,12 +29,14 @@ export interface DecodeOptions {
   readonly onProgress?: (image: DecodedImage, step: number, steps: number) => void;
 }
 
-/** An image in sRGB. */
+/** An image. */
 export interface DecodedImage {
   readonly width: number;
   readonly height: number;
   /** RGBA, as `ImageData` takes it; opaque. */
   readonly data: Uint8ClampedArray<ArrayBuffer>;
+  /** That of `data`: Display P3 stays, Adobe RGB (1998) and ProPhoto RGB become sRGB. */
+  readonly colorSpace: ColorSpace;
   /** The alpha plane as a greyscale PNG, where the file has one. */
   readonly alpha: Uint8Array | undefined;
   readonly exif: Uint8Array | undefined;
@@ -96,7 +99,7 @@ export class Decoder {
     const image = (x: Maps): DecodedImage => ({
       width: file.width,
       height: file.height,
-      data: toPixels(x, file.width, file.height),
+      ...toPixels(x, file),
       alpha: file.sections.get(ALPHA),
       exif: file.sections.get(EXIF),
       times: { entropy, networks: performance.now() - start - entropy },
@@ -244,7 +247,8 @@ function seedOf(file: CdcFile): bigint {
 }
 
 /** Maps in [-1, 1] -> RGBA, cropped; halves are rounded to even. */
-function toPixels(x: Maps, width: number, height: number): Uint8ClampedArray<ArrayBuffer> {
+function toPixels(x: Maps, file: CdcFile): Pick<DecodedImage, "data" | "colorSpace"> {
+  const { width, height } = file;
   const out = new Uint8ClampedArray(4 * width * height).fill(255); // rounds halves to even, and clamps
   const plane = x.height * x.width;
   for (let row = 0, at = 0; row < height; row++) {
@@ -254,5 +258,8 @@ function toPixels(x: Maps, width: number, height: number): Uint8ClampedArray<Arr
       out[at + 2] = Math.fround(x.data[2 * plane + from] * 127.5 + 127.5);
     }
   }
-  return out;
+  const space = file.sections.get(COLOUR)?.[0];
+  if (space === DISPLAY_P3) return { data: out, colorSpace: "display-p3" };
+  if (space !== undefined) toSrgb(out, space);
+  return { data: out, colorSpace: "srgb" };
 }
