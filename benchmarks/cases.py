@@ -31,7 +31,7 @@ class Case:
         route: /encode, /decode or /inspect.
         body: what is sent.
         allowed: answers that are right.
-        size: width and height that an answer of 200 must name; None when any picture within the limit is right.
+        size: width and height that an answer of 200 must name; None when any image within the limit is right.
         query: of the address.
         content_type: None sends none.
         sealed: a damaged `.cdc` file whose checksum is right.

@@ -44,7 +44,7 @@ class Report:
 
     Attributes:
         answers: how often each kind got each answer.
-        readable: damaged `.cdc` files with a right checksum that decoded to a picture.
+        readable: damaged `.cdc` files with a right checksum that decoded to an image.
         failures: a line for each answer that is not foreseen.
         slowest: seconds, route and kind of the slowest request.
     """
@@ -111,7 +111,7 @@ def fault_of(case: Case, response: httpx.Response) -> str:
     else:
         size = int(response.headers["x-cdc-width"]), int(response.headers["x-cdc-height"])
     if case.size is not None and size != case.size:
-        return f"a picture of {size[0]}x{size[1]} instead of {case.size[0]}x{case.size[1]}"
+        return f"an image of {size[0]}x{size[1]} instead of {case.size[0]}x{case.size[1]}"
     if case.route == "/encode":
         return "" if response.content.startswith(CDC_MAGIC) and size[0] * size[1] <= MAX_PIXELS else "not a file"
     if case.route == "/decode":
@@ -156,7 +156,7 @@ def worker_restarts(client: httpx.Client) -> int:
 
 
 def fingerprint(client: httpx.Client, file: bytes) -> tuple[str, str]:
-    """Digests of the encoded photograph and of the picture that `file` decodes to."""
+    """Digests of the encoded photograph and of the image that `file` decodes to."""
     encoded = client.post("/encode", content=save(crop()), params={"quality": 50}).raise_for_status().content
     decoded = client.post("/decode", content=file, params={"steps": 2}).raise_for_status().content
     return hashlib.sha256(encoded).hexdigest(), hashlib.sha256(decoded).hexdigest()
@@ -201,7 +201,7 @@ def print_report(report: Report, seen: Memory, cases: Sequence[Case]) -> None:
     sealed = sum(c.sealed for c in cases)
     print(f"requests: {len(cases)}; {files} damaged files, {sealed} of them with a right checksum")
     print(f"answers by status: {json.dumps(dict(sorted(statuses.items())))}")
-    print(f"damaged files behind a right checksum that decoded to a picture: {report.readable}")
+    print(f"damaged files behind a right checksum that decoded to an image: {report.readable}")
     print(f"slowest request: {report.slowest[0]:.2f} s, {report.slowest[1]}, {report.slowest[2]}")
     print(
         f"resident memory, MiB: {seen.start:.0f} at the start, peak {seen.peak:.0f} "

@@ -29,7 +29,7 @@ MAX_PIXELS = 4_000_000  # the limit that the server must run with
 HYPER, LATENT, ALPHA, EXIF = map(int, (SectionType.HYPER, SectionType.LATENT, SectionType.ALPHA, SectionType.EXIF))
 
 # Kind of damage: answers of /decode, answers of /inspect. Streams, alpha and EXIF are not read by /inspect, and it
-# describes pictures over the limit and of unknown codecs as well.
+# describes images over the limit and of unknown codecs as well.
 Row = tuple[set[Answer], set[Answer]]
 SEALED: dict[str, Row] = {
     "magic": ({NOT_CDC}, {NOT_CDC}),
@@ -59,7 +59,7 @@ SEALED: dict[str, Row] = {
     "alpha not a PNG": ({MALFORMED}, {OK}),
     "alpha cut": ({MALFORMED}, {OK}),
 }
-# Damage that may leave a decodable file: other symbols are a picture like any other, an unknown optional section is
+# Damage that may leave a decodable file: other symbols are an image like any other, an unknown optional section is
 # skipped, EXIF is handed through. Counted apart.
 SEALED_READABLE: dict[str, Row] = {
     "rate": ({OK, STREAM}, {OK}),
@@ -77,9 +77,9 @@ SEALED_READABLE: dict[str, Row] = {
     "sections in another order": ({OK}, {OK}),
     "optional section unknown": ({OK}, {OK}),
 }
-# A flat picture has few bytes however large it is. Rare: it costs what the picture costs.
+# A flat image has few bytes however large it is. Rare: it costs what the image costs.
 COSTLY: dict[str, Row] = {
-    "largest sides, flat picture": ({OK}, {OK}),
+    "largest sides, flat image": ({OK}, {OK}),
     "largest sides, tiny streams": ({OK, STREAM}, {OK}),
 }
 PLAIN: dict[str, Row] = {
@@ -238,7 +238,7 @@ def damaged_sealed(rng: random.Random, kind: str, valid: Valid) -> bytes:
         return raw.with_data(section, damaged_stream(rng, kind[2:], raw.data(section))).sealed()
     if kind in LARGEST_SYMBOL:
         return written(*valid.size, rng.randrange(256), LARGEST_SYMBOL[kind], rng.randrange(99))
-    if kind == "largest sides, flat picture":
+    if kind == "largest sides, flat image":
         return written(2000, 2000, rng.randrange(256), 0)
     if kind in COSTLY:
         tiny = plain.with_data(HYPER, joined(b"", rng.randbytes(8))).with_data(LATENT, joined(b"", rng.randbytes(8)))

@@ -30,14 +30,14 @@ def save(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 @cache
 def picture(width: int = SIDES[0], height: int = SIDES[1], mode: str = "RGB") -> Image.Image:
-    """A smooth picture; never changed by its users."""
+    """A smooth image; never changed by its users."""
     y, x = np.mgrid[:height, :width]
     planes = [x * 255 / width, y * 255 / height, 255 - (x + y) * 255 / (width + height)]
     return Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8)).convert(mode)
 
 
 def translucent() -> Image.Image:
-    """The picture with transparency."""
+    """The image with transparency."""
     image = picture().copy()
     image.putalpha(picture(mode="L"))
     return image
@@ -159,7 +159,7 @@ def strangers() -> dict[str, tuple[bytes, set[Answer]]]:
 
 
 def odd() -> dict[str, tuple[bytes, tuple[int, int]]]:
-    """Valid files that are rare, and the size of their picture."""
+    """Valid files that are rare, and the size of their image."""
     keyed = picture().quantize(16)
     keyed.info["transparency"] = 3
     wide = Image.fromarray((np.arange(48 * 40).reshape(40, 48) * 34).astype(np.uint16))

@@ -38,7 +38,7 @@ def pixels_of(data: bytes) -> np.ndarray:
 
 
 def measure(client: httpx.Client, path: Path, modes: Modes = MODES) -> list[Row]:
-    """All rows of one picture."""
+    """All rows of one image."""
     original = np.asarray(Image.open(path).convert("RGB"))
     count = original.shape[0] * original.shape[1]
     rows: list[Row] = []

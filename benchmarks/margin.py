@@ -1,4 +1,4 @@
-"""What tiles change in a picture, by their margin: the model's tiles against the whole canvas in one pass, in float32.
+"""What tiles change in an image, by their margin: the model's tiles against the whole canvas in one pass, in float32.
 
     python -m benchmarks.margin [--quality 10] [--quality 80] [--models-dir FOLDER --model NAME]
 

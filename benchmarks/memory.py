@@ -1,4 +1,4 @@
-"""Peak memory of encoding and decoding a large picture on the CPU, each in a process of its own.
+"""Peak memory of encoding and decoding a large image on the CPU, each in a process of its own.
 
     python -m benchmarks.memory [--megapixels 40] [--steps 1]
 

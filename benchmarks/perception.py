@@ -27,7 +27,7 @@ from model.perceptual import load_distance
 from model.weights.registry import SHIPPED
 
 MODES = ((1, 0.0), (1, 0.25), (1, 0.5), (1, 0.75), (1, 1.0), (4, 0.5), (4, 1.0), (17, 0.5), (17, 1.0))
-SIDE = 384  # centre crops: 17 steps of a whole picture take long on a CPU
+SIDE = 384  # centre crops: 17 steps of a whole image take long on a CPU
 Row = dict[str, float | str]
 
 

@@ -1,8 +1,8 @@
-"""How soon a browser shows the first preview of a 768x512 picture, in denoising steps.
+"""How soon a browser shows the first preview of a 768x512 image, in denoising steps.
 
     [CDC_SHARED=FOLDER] python -m benchmarks.preview [--runs 5] [--steps 17] [--quality 50] [--out FILE]
 
-A real server, a real Chromium and the page at /, all on this machine. The picture is FOLDER/data/kodak/kodim05.png, or
+A real server, a real Chromium and the page at /, all on this machine. The image is FOLDER/data/kodak/kodim05.png, or
 where there is none a landscape that the page draws. Times are the page's own marks: the button, the decode request, and
 the first task after the frame with the first preview has been painted. A step is the median time between two
 progress events of the same run. The bar is two steps from the decode request.
@@ -39,7 +39,7 @@ READ = """() => {
 
 
 def open_picture(page: Page, base_url: str, picture: Path | None) -> None:
-    """Open the page with a picture chosen."""
+    """Open the page with an image chosen."""
     page.goto(base_url)
     page.wait_for_selector("#samples button")
     if picture is None:

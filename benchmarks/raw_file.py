@@ -80,7 +80,7 @@ def entropy_model() -> EntropyModel:
 
 
 def written(width: int, height: int, rate: int, largest: int, seed: int = 0) -> bytes:
-    """A well-formed file whose symbols are drawn evenly from -largest..largest, 0 giving a flat picture.
+    """A well-formed file whose symbols are drawn evenly from -largest..largest, 0 giving a flat image.
 
     Those that a file cannot hold, of silent scale indices, are zero.
     """

@@ -4,7 +4,7 @@
 
 Starts deploy/cluster.py (two API processes behind a proxy, two workers, a Redis), decodes without a break through the
 Python client, and restarts every worker and every API process, one after the other, so many times. Exits with 1 on a
-failed call or a wrong picture.
+failed call or a wrong image.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
             start = time.monotonic()
             try:
                 digest = cdc.decode(file, steps=2, gamma=0.8, seed=seed, deterministic=True).digest
-                problem = "" if digest == expected[seed] else f"another picture for seed {seed}"
+                problem = "" if digest == expected[seed] else f"another image for seed {seed}"
             except CdcError as error:
                 problem = f"{type(error).__name__}: {error}"
             with lock:

@@ -1,8 +1,8 @@
-"""Encodes of small pictures over HTTP, many at once: how light the road is.
+"""Encodes of small images over HTTP, many at once: how light the road is.
 
     python -m benchmarks.small_encodes [--side 64] [--in-flight 8] [--seconds 10] [--out FILE]
 
-Starts `cdc serve`, sends pictures that all differ over kept connections, and counts the answers. The caller writes
+Starts `cdc serve`, sends images that all differ over kept connections, and counts the answers. The caller writes
 HTTP by hand: a client library would take a part of the processors that are measured.
 """
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.soak [--minutes 30] [--clients 6] [--seed 0] [--out FILE]
 
-Clients decode pictures of several sizes, steps, gammas and seeds, with and without `deterministic`, send files with
+Clients decode images of several sizes, steps, gammas and seeds, with and without `deterministic`, send files with
 damaged symbols (which may decode to rubbish), cancel, and set deadlines; the worker process is killed every minute; and
 /livez is asked ten times a second.
 A decode is right when it equals its reference to the result promise: at most one level on at most 0.1 % of the values,
@@ -99,7 +99,7 @@ class Soak:
             difference = np.abs(pixels_of(answer.content) - self.references[case])
             most, share = int(difference.max()), float((difference > 0).mean())
             if most > 1 or share > 0.001 or (kind == "deterministic" and most):
-                self.wrong.append(f"wrong picture: {kind} {case}: {most} levels, {share:.5f} of values")
+                self.wrong.append(f"wrong image: {kind} {case}: {most} levels, {share:.5f} of values")
         elif (kind, status) not in {("damaged", 422), ("damaged", 200), ("deadline", 504)}:
             self.wrong.append(f"unexpected: {kind} {case} {status} {answer.text[:200]}")
 

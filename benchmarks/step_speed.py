@@ -1,4 +1,4 @@
-"""Time of a 17-step decode of a 768x512 picture, by stage, and the arithmetic it achieves.
+"""Time of a 17-step decode of a 768x512 image, by stage, and the arithmetic it achieves.
 
     python -m benchmarks.step_speed [--precision auto] [--rounds 3]
 

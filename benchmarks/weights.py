@@ -1,6 +1,6 @@
-"""Compare weights files on validation pictures: BD-rate of the one-step decode, and feature distance at all steps.
+"""Compare weights files on validation images: BD-rate of the one-step decode, and feature distance at all steps.
 
-    CDC_SHARED=FOLDER python -m benchmarks.weights OLD.safetensors NEW.safetensors [--pictures N] [--distance NAME]
+    CDC_SHARED=FOLDER python -m benchmarks.weights OLD.safetensors NEW.safetensors [--images N] [--distance NAME]
 
 Choices between weights are made here, on FOLDER/data/val.tar, never on Kodak. NAME is a distance as `cdc train` takes
 it (`vgg19:FILE.pth`), other than the one that was trained on.
@@ -76,13 +76,13 @@ def tensor_of(pixels: Pixels) -> torch.Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--pictures", type=int, default=14)
+    parser.add_argument("--images", type=int, default=14)
     parser.add_argument("--sampled", type=int, default=4, help="pictures for the feature distance")
     parser.add_argument("--distance")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    pictures = pictures_of(Path(os.environ["CDC_SHARED"]) / "data" / "val.tar", options.pictures)
+    pictures = pictures_of(Path(os.environ["CDC_SHARED"]) / "data" / "val.tar", options.images)
     distance = load_distance(options.distance) if options.distance else None
     reference: Curve | None = None
     for path in options.files:

@@ -16,7 +16,7 @@ async def main(photos: Path, archive: Path, url: str | None) -> None:
         for path in sources:
             try:
                 small = await cdc.encode(path, target_bpp=0.3)
-            except Unusable as error:  # not a picture, or one over the limits: the others go on
+            except Unusable as error:  # not an image, or one over the limits: the others go on
                 print(f"{path.name}: {error}", file=sys.stderr)
                 continue
             small.save(archive / f"{path.stem}.cdc")
@@ -26,7 +26,7 @@ async def main(photos: Path, archive: Path, url: str | None) -> None:
         async for picture in cdc.decode_many(files, concurrency=4, steps=1, gamma=0.0):
             picture.save(files[number].with_suffix(".png"))
             number += 1
-        print(f"{number} pictures decoded")
+        print(f"{number} images decoded")
 
 
 if __name__ == "__main__":

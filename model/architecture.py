@@ -39,7 +39,7 @@ class Architecture:
         max_pixels: largest canvas, None for no limit.
         rate_distortion: symbols are chosen by rate and distortion, not by rounding alone.
         step_cost: multiply-adds of a denoising step per pixel, relative to cdc-lite's.
-        decode_bytes, encode_bytes: memory per pixel while a picture is decoded or encoded.
+        decode_bytes, encode_bytes: memory per pixel while an image is decoded or encoded.
     """
 
     name: str

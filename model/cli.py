@@ -138,8 +138,8 @@ def pull(
 @weights.command("heads")
 def heads(
     source: Annotated[Path, typer.Argument(help="A weights file of cdc-lite.", exists=True, dir_okay=False)],
-    data: Annotated[list[Path], typer.Option(help="Folder of pictures or .tar shard; may be repeated.")],
-    images: Annotated[int, typer.Option(min=1, help="Pictures to fit to.")] = 64,
+    data: Annotated[list[Path], typer.Option(help="Folder of images or .tar shard; may be repeated.")],
+    images: Annotated[int, typer.Option(min=1, help="Images to fit to.")] = 64,
     as_json: JsonFlag = False,
 ) -> None:
     """Fit the linear layers that decode at 1/2 and 1/4 of the size, and write them beside the weights file."""

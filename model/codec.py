@@ -33,13 +33,13 @@ FINISH_ROWS = 512  # rows converted to 8 bits at a time
 
 
 def seed_of(container: Container) -> int:
-    """The noise seed of a file. It depends on the picture alone: with other metadata it decodes to the same pixels."""
+    """The noise seed of a file. It depends on the image alone: with other metadata it decodes to the same pixels."""
     streams = [container.section(kind) or b"" for kind in (SectionType.HYPER, SectionType.LATENT)]
     return int.from_bytes(hashlib.sha256(b"".join(streams)).digest()[:8], "little") & MAX_SEED
 
 
 class Codec:
-    """One model: networks, integer entropy path and schedule. Holds no state of any picture; share it freely."""
+    """One model: networks, integer entropy path and schedule. Holds no state of any image; share it freely."""
 
     def __init__(self, weights: Weights, precision: Precision = "auto", device: str = "cpu") -> None:
         """Put the networks on `device`. Conditioner and denoiser run in `precision`, everything else in float32."""
@@ -69,7 +69,7 @@ class Codec:
 
     @property
     def reductions(self) -> tuple[int, ...]:
-        """Fractions 1/n of its size that this model decodes a picture at; 1 is always among them."""
+        """Fractions 1/n of its size that this model decodes an image at; 1 is always among them."""
         return (1, *self.networks.reductions)
 
     # Encoding -----------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class Codec:
 
     @torch.inference_mode()
     def analyse_tiles(self, rows: Sequence[tuple[Analysis, int]]) -> None:
-        """Run the encoder once on tiles of equal shape, of any pictures: (picture, number of the tile)."""
+        """Run the encoder once on tiles of equal shape, of any images: (image, number of the tile)."""
         windows = np.stack([a.canvas[a.tiles[i].window()] for a, i in rows])
         image = torch.from_numpy(windows).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         features = self.networks.analyse(image.contiguous(memory_format=torch.channels_last)).cpu()
@@ -108,7 +108,7 @@ class Codec:
             analysis.pending.discard(i)
 
     def analyse(self, pixels: Pixels) -> Latents:
-        """Run the encoder on a whole picture; every rate can be packed from the result. Raises as `begin`."""
+        """Run the encoder on a whole image; every rate can be packed from the result. Raises as `begin`."""
         analysis = self.begin(pixels)
         for i in range(len(analysis.tiles)):
             self.analyse_tiles([(analysis, i)])
@@ -129,7 +129,7 @@ class Codec:
         return Quantised(hyper, latent, means, indices, rate, float_means)
 
     def pack(self, latents: Latents, rate: int, sections: Sequence[Section] = ()) -> bytes:
-        """Return the file of an analysed picture at a rate byte 0..255, with further sections after z and y."""
+        """Return the file of an analysed image at a rate byte 0..255, with further sections after z and y."""
         quantised = self.quantise(latents, rate)
         header = Header(self.codec_id, latents.width, latents.height, rate)
         coded = (
@@ -167,7 +167,7 @@ class Codec:
         """What a decode of a file, or of a region of it, computes.
 
         Raises:
-            InvalidParameter: the region is not within the picture.
+            InvalidParameter: the region is not within the image.
         """
         if region is not None and not _within(region, header):
             raise InvalidParameter(f"{region} is not within {header.width}x{header.height} pixels")
@@ -200,8 +200,8 @@ class Codec:
     ) -> DecodeState:
         """Lay out the canvas and draw the start noise; no network but that of time and rate runs.
 
-        A picture smaller than its tile is extended by the last row and column of y_hat: zero padding would change the
-        picture as much as the signal does.
+        An image smaller than its tile is extended by the last row and column of y_hat: zero padding would change the
+        image as much as the signal does.
 
         Args:
             unpacked: what `unpack` gave.
@@ -212,7 +212,7 @@ class Codec:
             region: decode these pixels alone; they are those of the whole decode.
             reduction: one of `reductions`: decode at that fraction of the size, at gamma 0. The result covers the
                 region to the next whole pixel outwards.
-            keep_x0: keep the present guess of the picture for `preview`.
+            keep_x0: keep the present guess of the image for `preview`.
             noise: what `noise` gave for this layout, gamma and seed, where it was drawn before; it is used up.
 
         Raises:
@@ -267,7 +267,7 @@ class Codec:
 
     @torch.inference_mode()
     def condition_tiles(self, rows: Sequence[tuple[DecodeState, int]]) -> None:
-        """Run the conditioner once on tiles of equal shape, of any pictures: (decode, number of the tile).
+        """Run the conditioner once on tiles of equal shape, of any images: (decode, number of the tile).
 
         Of a direct decode it gives the image itself, at the reduction that all of them have in common.
         """
@@ -307,7 +307,7 @@ class Codec:
 
     @torch.inference_mode()
     def denoise_tiles(self, rows: Sequence[tuple[DecodeState, int]]) -> None:
-        """Run the denoiser once on tiles of equal shape: each row has its own picture, step, rate and noise.
+        """Run the denoiser once on tiles of equal shape: each row has its own image, step, rate and noise.
 
         A decode moves to its next step when all its tiles have been through. If this raises, no decode has moved.
         """
@@ -370,12 +370,12 @@ class Codec:
         return None if state.x0 is None else _image(state.x0, state)
 
     def preview(self, state: DecodeState) -> Pixels | None:
-        """Return the present guess of the picture, uint8 [H, W, 3]; None unless `keep_x0` was set."""
+        """Return the present guess of the image, uint8 [H, W, 3]; None unless `keep_x0` was set."""
         estimate = self.estimate(state)
         return None if estimate is None else _to_pixels(estimate, state.crop)
 
     def finish(self, state: DecodeState) -> Pixels:
-        """Return the picture, uint8 [H, W, 3], cropped; before the last step it is still noisy."""
+        """Return the image, uint8 [H, W, 3], cropped; before the last step it is still noisy."""
         return _to_pixels(_image(state.x, state), state.crop)
 
     def decode(
@@ -428,11 +428,11 @@ class Codec:
         return self.networks.modulate(t, rate).to(self.dtype)
 
     def _check_canvas(self, height: int, width: int) -> None:
-        """Refuse a picture whose canvas the networks cannot take at once."""
+        """Refuse an image whose canvas the networks cannot take at once."""
         limit = self.architecture.max_pixels
         if limit is not None and padded(height) * padded(width) > limit:
             raise LimitExceeded(
-                f"{width}x{height} pixels: model {self.info.name!r} takes pictures of at most {limit} pixels, "
+                f"{width}x{height} pixels: model {self.info.name!r} takes images of at most {limit} pixels, "
                 "sides counted in multiples of 64"
             )
 
@@ -453,7 +453,7 @@ def _image(x: Tensor, state: DecodeState) -> Tensor:
 
 
 def _within(region: Region, header: Header) -> bool:
-    """Whether a region has pixels, all of the picture."""
+    """Whether a region has pixels, all of the image."""
     across = 0 <= region.left < region.left + region.width <= header.width
     return across and 0 <= region.top < region.top + region.height <= header.height
 

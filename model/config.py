@@ -7,7 +7,7 @@ import numpy as np
 from model.errors import InvalidParameter
 
 LATENT_STRIDE = 16  # pixels a side of one latent
-HYPER_STRIDE = 64  # pixels a side of one hyper latent; pictures are padded to multiples of it
+HYPER_STRIDE = 64  # pixels a side of one hyper latent; images are padded to multiples of it
 TILE = 1024  # pixels a side: larger canvases are processed in tiles
 TILE_SIDES = (
     64,
@@ -51,10 +51,10 @@ def quality_of_rate(rate: int) -> int:
 
 
 def padded(side: int) -> int:
-    """Picture side in pixels -> the next multiple of 64, as the encoder and the entropy coder see it."""
+    """Image side in pixels -> the next multiple of 64, as the encoder and the entropy coder see it."""
     return -(-side // HYPER_STRIDE) * HYPER_STRIDE
 
 
 def canvas_side(side: int) -> int:
-    """Picture side in pixels -> side of the decoder's canvas: the next tile side, or the next multiple of 64 beyond."""
+    """Image side in pixels -> side of the decoder's canvas: the next tile side, or the next multiple of 64 beyond."""
     return next((tile for tile in TILE_SIDES if tile >= side), padded(side))

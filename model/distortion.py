@@ -1,4 +1,4 @@
-"""Distortion between 8-bit pictures."""
+"""Distortion between 8-bit images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.types import Pixels
 
 
 def psnr(reference: Pixels, picture: Pixels) -> float:
-    """Peak signal-to-noise ratio over all RGB values in dB; infinite for equal pictures. Both uint8 [H, W, 3]."""
+    """Peak signal-to-noise ratio over all RGB values in dB; infinite for equal images. Both uint8 [H, W, 3]."""
     error = float(np.square(reference.astype(np.float64) - picture).mean())
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 

@@ -8,7 +8,7 @@ CodecError
 |   |-- MalformedFile           a field breaks the rules of the format
 |   |-- UnsupportedVersion      a later version of the format, or an unknown critical section
 |   `-- CorruptStream           checksum right, yet the entropy-coded symbols make no sense
-|-- LimitExceeded               the file or picture is larger than the caller allows
+|-- LimitExceeded               the file or image is larger than the caller allows
 |-- UnknownCodec                no installed model has the codec id of the file
 |-- UnknownModel                no installed model has that name
 |-- TargetUnreachable           no rate of the model meets `target_bpp` or `max_bytes`
@@ -52,7 +52,7 @@ class CorruptStream(FileError):
 
 
 class LimitExceeded(CodecError):
-    """The picture or file is larger than the caller allows."""
+    """The image or file is larger than the caller allows."""
 
 
 class UnknownCodec(CodecError):

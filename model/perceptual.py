@@ -30,7 +30,7 @@ class FeatureDistance(nn.Module):
                 parameter.requires_grad_(False)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """a, b [B, 3, H, W] in [-1, 1] -> distance [B], 0 for equal pictures."""
+        """a, b [B, 3, H, W] in [-1, 1] -> distance [B], 0 for equal images."""
         total = a.new_zeros(a.shape[0])
         for u, v in zip(self.features(a), self.features(b), strict=True):
             difference = _unit(u) - _unit(v)
@@ -130,7 +130,7 @@ class Lpips(nn.Module):
 
 
 class ShiftedDistance(nn.Module):
-    """A distance of the same random part of both pictures, so that no phase of strides and poolings is favoured.
+    """A distance of the same random part of both images, so that no phase of strides and poolings is favoured.
 
     A decoder that is trained against one phase learns grids that this phase does not see.
     """

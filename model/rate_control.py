@@ -45,7 +45,7 @@ def pack_to_target(
     sections: Sequence[Section] = (),
     between: Callable[[], None] = lambda: None,
 ) -> Packed:
-    """Pack an analysed picture at the asked quality or size; the encoder has run once, whatever is asked.
+    """Pack an analysed image at the asked quality or size; the encoder has run once, whatever is asked.
 
     Args:
         quality: 1..100; 50 if nothing is asked. A model of one rate has no qualities and refuses one.
@@ -94,9 +94,7 @@ def _bracket(attempt: Callable[[int], Packed], budget: float, highest: int) -> t
     low = attempt(0)
     high = attempt(highest) if highest else low
     if len(low.data) > budget:
-        raise TargetUnreachable(
-            f"the smallest file of this picture has {len(low.data)} bytes; {int(budget)} were asked"
-        )
+        raise TargetUnreachable(f"the smallest file of this image has {len(low.data)} bytes; {int(budget)} were asked")
     if len(high.data) <= budget:
         return high, None
     while high.rate - low.rate > 1:

@@ -1,4 +1,4 @@
-"""Where training pictures lie: folders, tar shards, Vimeo-90k clips. Reading one picture touches that picture alone."""
+"""Where training images lie: folders, tar shards, Vimeo-90k clips. Reading one image touches that image alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VIMEO_FRAMES = 7
 
 @dataclass(frozen=True)
 class Clip:
-    """One training item: a picture, or some frames of which any may be taken.
+    """One training item: an image, or some frames of which any may be taken.
 
     Attributes:
         file: the file that holds it.
@@ -57,10 +57,10 @@ class Source:
 
 
 def open_sources(paths: Sequence[Path]) -> list[Source]:
-    """List what the paths hold; no picture is decoded.
+    """List what the paths hold; no image is decoded.
 
     Raises:
-        InvalidParameter: a path is missing, of no known kind, or holds no picture.
+        InvalidParameter: a path is missing, of no known kind, or holds no image.
     """
     return [_open(path) for path in paths]
 
@@ -69,7 +69,7 @@ def read_frame(clip: Clip, frame: int = 0) -> Pixels:
     """Decode one frame of a clip, uint8 [H, W, 3].
 
     Raises:
-        InvalidParameter: it is no picture; the message names the file.
+        InvalidParameter: it is no image; the message names the file.
     """
     try:
         if clip.spans:
@@ -81,7 +81,7 @@ def read_frame(clip: Clip, frame: int = 0) -> Pixels:
             data = (clip.file.parent / clip.frames[frame]).read_bytes()
         return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
     except (OSError, UnidentifiedImageError) as error:
-        raise InvalidParameter(f"{clip.file}: cannot be read as a picture ({error})") from error
+        raise InvalidParameter(f"{clip.file}: cannot be read as an image ({error})") from error
 
 
 def _open(path: Path) -> Source:
@@ -95,7 +95,7 @@ def _open(path: Path) -> Source:
     else:
         raise InvalidParameter(f"{path}: neither a folder nor a .tar file")
     if not source.clips:
-        raise InvalidParameter(f"{path}: holds no picture")
+        raise InvalidParameter(f"{path}: holds no image")
     return source
 
 

@@ -18,12 +18,12 @@ Injected = tuple[Tensor, ...]  # the context's share of the denoiser, the same a
 
 @dataclass(frozen=True)
 class Latents:
-    """An analysed picture, before any rate is chosen.
+    """An analysed image, before any rate is chosen.
 
     Attributes:
         features: what `Family.analyse` gives, float32 [F, H/16, W/16] of the padded canvas; y before the gain where
             the rate takes no part in the analysis transform.
-        width, height: of the picture, in pixels.
+        width, height: of the image, in pixels.
     """
 
     features: Tensor
@@ -33,7 +33,7 @@ class Latents:
 
 @dataclass(frozen=True)
 class Quantised:
-    """What the entropy coder sees of a picture at one rate. Equal on every machine for the same file.
+    """What the entropy coder sees of an image at one rate. Equal on every machine for the same file.
 
     Attributes:
         hyper: symbols of z, int32 [C, H/64, W/64].
@@ -102,12 +102,12 @@ class DecodeState:
     Attributes:
         header: of the file.
         crop: where the pixels that were asked for lie on the canvas, in its own pixels.
-        alpha_bar: float32 [K + 1], from the noisiest step's to 1 (the clean picture).
+        alpha_bar: float32 [K + 1], from the noisiest step's to 1 (the clean image).
         modulation: what time and rate alone decide in the denoiser at each step, [K, S].
         position: how many steps are done, 0..K.
         x: x_n, float32 [3, H, W] of the canvas.
         after: x of the next step, filled in tile by tile; margins must still read x_n, hence a second canvas.
-        x0: the present guess of the picture, float32 [3, H, W]; kept only where previews are asked for.
+        x0: the present guess of the image, float32 [3, H, W]; kept only where previews are asked for.
         q: rate in [0, 1].
         latents: what `Family.dequantise` gives, float32 [C, H/16, W/16]; dropped when every tile is conditioned.
         injected: step-invariant maps of the denoiser for each tile, None before the conditioner has run on it.
@@ -151,5 +151,5 @@ class DecodeState:
 
     @property
     def done(self) -> bool:
-        """True when x is the decoded picture."""
+        """True when x is the decoded image."""
         return self.position == self.steps

@@ -1,4 +1,4 @@
-"""Unsigned LEB128 integers, shortest form only: one value has one encoding, so one picture has one file."""
+"""Unsigned LEB128 integers, shortest form only: one value has one encoding, so one image has one file."""
 
 from __future__ import annotations
 

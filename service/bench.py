@@ -23,7 +23,7 @@ from service.engine.pool import PoolEngine
 from service.engine.port import DecodeRequest, EncodeRequest, OnProgress
 
 Figures = dict[str, Any]
-Files = dict[int, Container]  # by the side of the picture
+Files = dict[int, Container]  # by the side of the image
 SIZES = (64, 128, 256, 512)
 
 

@@ -1,13 +1,13 @@
 """What the service itself can refuse or fail at, apart from the codec's own errors. Knows no HTTP.
 
 ServiceError
-|-- ImageError                   the upload is not a picture we take
+|-- ImageError                   the upload is not an image we take
 |   |-- UnsupportedImage         not an image, or a kind that is not accepted
 |   |-- BrokenImage              an accepted kind whose data is damaged
 |   `-- AnimatedImage            more than one frame, and the caller did not ask for the first
 |-- TooLarge                     more bytes, pixels or work than the service takes
 |   |-- BodyTooLarge             bytes of the body
-|   |-- TooManyPixels            pixels of the picture
+|   |-- TooManyPixels            pixels of the image
 |   `-- TooMuchWork              pixels x steps
 |-- Busy                         too much work is waiting; `retry_after` says when to come back
 |   `-- RateLimited              this caller has asked too often
@@ -44,7 +44,7 @@ class ServiceError(Exception):
 
 
 class ImageError(ServiceError):
-    """The uploaded picture cannot be used."""
+    """The uploaded image cannot be used."""
 
 
 class UnsupportedImage(ImageError):
@@ -68,7 +68,7 @@ class BodyTooLarge(TooLarge):
 
 
 class TooManyPixels(TooLarge):
-    """The picture has more pixels than allowed."""
+    """The image has more pixels than allowed."""
 
 
 class TooMuchWork(TooLarge):

@@ -34,8 +34,8 @@ class Metrics:
         duration: cdc_request_duration_seconds{route,stage}; stage "total" is the whole request.
         requests: cdc_requests_total{route,status}.
         work: cdc_work_total{operation,model,codec_id}, encodes and decodes done.
-        bpp: bits per pixel of encoded pictures.
-        pixels: pixels of encoded and decoded pictures.
+        bpp: bits per pixel of encoded images.
+        pixels: pixels of encoded and decoded images.
         steps: denoising steps of decodes.
         step_seconds: of denoising passes; batch_rows, batch_fill: of all passes.
         loop_lag: how late the API's event loop is; a second without a turn counts as twenty late ones.
@@ -52,8 +52,8 @@ class Metrics:
             registry=self.registry,
         )
         self.requests = Counter("cdc_requests_total", "Requests answered", ("route", "status"), registry=self.registry)
-        self.bpp = Histogram("cdc_bpp", "Bits per pixel of encoded pictures", buckets=_BPP, registry=self.registry)
-        self.pixels = Histogram("cdc_pixels", "Pixels per picture", buckets=_PIXELS, registry=self.registry)
+        self.bpp = Histogram("cdc_bpp", "Bits per pixel of encoded images", buckets=_BPP, registry=self.registry)
+        self.pixels = Histogram("cdc_pixels", "Pixels per image", buckets=_PIXELS, registry=self.registry)
         self.steps = Histogram("cdc_steps", "Denoising steps per decode", buckets=_STEPS, registry=self.registry)
         self.entropy_failures = Counter(
             "cdc_entropy_failures_total", "Files whose entropy-coded symbols make no sense", registry=self.registry

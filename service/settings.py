@@ -22,9 +22,9 @@ _OTHER_TOOLS = (
     "DATA",
     "DECODER",
     "EVALUATION_CACHE",
+    "MUTATIONS",
     "PUBLISH",
     "SHARED",
-    "DECODER",
     "URL",
     "VTM_CONFIG",
 )
@@ -130,12 +130,12 @@ class Settings(BaseSettings):
         default=False,
         description="Connect to private and loopback addresses too, and by http://, where a host is allowed.",
     )
-    max_pixels: int = Field(default=50_000_000, ge=1, le=65535**2, description="Largest picture, in pixels.")
+    max_pixels: int = Field(default=50_000_000, ge=1, le=65535**2, description="Largest image, in pixels.")
     max_steps: int = Field(default=250, ge=1, le=20_000, description="Most denoising steps of one decode.")
     max_pixel_steps: int = Field(
         default=850_000_000,
         ge=1,
-        description="Most work of one decode, pixels x steps. The default lets the largest picture take 17 steps.",
+        description="Most work of one decode, pixels x steps. The default lets the largest image take 17 steps.",
     )
     max_concurrent_uploads: int = Field(
         default=128,
@@ -146,7 +146,7 @@ class Settings(BaseSettings):
     max_pixels_in_flight: int = Field(
         default=200_000_000,
         ge=1,
-        description="Pixels of all the pictures held at the same time; one picture is always let in.",
+        description="Pixels of all the images held at the same time; one image is always let in.",
     )
     max_connections: int = Field(
         default=2048,
@@ -170,7 +170,7 @@ class Settings(BaseSettings):
     memory_bytes: int = Field(
         default=0,
         ge=0,
-        description="Memory for the pictures in work on a device before a 429; 0: half of what there is.",
+        description="Memory for the images in work on a device before a 429; 0: half of what there is.",
     )
     grace_s: float = Field(
         default=30.0, ge=0, le=3600, description="Seconds running work has left once the service stops."

@@ -199,10 +199,10 @@ def demo(
     quality: Annotated[int, typer.Option(min=1, max=100)] = 50,
     steps: Steps = None,
     gamma: Gamma = None,
-    folder: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("out"),
+    folder: Annotated[Path, typer.Option(help="Where the images go.")] = Path("out"),
     as_json: JsonFlag = False,
 ) -> None:
-    """Round-trip one photograph; print bits per pixel, PSNR, and where the pictures are."""
+    """Round-trip one photograph; print bits per pixel, PSNR, and where the images are."""
     import numpy as np
 
     from service.images.reading import read_image

@@ -67,7 +67,7 @@ def cdc(*arguments: str | Path, stdin: bytes = b"") -> Done:
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Iterator[None]:
-    """Load models once; one thread, as waiting for a second costs more than it gives on pictures this small."""
+    """Load models once; one thread, as waiting for a second costs more than it gives on images this small."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -86,7 +86,7 @@ def image(crop: Pixels, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def file(image: Path) -> Path:
-    """The picture as a `.cdc` file."""
+    """The image as a `.cdc` file."""
     path = image.with_name("x.cdc")
     assert cdc("encode", image, path).code == 0
     return path
@@ -447,7 +447,7 @@ def test_an_interrupt_has_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_real_process(image: Path, file: Path) -> None:
-    """The bar goes to what is taken for a terminal, standard error; the pipe carries nothing but the picture."""
+    """The bar goes to what is taken for a terminal, standard error; the pipe carries nothing but the image."""
     argv = [sys.executable, "-m", "cdc_client"]
     env = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TERM": "xterm", "OMP_NUM_THREADS": "1"}
     decode = [*argv, "decode", "-", "-", "--steps", "3", "--gamma", "1"]

@@ -107,7 +107,7 @@ def test_curl_commands_of_the_documents_and_all_examples(tmp_path: Path) -> None
             return done.stdout
 
         assert "succeeded" in run(["sh", str(ROOT / "examples/roundtrip.sh"), "photo.jpg", url])
-        assert "2 pictures" in run([sys.executable, str(ROOT / "examples/archive.py"), "photos", "archive", url])
+        assert "2 images" in run([sys.executable, str(ROOT / "examples/archive.py"), "photos", "archive", url])
         if shutil.which("node"):
             assert "step 6 of 6" in run(["node", str(ROOT / "examples/follow.mjs"), "photo.cdc", "out.png", url])
         for command in dict.fromkeys([*commands_of(ROOT / "README.md"), *commands_of(ROOT / "docs/api.md")]):

@@ -12,7 +12,7 @@ CdcError
 |   |-- Gone                  410: the job has ended and its result is no longer kept
 |   |-- Conflict              409: the job has no result (yet)
 |   |-- TooLarge              413: more bytes or work than the service takes
-|   |-- Unusable              415, 422: the picture, file or parameter cannot be used
+|   |-- Unusable              415, 422: the image, file or parameter cannot be used
 |   |   |-- InvalidParameter  a parameter is out of range; `errors` says which
 |   |   |-- UnknownCodec      no installed model decodes the file
 |   |   `-- DamagedFile       checksum, truncation or malformed data
@@ -133,7 +133,7 @@ class TooLarge(ApiError):
 
 
 class Unusable(ApiError):
-    """The picture, file or parameter cannot be used."""
+    """The image, file or parameter cannot be used."""
 
 
 class InvalidParameter(Unusable):

@@ -16,7 +16,7 @@ class EncodeOptions(TypedDict, total=False):
     target_bpp: bits per pixel of the whole file to aim at.
     max_bytes: best quality within this size.
     model: name of the model; None: the default.
-    alpha: "keep" (default) stores transparency without loss, "drop" lays the picture over white.
+    alpha: "keep" (default) stores transparency without loss, "drop" lays the image over white.
     metadata: "copyright" stores creator, credit, copyright and terms; "keep" these, and EXIF without location; "strip"
         is the default.
     first_frame: take the first frame of an animation, which is refused otherwise.
@@ -45,7 +45,7 @@ class DecodeOptions(TypedDict, total=False):
 
     steps: denoising steps; None: the model's own; "auto": what the load affords within the deadline.
     gamma: strength of sampled texture, 0..2, 1 as the original's; None: the model's own. 0: closest to the original.
-    seed: of the start noise; None: derived from the file, so the same picture every time.
+    seed: of the start noise; None: derived from the file, so the same image every time.
     model: name of the model; None: the newest that fits the file.
     deterministic: bit-equal on one type of device whatever else is served.
     format: of the answer: "png" (default), "webp" or "jpeg".

@@ -18,7 +18,7 @@ class File:
     Attributes:
         content: its bytes, or where they were written.
         media_type: such as image/x-cdc or image/png.
-        width, height: of the picture, in pixels.
+        width, height: of the image, in pixels.
         bpp: bits per pixel of the `.cdc` file.
         model: name of the model that made it.
         seconds: time of each stage in the service, by its name.
@@ -66,7 +66,7 @@ class Encoded(File):
 
 @dataclass(frozen=True)
 class Decoded(File):
-    """A picture. `steps`, `gamma` and `seed` are those it was made with."""
+    """An image. `steps`, `gamma` and `seed` are those it was made with."""
 
     steps: int
     gamma: float

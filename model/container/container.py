@@ -24,7 +24,7 @@ class SectionType(IntEnum):
     END = 0x00  # closes the list; has no length
     HYPER = 0x01  # entropy-coded z
     LATENT = 0x02  # entropy-coded y
-    ALPHA = 0x03  # 8-bit greyscale PNG of the picture's size
+    ALPHA = 0x03  # 8-bit greyscale PNG of the image's size
     COLOUR = 0x04  # the space of the pixels, where it is not sRGB
     EXIF = 0x80  # TIFF structure without location
     XMP = 0x81  # packet of the fields about rights

@@ -1,4 +1,4 @@
-"""The fixed part of a `.cdc` file: what can be known of a picture before anything is allocated."""
+"""The fixed part of a `.cdc` file: what can be known of an image before anything is allocated."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Header:
 
     Attributes:
         codec_id: 8 bytes that name the meaning of the symbols (FORMAT.md, "Codec id").
-        width: picture width in pixels, 1..65535, before padding.
-        height: picture height in pixels, 1..65535, before padding.
+        width: image width in pixels, 1..65535, before padding.
+        height: image height in pixels, 1..65535, before padding.
         rate: rate byte, 0..255; q = rate / 255.
     """
 
@@ -33,13 +33,13 @@ class Header:
         if len(self.codec_id) != CODEC_ID_BYTES:
             raise InvalidParameter(f"a codec id has {CODEC_ID_BYTES} bytes, not {len(self.codec_id)}")
         if not (1 <= self.width <= MAX_SIDE and 1 <= self.height <= MAX_SIDE):
-            raise InvalidParameter(f"a picture side must be 1..{MAX_SIDE} pixels, not {self.width}x{self.height}")
+            raise InvalidParameter(f"an image side must be 1..{MAX_SIDE} pixels, not {self.width}x{self.height}")
         if not 0 <= self.rate <= 255:
             raise InvalidParameter(f"the rate byte must be 0..255, not {self.rate}")
 
     @property
     def pixels(self) -> int:
-        """Number of pixels of the picture."""
+        """Number of pixels of the image."""
         return self.width * self.height
 
     def to_bytes(self) -> bytes:
@@ -61,7 +61,7 @@ def read_header(data: bytes | memoryview, max_pixels: int | None = None) -> tupl
 
     Raises:
         NotACdcFile, TruncatedFile, UnsupportedVersion, MalformedFile: see `model.errors`.
-        LimitExceeded: the picture has more than `max_pixels` pixels.
+        LimitExceeded: the image has more than `max_pixels` pixels.
     """
     view = memoryview(data)
     start = bytes(view[: len(MAGIC)])
@@ -78,9 +78,9 @@ def read_header(data: bytes | memoryview, max_pixels: int | None = None) -> tupl
     width, offset = decode_varint(view, fixed)
     height, offset = decode_varint(view, offset)
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise MalformedFile(f"a picture side must be 1..{MAX_SIDE} pixels")
+        raise MalformedFile(f"an image side must be 1..{MAX_SIDE} pixels")
     if max_pixels is not None and width * height > max_pixels:
-        raise LimitExceeded(f"the picture has {width}x{height} pixels; the limit is {max_pixels}")
+        raise LimitExceeded(f"the image has {width}x{height} pixels; the limit is {max_pixels}")
     if offset >= len(view):
         raise TruncatedFile("the file ends inside its header")
     return Header(codec_id, width, height, view[offset]), offset + 1

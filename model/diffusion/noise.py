@@ -12,7 +12,7 @@ BLOCK_PIXELS = 1 << 14  # transformed at a time: few calls, all in the cache
 
 
 def normal_noise(seed: int, top: int, left: int, height: int, width: int) -> npt.NDArray[np.float32]:
-    """Return standard normal noise of a window of an endless picture, float32 [3, height, width].
+    """Return standard normal noise of a window of an endless image, float32 [3, height, width].
 
     Two windows with the same seed agree wherever they overlap. Each row is its own stretch of the counter of Philox
     4x64 (Salmon et al. 2011), whose raw output NumPy keeps stable across versions, and each pixel takes two 64-bit

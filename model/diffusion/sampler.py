@@ -31,7 +31,7 @@ def ddim_step(
         network: x_n [B, 3, H, W] -> x0_hat, eps_hat or v0_hat, by `parameterization`; time and context are bound in it.
         x: x_n, float32 [B, 3, H, W].
         alpha_from: alpha_bar of x, float32 [B], 0 < a < 1.
-        alpha_to: alpha_bar of the result, float32 [B], 0 < a <= 1; 1 gives the clean picture.
+        alpha_to: alpha_bar of the result, float32 [B], 0 < a <= 1; 1 gives the clean image.
         parameterization: for "x" the prediction is clamped to [-1, 1], else nothing is.
 
     Rows are independent: each has its own levels, so decodes at different steps share a call.

@@ -186,7 +186,7 @@ def _positions(height: int, width: int, parity: int) -> Tensor:
 def predict(
     head: IntegerHyperDecoder, context: ContextHead | None, z256: Tensor, rate: int, take: Take
 ) -> tuple[Symbols, Tensor, Tensor]:
-    """Predict the latents pass by pass; `take` gives the symbols of each, read from a stream or made from a picture.
+    """Predict the latents pass by pass; `take` gives the symbols of each, read from a stream or made from an image.
 
     Args:
         head: z_hat -> means and scale parameters.

@@ -37,7 +37,7 @@ SeedOption = Annotated[list[int] | None, typer.Option("--seed", help="Seeds of t
 MetricOption = Annotated[
     list[str] | None, typer.Option("--metric", help="A metric, or `all`; psnr and ms-ssim if unset; may be repeated.")
 ]
-LimitOption = Annotated[int | None, typer.Option(help="The first so many pictures.", min=1)]
+LimitOption = Annotated[int | None, typer.Option(help="The first so many images.", min=1)]
 CacheOption = Annotated[
     Path | None, typer.Option("--cache", help="CDC_EVALUATION_CACHE, else ~/.cache/cdc/evaluation.")
 ]
@@ -231,10 +231,10 @@ def measured(
 ) -> list[Row]:
     """Run the measurement with a progress bar; rows are written to OUT/results.jsonl as they come.
 
-    FID belongs to no picture: it is added to the rows returned, and so to summary.csv, alone.
+    FID belongs to no image: it is added to the rows returned, and so to summary.csv, alone.
 
     Raises:
-        InvalidParameter: there is nothing to measure, or a picture or a codec fails.
+        InvalidParameter: there is nothing to measure, or an image or a codec fails.
     """
     from model.evaluation.metrics.catalogue import metric_of
     from model.evaluation.metrics.fid import with_fid

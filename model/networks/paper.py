@@ -1,7 +1,7 @@
 """The paper's networks (Yang & Mandt 2023, section 4 and appendix): cdc-x and cdc-eps, one rate a checkpoint.
 
     image --encoder--> y --[entropy coding]--> y_hat --conditioner--> context, four maps
-                        \\--hyper_encoder--> z                          |  inject (once a picture)
+                        \\--hyper_encoder--> z                          |  inject (once an image)
     x_n, time -------------------------------------------------> denoiser --> x0_hat (cdc-x) or eps_hat (cdc-eps)
 
 A convolution over the concatenation [x, context] is conv_x(x) + conv_c(context), and the second part is the same at

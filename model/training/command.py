@@ -15,7 +15,7 @@ def train(
     out: Annotated[Path, typer.Argument(help="Folder of the run: checkpoint, weights, record, samples.")],
     preset: Annotated[str, typer.Option(help="lite, paper-x or paper-eps.")] = "lite",
     data: Annotated[
-        list[Path] | None, typer.Option(help="Folder of pictures, .tar shard, or Vimeo-90k folder; may be repeated.")
+        list[Path] | None, typer.Option(help="Folder of images, .tar shard, or Vimeo-90k folder; may be repeated.")
     ] = None,
     validation: Annotated[Path | None, typer.Option(help="Folder or .tar to evaluate on.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps in all.")] = None,

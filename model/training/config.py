@@ -29,7 +29,7 @@ class TrainingConfig(BaseModel):
     width: int = Field(default=64, ge=8, multiple_of=8, description="Base width of cdc-x and cdc-eps.")
 
     data: tuple[Path, ...] = Field(
-        default=(), description="Folders of pictures, .tar shards, or Vimeo-90k folders (with sequences/)."
+        default=(), description="Folders of images, .tar shards, or Vimeo-90k folders (with sequences/)."
     )
     validation: Path | None = Field(default=None, description="Folder or .tar to evaluate on; none: no evaluation.")
     crop: int = Field(default=256, ge=64, multiple_of=64, description="Side of the random crops, in pixels.")
@@ -37,7 +37,7 @@ class TrainingConfig(BaseModel):
     flat_below: float = Field(
         default=1.5, ge=0, description="Crops whose levels (0..255) deviate less than this are drawn again."
     )
-    cache: bool = Field(default=False, description="Decode all pictures once and keep them in memory.")
+    cache: bool = Field(default=False, description="Decode all images once and keep them in memory.")
     readers: int = Field(default=1, ge=0, description="Processes that decode and crop ahead; 0: none.")
 
     steps: int | None = Field(default=None, ge=1, description="Stop after this many steps in all.")
@@ -105,7 +105,7 @@ class TrainingConfig(BaseModel):
     log_every: int = Field(default=50, ge=1, description="Steps between two lines of the log.")
     save_every_s: float = Field(default=120.0, ge=0, description="Seconds between two checkpoints.")
     evaluate_every: int = Field(default=2000, ge=1, description="Steps between two evaluations.")
-    evaluate_pictures: int = Field(default=8, ge=1, description="Pictures of an evaluation.")
+    evaluate_pictures: int = Field(default=8, ge=1, description="Images of an evaluation.")
 
     @model_validator(mode="after")
     def _check(self) -> TrainingConfig:

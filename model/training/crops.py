@@ -14,7 +14,7 @@ from model.errors import InvalidParameter
 from model.sources import Clip, Source, read_frame
 from model.types import Pixels
 
-MAX_REDRAWS = 8  # of pictures too small or too flat, before the last draw is taken as it is
+MAX_REDRAWS = 8  # of images too small or too flat, before the last draw is taken as it is
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Crops(Dataset[Tensor]):
         return len(self._clips)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Crop `index` >= 0. Raises InvalidParameter where MAX_REDRAWS pictures in a row are too small."""
+        """Crop `index` >= 0. Raises InvalidParameter where MAX_REDRAWS images in a row are too small."""
         rng = np.random.Generator(np.random.Philox(key=self._rule.seed, counter=[0, 0, 0, index]))
         crop: Pixels | None = None
         for _ in range(MAX_REDRAWS):
@@ -51,7 +51,7 @@ class Crops(Dataset[Tensor]):
             if crop.std() >= self._rule.flat_below:
                 break
         if crop is None:
-            raise InvalidParameter(f"the pictures are smaller than the crops of {self._rule.side} pixels")
+            raise InvalidParameter(f"the images are smaller than the crops of {self._rule.side} pixels")
         return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))
 
     def _draw(self, rng: np.random.Generator) -> Pixels | None:
@@ -71,7 +71,7 @@ class Crops(Dataset[Tensor]):
 
 @dataclass(frozen=True)
 class _Pool:
-    """All pictures in one tensor of shared memory; of a clip with several frames the first."""
+    """All images in one tensor of shared memory; of a clip with several frames the first."""
 
     pixels: Tensor  # uint8 [values]
     offsets: tuple[tuple[int, int, int], ...]  # start, height, width of each

@@ -19,23 +19,23 @@ from model.sources import open_sources, read_frame
 from model.types import Pixels
 
 RIDGE = 1e-6  # of the mean of the diagonal: what keeps inputs that hardly vary out
-MOST_SIDE = 512  # of the part of a picture that is looked at, in pixels
+MOST_SIDE = 512  # of the part of an image that is looked at, in pixels
 FACTORS = (2, 4)
 
 
 def fit_heads(codec: Codec, data: Sequence[Path], images: int) -> dict[str, Tensor]:
-    """Fit both layers to x_base averaged over squares, each picture at one rate drawn at random.
+    """Fit both layers to x_base averaged over squares, each image at one rate drawn at random.
 
     Args:
         codec: cdc-lite, float32.
-        data: sources of pictures.
-        images: how many pictures are looked at.
+        data: sources of images.
+        images: how many images are looked at.
 
     Returns:
         What `SynthesisTransform.add_heads` takes.
 
     Raises:
-        InvalidParameter: another family, or no pictures.
+        InvalidParameter: another family, or no images.
     """
     networks = codec.networks
     if not isinstance(networks, CDCLite):

@@ -159,7 +159,7 @@ class Trainer:
         self.fabric.barrier()
 
     def evaluate(self, report: Report) -> None:
-        """Measure the averaged weights on the validation pictures with real files, from one process."""
+        """Measure the averaged weights on the validation images with real files, from one process."""
         if self.pictures and self.fabric.is_global_zero:
             evaluation = evaluate(
                 codec_of(self.ema.tensors, self.config.architecture, str(self.fabric.device)), self.pictures

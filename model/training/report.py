@@ -1,4 +1,4 @@
-"""What a run says while it goes: a progress bar, lines of the log, TensorBoard, sample pictures."""
+"""What a run says while it goes: a progress bar, lines of the log, TensorBoard, sample images."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Report:
                     self._board.add_scalar(f"train/{name}", value, line.step)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """Say what the averaged weights give, and keep the sample pictures."""
+        """Say what the averaged weights give, and keep the sample images."""
         points = ", ".join(f"{p.bpp:.4f} bpp {p.psnr:.3f} dB" for p in evaluation.points)
         self._console.print(f"{step} evaluation: {points}", highlight=False)
         if self._folder is None:

@@ -119,7 +119,7 @@ def provenance(folder: Path) -> str:
         clips = sum(data["clips"] for data in last["data"])
         return (
             f"trained from {origin}, {kind}: {load(folder).step} steps of {configuration['batch']} crops of "
-            f"{configuration['crop']} pixels from {clips} pictures, lr {configuration['lr']:g}, rho "
+            f"{configuration['crop']} pixels from {clips} images, lr {configuration['lr']:g}, rho "
             f"{configuration['rho']:g} ({configuration['perceptual'] or 'no perceptual term'}), "
             f"on {last['device']}, code {last['revision']}"
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Coded:
-    """Through the bottleneck: y_hat, means and scale indices [B, M, H/16, W/16], and the bits of each picture [B]."""
+    """Through the bottleneck: y_hat, means and scale indices [B, M, H/16, W/16], and the bits of each image [B]."""
 
     y_hat: Tensor
     mean: Tensor

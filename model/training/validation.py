@@ -1,4 +1,4 @@
-"""Evaluation during training: real files of the averaged weights, their bits and distortion, and sample pictures."""
+"""Evaluation during training: real files of the averaged weights, their bits and distortion, and sample images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIDE = 384  # of the centre crops
 
 @dataclass(frozen=True)
 class Point:
-    """Means over the pictures at one quality: bits per pixel of whole files, PSNR in dB of a one-step decode."""
+    """Means over the images at one quality: bits per pixel of whole files, PSNR in dB of a one-step decode."""
 
     quality: int
     bpp: float
@@ -31,14 +31,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Points of the curve, and sample pictures: original, one step, default steps side by side, uint8 [H, 3 W, 3]."""
+    """Points of the curve, and sample images: original, one step, default steps side by side, uint8 [H, 3 W, 3]."""
 
     points: tuple[Point, ...]
     samples: tuple[Pixels, ...]
 
 
 def pictures_of(path: Path, count: int) -> list[Pixels]:
-    """Return centre crops of at most 384x384 of `count` pictures spread over a folder or shard."""
+    """Return centre crops of at most 384x384 of `count` images spread over a folder or shard."""
     source: Source = open_sources([path])[0]
     chosen = np.linspace(0, len(source.clips) - 1, min(count, len(source.clips))).astype(int)
     return [_centre(read_frame(source.clips[i])) for i in chosen]
@@ -54,7 +54,7 @@ def codec_of(tensors: Mapping[str, Tensor], architecture: str = "cdc-lite", devi
 
 
 def evaluate(codec: Codec, pictures: Sequence[Pixels], samples: int = 2) -> Evaluation:
-    """Encode every picture at three qualities and decode the files in one step; some also in the default steps."""
+    """Encode every image at three qualities and decode the files in one step; some also in the default steps."""
     points, shown = [], []
     qualities = (1,) if codec.architecture.fixed_rate else QUALITIES
     for quality in qualities:

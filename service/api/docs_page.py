@@ -26,7 +26,7 @@ _PAGE = """<!doctype html>
 """
 # Addresses are relative to the page, so that it works behind a path prefix.
 _START = 'SwaggerUIBundle({ url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true });\n'
-# Swagger UI sets styles on its elements and carries its pictures as data; nothing else comes from elsewhere.
+# Swagger UI sets styles on its elements and carries its images as data; nothing else comes from elsewhere.
 _POLICY = "; ".join(
     (
         "default-src 'none'",

@@ -32,7 +32,7 @@ def response_of(
 ) -> Response:
     """Return the file with what it says of itself as X-Cdc headers, a strong ETag (RFC 9110, 8.8.3) and timings.
 
-    `varies`: the same request may get another picture under another load, so it is not to be kept.
+    `varies`: the same request may get another image under another load, so it is not to be kept.
     """
     stages = ", ".join(f"{stage};dur={value * 1000:.1f}" for stage, value in result.seconds.items())
     own = {

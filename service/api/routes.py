@@ -86,7 +86,7 @@ async def decode_file(
 ) -> Response:
     """Decode a `.cdc` file into a PNG (lossless), WebP or JPEG image.
 
-    The same file, steps, gamma, seed and model give the same picture; the default seed comes from the file.
+    The same file, steps, gamma, seed and model give the same image; the default seed comes from the file.
     """
 
     def options(query: DecodeQuery) -> DecodeOptions:

@@ -71,7 +71,7 @@ class EncodeQuery(_Query):
     )
     model: ModelName = None
     alpha: Literal["keep", "drop"] = Field(
-        default="keep", description="keep: transparency is stored without loss; drop: the picture is laid over white."
+        default="keep", description="keep: transparency is stored without loss; drop: the image is laid over white."
     )
     metadata: Literal["strip", "copyright", "keep"] = Field(
         default="strip",
@@ -221,7 +221,7 @@ class ModelAnswer(BaseModel):
     version: int = Field(description="Of the weights; of those with one codec id the highest decodes.")
     fixed_rate: bool = Field(description="True for a model of one rate, which takes no quality.")
     max_pixels: int | None = Field(
-        description="Largest picture it takes, sides counted in multiples of 64; null: no limit of its own."
+        description="Largest image it takes, sides counted in multiples of 64; null: no limit of its own."
     )
 
 

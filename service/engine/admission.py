@@ -116,7 +116,7 @@ class Admission:
         held = sum(permit.estimate.bytes for permit in self.permits)
         if held and held + new.bytes > self.max_bytes:
             wait = max(MIN_RETRY_SECONDS, backlog)
-            raise Busy("the pictures in work fill the memory set aside for them", retry_after=wait)
+            raise Busy("the images in work fill the memory set aside for them", retry_after=wait)
         permit = Permit(new, self)
         self.permits.add(permit)
         return permit

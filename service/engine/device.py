@@ -59,7 +59,7 @@ class EncodeTask:
         self.analysis: Analysis
 
     def prepare(self) -> None:
-        """Fetch the model and pad the picture."""
+        """Fetch the model and pad the image."""
         self.codec = self._model()
         self.analysis = self.codec.begin(self._request.pixels)
 
@@ -123,7 +123,7 @@ class DecodeTask:
     def prepare(self) -> None:
         """Fetch the model, decode the symbols, lay out the canvas, draw the noise.
 
-        The noise of a small picture is drawn beside the symbols; of a large one after them, for the memory's sake.
+        The noise of a small image is drawn beside the symbols; of a large one after them, for the memory's sake.
         """
         self.codec = self._model()
         start = time.perf_counter()
@@ -271,7 +271,7 @@ class TorchDevice:
             store(self._cache_dir, self._fingerprint(), self.profile.seconds)
 
     def warm_up(self) -> None:
-        """Run a small picture through, so that the first request does not pay for lazy initialisation."""
+        """Run a small image through, so that the first request does not pay for lazy initialisation."""
         codec = self.registry.get()
         data = codec.pack(codec.analyse(np.zeros((WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)), 128)
         codec.decode(data, steps=1)

@@ -219,7 +219,7 @@ class Loop:
         """Answer a request with its error. A defect of ours is logged and answered too: its neighbours go on."""
         if not request.cancelled:
             if isinstance(error, MemoryError):
-                error = Busy("not enough memory for this picture at present", retry_after=10.0)
+                error = Busy("not enough memory for this image at present", retry_after=10.0)
             elif not isinstance(error, CodecError | ServiceError):
                 request_id.set(request.request_id)
                 log.error("request %d failed", request.number, exc_info=error)

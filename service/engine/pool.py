@@ -103,7 +103,7 @@ class PoolEngine:
             options: one for each device.
             max_waiting: requests in flight on a device beyond one; more are refused with `Busy`.
             max_backlog_seconds: device time that may wait on each device.
-            memory_bytes: for the pictures in work on each device; 0 is half of what the process may use.
+            memory_bytes: for the images in work on each device; 0 is half of what the process may use.
             on_tick: called with every forward pass.
         """
         memory = memory_bytes or default_memory() // len(options)

@@ -34,11 +34,11 @@ class ModelInfo:
         parameters: number of weights.
         default: True for the model that encodes when none is asked for.
         fixed_rate: True for a model without qualities.
-        max_pixels: largest picture it takes, sides counted in multiples of 64; None for no limit of its own.
+        max_pixels: largest image it takes, sides counted in multiples of 64; None for no limit of its own.
         step_cost: work of a denoising step per pixel, relative to cdc-lite's.
-        decode_bytes, encode_bytes: memory per pixel in the worker while a picture is decoded or encoded.
+        decode_bytes, encode_bytes: memory per pixel in the worker while an image is decoded or encoded.
         version: of the weights; of those with one codec id the highest decodes.
-        whole_canvas: True where a pass takes the whole picture at once, and not tiles of it.
+        whole_canvas: True where a pass takes the whole image at once, and not tiles of it.
         margin, encoder_margin: pixels around a tile's centre in decoder and encoder.
         radius, step_radius: pixels around a region that decide it, see `model.tiling.Tiling`.
         default_gamma: strength of the start noise of a decode that asks for none.
@@ -91,7 +91,7 @@ class ModelInfo:
         return layout_of(work.width, work.height, tiling, work.region, steps, whole_canvas=self.whole_canvas).area
 
     def takes(self, width: int, height: int) -> bool:
-        """True when a picture of that size, sides rounded up to multiples of 64, is within the model's own limit."""
+        """True when an image of that size, sides rounded up to multiples of 64, is within the model's own limit."""
         return self.max_pixels is None or -(-width // 64) * -(-height // 64) * 64**2 <= self.max_pixels
 
 
@@ -114,7 +114,7 @@ def decode_passes(work: Decode, *, direct: bool) -> float:
 
 @dataclass(frozen=True)
 class EncodeRequest:
-    """One picture to encode. At most one of `quality`, `target_bpp`, `max_bytes`; none means quality 50.
+    """One image to encode. At most one of `quality`, `target_bpp`, `max_bytes`; none means quality 50.
 
     Attributes:
         pixels: uint8 [H, W, 3], sRGB.
@@ -135,7 +135,7 @@ class EncodeRequest:
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """An encoded picture: the file and what the answer says about it.
+    """An encoded image: the file and what the answer says about it.
 
     `quality` is None for a model of one rate; `seconds` maps a stage to its time; `target` says whether the asked size
     was met, None where none was asked for.
@@ -183,7 +183,7 @@ class DecodeRequest:
 
 @dataclass(frozen=True)
 class DecodeResult:
-    """A decoded picture: uint8 [H, W, 3] and the parameters that were used. `sections` are the file's further ones."""
+    """A decoded image: uint8 [H, W, 3] and the parameters that were used. `sections` are the file's further ones."""
 
     pixels: Pixels
     model: str
@@ -252,7 +252,7 @@ class Engine(EngineView, Protocol):
     async def run(self, order: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult: ...
 
     async def run(self, order: Order, on_progress: OnProgress | None = None) -> Outcome:
-        """Encode one picture, or decode one file; `on_progress` is told of every denoising step.
+        """Encode one image, or decode one file; `on_progress` is told of every denoising step.
 
         Cancelling the awaiting task cancels the work within one denoising step.
         """

@@ -93,7 +93,7 @@ class WorkerProcess:
         self._process = context.Process(target=run_worker, args=(theirs, options), name="cdc-worker", daemon=True)
         self._process.start()
         theirs.close()
-        self._writer = ThreadPoolExecutor(1, "cdc-pipe")  # a large picture may block the pipe
+        self._writer = ThreadPoolExecutor(1, "cdc-pipe")  # a large image may block the pipe
         self._on_message, self._on_death = on_message, on_death
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._read, name="cdc-reader", daemon=True).start()

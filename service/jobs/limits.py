@@ -10,7 +10,7 @@ from model.errors import InvalidParameter
 from service.errors import Busy, TooManyPixels, TooMuchWork
 from service.settings import Settings
 
-RETRY_SECONDS = 2.0  # a picture is held for seconds, so asking again soon is worth it
+RETRY_SECONDS = 2.0  # an image is held for seconds, so asking again soon is worth it
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Limits:
     """Limits of one request.
 
     Attributes:
-        max_pixels: pixels of a picture.
+        max_pixels: pixels of an image.
         max_steps: denoising steps of a decode.
         max_pixel_steps: pixels x steps of a decode.
     """
@@ -28,7 +28,7 @@ class Limits:
     max_pixel_steps: int
 
     def check_size(self, width: int, height: int) -> None:
-        """Raise TooManyPixels where an answer would have more pixels than a picture may."""
+        """Raise TooManyPixels where an answer would have more pixels than an image may."""
         if width * height > self.max_pixels:
             raise TooManyPixels(f"{width}x{height} pixels are asked for; the limit is {self.max_pixels}")
 
@@ -43,7 +43,7 @@ class Limits:
             raise InvalidParameter(f"steps must be 1..{self.max_steps}, not {steps}")
         if pixels * steps > self.max_pixel_steps:
             most = self.max_pixel_steps // pixels
-            advice = f"ask for at most {most} steps" if most else "the picture is too large to decode here"
+            advice = f"ask for at most {most} steps" if most else "the image is too large to decode here"
             raise TooMuchWork(
                 f"{pixels} pixels x {steps} steps = {pixels * steps} exceed the limit of {self.max_pixel_steps}; "
                 + advice

@@ -17,7 +17,7 @@ MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# Nothing from elsewhere, nothing inline. `data:` and `blob:` pictures are those made in the page.
+# Nothing from elsewhere, nothing inline. `data:` and `blob:` images are those made in the page.
 POLICY = "; ".join(
     (
         "default-src 'none'",

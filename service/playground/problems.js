@@ -2,7 +2,7 @@
 
 /** What to do, by the last part of a problem's type. */
 const ADVICE = {
-  "animated-image": "Choose a picture with a single frame.",
+  "animated-image": "Choose an image with a single frame.",
   "body-too-large": "Choose a smaller file.",
   "broken-image": "Choose another file: this one is damaged.",
   "busy": "Wait a moment, then try again.",
@@ -27,21 +27,21 @@ const ADVICE = {
   "rate-limited": "This API key has been used too often. Wait a moment, then try again.",
   "slow-body": "The upload took too long. Try again, or choose a smaller file.",
   "target-unreachable": "Allow more bytes, or choose a quality.",
-  "too-many-pixels": "Choose a smaller picture.",
-  "too-much-work": "Take fewer steps, or a smaller picture.",
+  "too-many-pixels": "Choose a smaller image.",
+  "too-much-work": "Take fewer steps, or a smaller image.",
   "truncated-file": "Fetch the file again: its end is missing.",
   "unknown-codec": "Ask the operator to install the model that made this file.",
   "unknown-job": "Press the button to start again: the service has forgotten the work.",
-  "unsupported-image": "Choose a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM picture, or a .cdc file.",
+  "unsupported-image": "Choose a PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM image, or a .cdc file.",
   "unsupported-version": "The file needs a later version of the service.",
-  "worker-failed": "Try again. If it fails again, choose another picture.",
+  "worker-failed": "Try again. If it fails again, choose another image.",
 };
 
 const BY_STATUS = {
   401: "Enter an API key below Settings and try again.",
   403: "This API key may not do that. Enter another one.",
   404: "Check the address of the service.",
-  413: "Choose a smaller picture, or fewer steps.",
+  413: "Choose a smaller image, or fewer steps.",
   429: "Wait a moment, then try again.",
   502: "Try again in a moment.",
   503: "Try again in a moment.",

@@ -49,7 +49,7 @@ def test_cancel_while_encoding(open_page: OpenPage, picture: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("notes.txt", b"not a picture", "Choose a PNG, JPEG, WebP"),
+        ("notes.txt", b"not an image", "Choose a PNG, JPEG, WebP"),
         ("broken.cdc", bytes.fromhex("8f4344430d0a1a0a01"), "its end is missing"),
         ("other.cdc", b"nothing of the kind", "Choose a .cdc file"),
     ],

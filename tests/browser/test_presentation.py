@@ -59,7 +59,7 @@ def test_axe_finds_nothing_serious(open_page: OpenPage, picture: bytes, scheme: 
     page, watch = open_page(color_scheme=scheme)
     watch.expected = ("Failed to load resource",)
     assert serious(page) == []
-    upload(page, b"not a picture", "notes.txt", "text/plain")
+    upload(page, b"not an image", "notes.txt", "text/plain")
     page.click("text=API key")
     page.click("#go")
     expect(page.get_by_role("alert")).to_contain_text("Choose a PNG")

@@ -1,4 +1,4 @@
-"""Bodies for schemathesis: pictures, files of the served model, and damaged ones."""
+"""Bodies for schemathesis: images, files of the served model, and damaged ones."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ def published_checkpoint(variant: Variant, d: int, seed: int = 0) -> tuple[Oracl
 
 
 def spread(oracle: Oracle, d: int) -> Tensor:
-    """Standard deviation of each latent channel on a smooth random picture, [4 d]."""
+    """Standard deviation of each latent channel on a smooth random image, [4 d]."""
     noise = F.interpolate(torch.rand(1, 3, 16, 16), size=(128, 128), mode="bicubic").clamp(0, 1)
     y, _ = oracle.context_fn.encode(2 * noise - 1)
     return y.std(dim=(0, 2, 3)).clamp(min=0.2)

@@ -111,7 +111,7 @@ def test_higher_version_of_a_name_wins(shipped: dict[str, torch.Tensor], tmp_pat
 
 
 def test_agreement_with_the_expected_tensors(shared_data: Path, tmp_path: Path) -> None:
-    """A trainer's own float tensors of one crop, at two rates, from the encoder to the decoded picture."""
+    """A trainer's own float tensors of one crop, at two rates, from the encoder to the decoded image."""
     if not (shared_data / "weights" / "cdc-lite-v0.safetensors").exists():
         pytest.skip("the first version's tensors are not shared any more")
     expected = load_file(shared_data / "weights" / "cdc-lite-v0_expected.safetensors")

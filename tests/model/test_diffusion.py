@@ -107,7 +107,7 @@ def test_noise_is_standard_normal_and_depends_on_the_seed() -> None:
 
 
 def test_golden_noise() -> None:
-    """Published seeds must keep their pictures; values are rounded so that a last bit of libm does not matter."""
+    """Published seeds must keep their images; values are rounded so that a last bit of libm does not matter."""
     rounded = np.round(normal_noise(2**63 - 1, 1000, 2001, 16, 16), 3) + 0.0
     assert hashlib.sha256(rounded.astype("<f4").tobytes()).hexdigest() == GOLDEN_NOISE
 

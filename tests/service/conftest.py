@@ -89,7 +89,7 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, *chunks: 
 
 
 def photograph(width: int = 32, height: int = 24) -> Image.Image:
-    """Return a smooth RGB picture in which no two corners look alike."""
+    """Return a smooth RGB image in which no two corners look alike."""
     y, x = np.mgrid[0:height, 0:width]
     planes = [x * 255 / max(1, width - 1), y * 255 / max(1, height - 1), 255 - (x + y) * 255 / (width + height)]
     return Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8))

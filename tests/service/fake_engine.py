@@ -1,4 +1,4 @@
-"""An engine without a codec: valid files of made-up symbols, gradients for pictures, knobs for what goes wrong."""
+"""An engine without a codec: valid files of made-up symbols, gradients for images, knobs for what goes wrong."""
 
 from __future__ import annotations
 

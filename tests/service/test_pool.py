@@ -83,7 +83,7 @@ async def engine(anyio_backend: str, options: DeviceOptions) -> AsyncIterator[Po
 
 @pytest.fixture(scope="module")
 async def file(engine: PoolEngine) -> Container:
-    """A picture of 256x256 pixels: many steps of it take long enough to be interrupted."""
+    """An image of 256x256 pixels: many steps of it take long enough to be interrupted."""
     y, x = np.mgrid[:256, :256]
     pixels = np.stack([x // 2, y // 2, (x + y) // 4], axis=-1).astype(np.uint8)
     return parse((await engine.run(EncodeRequest(pixels))).data)

@@ -152,7 +152,7 @@ AVIF = PillowCoder(
     "AVIF",
     "avif",
     _qualities(15, 25, 35, 45, 55, 65, 75, 85),
-    # One thread: files are then the same everywhere, and pictures are coded side by side anyway.
+    # One thread: files are then the same everywhere, and images are coded side by side anyway.
     (("speed", 6), ("subsampling", "4:4:4"), ("max_threads", 1)),
 )
 JPEG2000 = PillowCoder(

@@ -1,4 +1,4 @@
-"""Ideal code lengths of a picture: what a perfect coder under a probability model would spend."""
+"""Ideal code lengths of an image: what a perfect coder under a probability model would spend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from model.types import Latents, Quantised
 
 @dataclass(frozen=True)
 class CodeLength:
-    """Bits of one picture at one rate.
+    """Bits of one image at one rate.
 
     Attributes:
         float_head: -log2 P of the float model: float hyper-decoder, means and scales not rounded.
@@ -38,7 +38,7 @@ class CodeLength:
 
 @torch.inference_mode()
 def code_length(codec: Codec, latents: Latents, rate: int) -> CodeLength:
-    """Measure an analysed picture at a rate byte."""
+    """Measure an analysed image at a rate byte."""
     q = codec.quantise(latents, rate)
     q_of = torch.tensor([rate / 255])
     y = codec.networks.latent(latents.features[None], q_of)[0]

@@ -91,7 +91,7 @@ class Mode:
 class Model:
     """An installed model at a list of qualities and modes. It is loaded when it is first needed.
 
-    A file does not depend on the mode, and all qualities share one analysis, so the last picture's are kept.
+    A file does not depend on the mode, and all qualities share one analysis, so the last image's are kept.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Pictures side by side: the same detail as several codecs decode it, several seeds, and states along the way."""
+"""Images side by side: the same detail as several codecs decode it, several seeds, and states along the way."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def busiest_window(pixels: Pixels, side: int = SIDE) -> Window:
 def compared(
     data: DataSet, rows: Sequence[Row], coders: Sequence[Coder], cache: Cache, bpp: float, count: int, side: int = SIDE
 ) -> list[list[Tile]]:
-    """For each of the first `count` pictures: the original's detail, then that of each codec and mode.
+    """For each of the first `count` images: the original's detail, then that of each codec and mode.
 
     Of each codec and mode the measured point nearest to `bpp` is shown, of baselines that nearest to what the first
     codec spent.
@@ -88,7 +88,7 @@ def compared(
 def seeds(
     data: DataSet, coder: Coder, quality: int, steps: int, gamma: float, numbers: Sequence[int]
 ) -> list[list[Tile]]:
-    """One picture's detail decoded with several seeds, and the standard deviation over them (times 8)."""
+    """One image's detail decoded with several seeds, and the standard deviation over them (times 8)."""
     original = prepare(data.items[0]).pixels
     window = busiest_window(original)
     common: dict[str, Value] = {"steps": steps, "gamma": gamma}
@@ -108,7 +108,7 @@ def seeds(
 def states(
     data: DataSet, models_dir: Path | None, name: str, quality: int, steps: int, gamma: float, shown: int = 6
 ) -> list[list[Tile]]:
-    """One picture's detail along a decode: the states x_n above, the guesses of x_0 below."""
+    """One image's detail along a decode: the states x_n above, the guesses of x_0 below."""
     from model.rate_control import pack_to_target
     from model.weights.registry import Registry
 

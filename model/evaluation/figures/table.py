@@ -43,9 +43,9 @@ PUBLISHED = (
 
 
 def lines_of(rows: Sequence[Row], coders: Sequence[Coder], models_dir: Path | None, picture: Pixels) -> list[Line]:
-    """Mean seconds over pictures and rates, as measured when each was first coded; then the published lines.
+    """Mean seconds over images and rates, as measured when each was first coded; then the published lines.
 
-    Entropy decoding is timed on one picture [H, W, 3] at the rate of a codec's first point.
+    Entropy decoding is timed on one image [H, W, 3] at the rate of a codec's first point.
     """
     entropy = {c.name: entropy_seconds(c, picture, models_dir) for c in coders if isinstance(c, Model)}
     sizes = parameters_of([c.name for c in coders], models_dir)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from model.types import Pixels
 
 Function = Callable[["Pixels", "Pixels"], float]
-CAP_DB = 100.0  # PSNR of equal pictures, so that means stay finite
+CAP_DB = 100.0  # PSNR of equal images, so that means stay finite
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Metric:
         better: whether higher or lower values are better.
         package: distribution that computes it; "" for what this project computes itself.
         weights: file names in torch's hub cache (`hub/checkpoints`), all needed; globs.
-        load: returns the function (reference, picture) -> value on uint8 [H, W, 3]; None where there is none.
+        load: returns the function (reference, image) -> value on uint8 [H, W, 3]; None where there is none.
         lacking: why there is none.
         file: weights given on the command line.
-        whole_set: computed over all pictures of a data set at once instead of on each (FID).
+        whole_set: computed over all images of a data set at once instead of on each (FID).
         revision: of what this project computes itself; counted up where values change, so that none is reused.
     """
 
@@ -81,7 +81,7 @@ def tensor_of(pixels: Pixels) -> Tensor:
 
 
 def _of_tensors(compute: Callable[[Tensor, Tensor], Any]) -> Function:
-    """Wrap a function of (picture, reference) in [0, 1]."""
+    """Wrap a function of (image, reference) in [0, 1]."""
     import torch
 
     def function(reference: Pixels, picture: Pixels) -> float:
@@ -226,7 +226,7 @@ def choose(names: Iterable[str]) -> list[str]:
 
 
 def metric_version(metric: Metric) -> str:
-    """What besides the pictures decides a value: distribution and version; measured again where it changes."""
+    """What besides the images decides a value: distribution and version; measured again where it changes."""
     if metric.file is not None:
         return _digest(metric.file)
     return f"{metric.package} {version(metric.package)}" if metric.package else str(metric.revision)

@@ -27,7 +27,7 @@ Extractor = Callable[[npt.NDArray[np.uint8]], Features]  # patches [B, 256, 256,
 
 
 def patches(pixels: Pixels) -> Iterator[Pixels]:
-    """Patches side by side from the corner, then the same shifted by half a side each way; none of smaller pictures."""
+    """Patches side by side from the corner, then the same shifted by half a side each way; none of smaller images."""
     for shift in (0, SIDE // 2):
         for top in range(shift, pixels.shape[0] - SIDE + 1, SIDE):
             for left in range(shift, pixels.shape[1] - SIDE + 1, SIDE):
@@ -99,7 +99,7 @@ def with_fid(
 
 
 def features_of(pictures: Iterator[Pixels], extractor: Extractor) -> Features:
-    """Features of all patches of some pictures, [N, D]."""
+    """Features of all patches of some images, [N, D]."""
     waiting: list[Pixels] = []
     out: list[Features] = []
     for picture in pictures:
@@ -124,7 +124,7 @@ def _groups(rows: Sequence[Row]) -> dict[tuple[str, str, str], list[Row]]:
 
 
 def _path(cache: Cache, rows: Sequence[Row]) -> Path:
-    """Decoded pictures depend on the file, the codec's version and the parameters; all of them decide the value."""
+    """Decoded images depend on the file, the codec's version and the parameters; all of them decide the value."""
     content: list[Any] = [[r.pixels_sha256, r.coded_sha256, r.version, r.parameters] for r in rows]
     content = [stored_name(metric_of("fid")), sorted(content, key=str)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

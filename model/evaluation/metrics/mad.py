@@ -16,7 +16,7 @@ BETA_1, BETA_2 = np.exp(-2.55 / 3.35), 1 / (np.log(10.0) * 3.35)
 
 
 def mad(reference: Pixels, picture: Pixels) -> float:
-    """Distance of two pictures, uint8 [H, W, 3] with sides of at least 16; 0 for equal ones, lower is better.
+    """Distance of two images, uint8 [H, W, 3] with sides of at least 16; 0 for equal ones, lower is better.
 
     Visible errors count where there are few (detection), changed local statistics where there are many (appearance).
     After the paper; the squared error of detection is that of the pixels, as in the authors' program (2011), which also

@@ -22,7 +22,7 @@ NEIGHBOURS = (
 
 
 def nlpd(reference: Pixels, picture: Pixels) -> float:
-    """Distance of two pictures, uint8 [H, W, 3]; 0 for equal ones, lower is better.
+    """Distance of two images, uint8 [H, W, 3]; 0 for equal ones, lower is better.
 
     Root mean square differences of the normalised coefficients, averaged over six levels. On gamma-encoded luma 0..1.
     """

@@ -19,7 +19,7 @@ K = 0.01
 
 
 def cw_ssim(reference: Pixels, picture: Pixels, *, scales: int = SCALES, orientations: int = ORIENTATIONS) -> float:
-    """Similarity of two pictures, uint8 [H, W, 3]: 1 for equal ones, 0..1; blind to small shifts.
+    """Similarity of two images, uint8 [H, W, 3]: 1 for equal ones, 0..1; blind to small shifts.
 
     The mean over orientations and 7x7 windows of |sum x y*| against energies, on the coarsest band of the complex
     steerable pyramid: number `scales`, or the coarsest that holds a window. Windows weigh by a Gaussian about the

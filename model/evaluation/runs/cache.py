@@ -1,4 +1,4 @@
-"""What was measured once: a record for each (picture, codec, parameters), and the coded files themselves."""
+"""What was measured once: a record for each (image, codec, parameters), and the coded files themselves."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ RECORD_VERSION = 1  # raised when a record changes its meaning
 
 @dataclass(frozen=True)
 class Row:
-    """One decoded picture.
+    """One decoded image.
 
     Attributes:
-        data, image: names of the data set and of the picture.
+        data, image: names of the data set and of the image.
         file_sha256, preparation: what the pixels were made from, and how.
         pixels_sha256: of the prepared pixels.
         width, height: in pixels.

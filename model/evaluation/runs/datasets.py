@@ -26,9 +26,9 @@ class Known:
     Attributes:
         name, label: as typed, as printed.
         folders: names of the folder below a data folder.
-        count: pictures of the whole set after selection; 0 where it is not fixed.
+        count: images of the whole set after selection; 0 where it is not fixed.
         preparation: one word that names `prepare`; part of every cache key.
-        accepts: whether a picture of (width, height) belongs to the set.
+        accepts: whether an image of (width, height) belongs to the set.
         origin: where the files come from, for the message where they are missing.
     """
 
@@ -44,7 +44,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of a data set, not yet read: where it lies, its name and how it is prepared."""
+    """One image of a data set, not yet read: where it lies, its name and how it is prepared."""
 
     name: str
     clip: Clip
@@ -69,7 +69,7 @@ class Item:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What is measured on: a name, a printed name, pictures in a fixed order, and how many a whole set has (0: any)."""
+    """What is measured on: a name, a printed name, images in a fixed order, and how many a whole set has (0: any)."""
 
     name: str
     label: str
@@ -79,7 +79,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture as codecs see it: uint8 [H, W, 3], and the SHA-256 of its file and of its pixels with their shape."""
+    """An image as codecs see it: uint8 [H, W, 3], and the SHA-256 of its file and of its pixels with their shape."""
 
     pixels: Pixels
     file_sha256: str
@@ -133,7 +133,7 @@ KNOWN = {
             "resize512",
             _square(512),
             _any_size,
-            "the 100 colour pictures of the SAMPLING set from https://testimages.org",
+            "the 100 colour images of the SAMPLING set from https://testimages.org",
         ),
         Known(
             "div2k",
@@ -188,7 +188,7 @@ def open_data(name: str, folder: Path | None = None, limit: int | None = None) -
         if candidate.is_dir():
             items = _selected(candidate, known)
             if known.count and len(items) != known.count:
-                raise InvalidParameter(f"{candidate}: {known.label} has {known.count} pictures, here are {len(items)}")
+                raise InvalidParameter(f"{candidate}: {known.label} has {known.count} images, here are {len(items)}")
             return DataSet(known.name, known.label, tuple(items[:limit]), len(items))
     searched = ", ".join(map(str, folders)) or "none: give --data-dir or set CDC_DATA"
     raise InvalidParameter(
@@ -198,16 +198,16 @@ def open_data(name: str, folder: Path | None = None, limit: int | None = None) -
 
 
 def prepare(item: Item, data: bytes | None = None) -> Prepared:
-    """Decode a picture and prepare it.
+    """Decode an image and prepare it.
 
     Raises:
-        InvalidParameter: it is no picture; the message names it.
+        InvalidParameter: it is no image; the message names it.
     """
     data = item.read_bytes() if data is None else data
     try:
         image = Image.open(io.BytesIO(data)).convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
-        raise InvalidParameter(f"{item.name}: cannot be read as a picture ({error})") from error
+        raise InvalidParameter(f"{item.name}: cannot be read as an image ({error})") from error
     pixels = np.array(PREPARE[item.preparation](image))
     return Prepared(pixels, sha256(data), pixels_sha256(pixels))
 

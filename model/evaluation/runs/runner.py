@@ -16,7 +16,7 @@ from model.evaluation.runs.datasets import DataSet, Item, Prepared, prepare, sha
 
 @dataclass(frozen=True)
 class Task:
-    """One point of one coder on one picture: what is known already, and which metrics are still to be computed."""
+    """One point of one coder on one image: what is known already, and which metrics are still to be computed."""
 
     parameters: Parameters
     key: str
@@ -43,14 +43,14 @@ def measure(
     *,
     workers: int = 0,
 ) -> Iterator[Row]:
-    """Yield a row for each picture, coder and point, as they are finished; their order is that of work, not of names.
+    """Yield a row for each image, coder and point, as they are finished; their order is that of work, not of names.
 
     Args:
         metrics: names, all of them computable here.
         workers: processes for the coders that are not heavy; 0 runs everything here, one after the other.
 
     Raises:
-        InvalidParameter: a picture cannot be read, a codec's program failed.
+        InvalidParameter: an image cannot be read, a codec's program failed.
     """
     jobs: list[tuple[Item, Coder, list[Task]]] = []
     for item in data.items:
@@ -93,7 +93,7 @@ def measure(
 
 
 def work(item: Item, coder: Coder, tasks: Sequence[Task]) -> list[Done]:
-    """Code, decode and measure one picture at some points of one coder."""
+    """Code, decode and measure one image at some points of one coder."""
     prepared = _prepared(item)
     done = []
     for task in tasks:
@@ -153,7 +153,7 @@ def _shown(row: Row, data: str, image: str, parameters: Parameters, metrics: Seq
 
 @lru_cache(maxsize=2)
 def _prepared(item: Item) -> Prepared:
-    """The same array for all coders of a picture: our models recognise it and analyse it once."""
+    """The same array for all coders of an image: our models recognise it and analyse it once."""
     return prepare(item)
 
 

@@ -93,7 +93,7 @@ def _usable(baselines: Iterable[Baseline], say: Say) -> dict[str, Coder]:
 
 
 def manifest(data: DataSet) -> dict[str, Any]:
-    """What was measured on: every picture with its size and the SHA-256 of its file and of its prepared pixels."""
+    """What was measured on: every image with its size and the SHA-256 of its file and of its prepared pixels."""
     pictures = []
     for item in data.items:
         prepared = prepare(item)
@@ -112,7 +112,7 @@ def manifest(data: DataSet) -> dict[str, Any]:
 
 
 def manifest_of_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The same from rows, which carry the hashes, without decoding a picture again."""
+    """The same from rows, which carry the hashes, without decoding an image again."""
     sets: dict[str, dict[str, dict[str, Any]]] = {}
     fields = ("width", "height", "preparation", "file_sha256", "pixels_sha256")
     for row in rows:
@@ -126,7 +126,7 @@ def bd_rates(
     """BD-rate of every curve against every other one on its data set and, on Kodak, against the published ones.
 
     Args:
-        against_published: False where `curves` are not of all 24 pictures of Kodak.
+        against_published: False where `curves` are not of all 24 images of Kodak.
 
     Returns:
         A record a pair: data, metric, anchor, test, percent (None where the curves have no quality in common), overlap.
@@ -185,7 +185,7 @@ def write_results(
 
 
 def ordered(rows: Sequence[Row], sets: Sequence[DataSet], coders: Sequence[Coder]) -> list[Row]:
-    """Rows in the order of data sets, codecs, points and pictures, whatever the order in which they were finished."""
+    """Rows in the order of data sets, codecs, points and images, whatever the order in which they were finished."""
     places = {(c.name, json.dumps(dict(p))): (i, j) for i, c in enumerate(coders) for j, p in enumerate(c.points)}
     names = {d.name: i for i, d in enumerate(sets)}
     return sorted(rows, key=lambda r: (names[r.data], places[r.codec, json.dumps(r.parameters)], r.image))

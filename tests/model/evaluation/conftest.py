@@ -1,4 +1,4 @@
-"""Fixtures for the evaluation's tests: five small pictures, a folder of them, distorted copies."""
+"""Fixtures for the evaluation's tests: five small images, a folder of them, distorted copies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model.types import Pixels
 
 @pytest.fixture(scope="session")
 def pictures(photograph: Pixels) -> list[Pixels]:
-    """Five pictures, uint8 [192, 192, 3]: details of a portrait, a gradient with a disc, smooth noise."""
+    """Five images, uint8 [192, 192, 3]: details of a portrait, a gradient with a disc, smooth noise."""
     side = 192
     details = [np.ascontiguousarray(photograph[t : t + side, c : c + side]) for t, c in ((0, 0), (90, 160), (400, 60))]
     y, x = np.mgrid[:side, :side]
@@ -50,7 +50,7 @@ def as_jpeg(picture: Pixels, quality: int) -> Pixels:
 
 @pytest.fixture(scope="session")
 def damaged(photograph: Pixels) -> list[tuple[Pixels, Pixels]]:
-    """Five pictures, uint8 [128, 192, 3], each damaged in its own way: blur, noise, JPEG, blocks, lost contrast."""
+    """Five images, uint8 [128, 192, 3], each damaged in its own way: blur, noise, JPEG, blocks, lost contrast."""
     height, width = 128, 192
     details = [photograph[t : t + height, c : c + width].copy() for t, c in ((0, 0), (90, 160), (400, 60))]
     y, x = np.mgrid[:height, :width]

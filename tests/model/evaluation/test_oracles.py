@@ -1,4 +1,4 @@
-"""FSIM, VSI, CW-SSIM and MAD against the second implementations in `oracles`, on five pictures damaged in five ways."""
+"""FSIM, VSI, CW-SSIM and MAD against the second implementations in `oracles`, on five images damaged in five ways."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_vsi_resampled_as_in_the_authors_program(damaged: Damaged) -> None:
 def test_vsi_of_a_picture_that_is_halved_first(photograph: Pixels) -> None:
     a = photograph[:512].copy()
     b = as_jpeg(a, 15)
-    # piq's squares of 2x2 begin a pixel before the picture, the authors' at its first.
+    # piq's squares of 2x2 begin a pixel before the image, the authors' at its first.
     assert function_of("vsi")(a, b) == pytest.approx(vsi(a, b), abs=1e-3)
     shifted = [np.pad(p, ((1, 0), (1, 0), (0, 0)), mode="edge")[:-1, :-1] for p in (a, b)]
     assert function_of("vsi")(a, b) == pytest.approx(vsi(*shifted), abs=1e-4)
@@ -75,7 +75,7 @@ def test_mad(i: int, damaged: Damaged) -> None:
 
 
 def test_mad_beside_the_authors_program(damaged: Damaged) -> None:
-    # On pictures this small its rim of 16 pixels, left out, is half of the picture.
+    # On images this small its rim of 16 pixels, left out, is half of the image.
     for a, b in damaged:
         assert function_of("mad")(a, b) == pytest.approx(mad_program(a, b, paper_lightness=True), rel=0.15)
     # The first two are dark: there its threshold of darkness hides errors that the paper's lets through.

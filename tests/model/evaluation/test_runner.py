@@ -55,7 +55,7 @@ def test_missing_data_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.Mon
         open_data("kodak", tmp_path)
     (tmp_path / "kodak").mkdir()
     Image.new("RGB", (768, 512)).save(tmp_path / "kodak" / "kodim01.png")
-    with pytest.raises(InvalidParameter, match="has 24 pictures, here are 1"):
+    with pytest.raises(InvalidParameter, match="has 24 images, here are 1"):
         open_data("kodak", tmp_path)
     with pytest.raises(InvalidParameter, match="no data set"):
         open_data("nothing")

@@ -1,4 +1,4 @@
-"""What runs are made of: a folder of small pictures, and a backbone to judge by."""
+"""What runs are made of: a folder of small images, and a backbone to judge by."""
 
 from __future__ import annotations
 

@@ -70,13 +70,13 @@ def test_manifests_tell_data_apart(pictures: Path, shard: Path) -> None:
 
 
 def test_what_holds_no_pictures_is_refused(tmp_path: Path) -> None:
-    for path, message in ((tmp_path / "none", "neither"), (tmp_path, "no picture")):
+    for path, message in ((tmp_path / "none", "neither"), (tmp_path, "no image")):
         with pytest.raises(InvalidParameter, match=message):
             open_sources([path])
 
 
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
-    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    (tmp_path / "bad.png").write_bytes(b"not an image")
     with pytest.raises(InvalidParameter, match="bad"):
         read_frame(open_sources([tmp_path])[0].clips[0])
 

@@ -41,7 +41,7 @@ def test_it_is_lanczos() -> None:
 @pytest.mark.parametrize("region", [Region(0, 0, W, H), Region(33, 17, 101, 66), Region(197, 117, 3, 3)])
 def test_a_decode_at_a_fraction_lands_where_the_whole_would(reduction: int, region: Region) -> None:
     """A ramp tells where each pixel comes from."""
-    y, x = np.mgrid[0 : 2 * H, 0 : 2 * W]  # wider than the picture, as the canvas of a decode is
+    y, x = np.mgrid[0 : 2 * H, 0 : 2 * W]  # wider than the image, as the canvas of a decode is
     ramp = np.stack([x, y, x], axis=-1).astype(np.uint8)[:, :, :]
     small = np.asarray(Image.fromarray(ramp).reduce(reduction))
     right, bottom = region.left + region.width, region.top + region.height

@@ -217,7 +217,7 @@ async def test_previews_that_are_lost_cost_nothing_else(
 ) -> None:
     monkeypatch.setattr("tests.service.jobs.conftest.RedisBlobs", BrokenBlobs)
     monkeypatch.setattr(BrokenBlobs, "reads", reads)
-    executor.preview = b"a picture"
+    executor.preview = b"an image"
     async with jobs_in_redis(redis_url, executor, JobLimits(), None) as jobs:
         job = await jobs.submit(work_of(preview=True), "ann")
         async with asyncio.timeout(10):

@@ -35,7 +35,7 @@ def fsim(reference: Pixels, picture: Pixels) -> float:
 
 
 def shrunk(picture: Plane) -> Plane:
-    """Means of squares so that the short side comes near 256 (only pictures from 384 on change)."""
+    """Means of squares so that the short side comes near 256 (only images from 384 on change)."""
     side = max(1, round(min(picture.shape[:2]) / 256))
     height, width = (n // side * side for n in picture.shape[:2])
     blocks = picture[:height, :width].reshape(height // side, side, width // side, side, -1)

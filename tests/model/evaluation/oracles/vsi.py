@@ -25,7 +25,7 @@ def vsi(reference: Pixels, picture: Pixels, *, corners: bool = True) -> float:
     """Similarity of uint8 [H, W, 3]: 1 for equal ones, lower for others.
 
     Args:
-        reference, picture: the two.
+        reference, image: the two.
         corners: the saliency map returns from 256x256 by interpolation that keeps its corners in place; else, as in the
             authors' program, by one that keeps pixel areas in place and averages where it shrinks.
     """
