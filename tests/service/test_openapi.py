@@ -26,7 +26,7 @@ def test_the_stored_document_is_up_to_date(tmp_path: Path) -> None:
     assert openapi.main(["--check", str(other)]) == 1
     assert openapi.main([str(other)]) == 0
     assert openapi.main(["--check", str(other)]) == 0
-    other.write_text(other.read_text().replace("Encode an image", "Encode an image"))
+    other.write_text(other.read_text().replace("Encode an image", "Encode a file"))
     assert openapi.main(["--check", str(other)]) == 1
 
 
