@@ -94,7 +94,7 @@ def write_record(folder: Path, config: TrainingConfig, sources: Sequence[Source]
 
 TRAINED = {
     "all": "all parts",
-    "decoder": "conditioner and denoiser alone",
+    "decoder": "what decodes alone",
     "denoiser": "the denoiser alone",
     "entropy": "the entropy model alone",
 }
@@ -114,13 +114,15 @@ def provenance(folder: Path) -> str:
     try:
         starts = json.loads((folder / RECORD).read_text())["starts"]
         last, configuration = starts[-1], starts[-1]["configuration"]
-        origin = Path(configuration["initial"]).name if configuration["initial"] else "a KLT start"
+        start = "a KLT start" if configuration["architecture"] == "cdc-lite" else "random weights"
+        origin = Path(configuration["initial"]).name if configuration["initial"] else start
+        critic = f", critic {configuration['critic']:g}" if configuration.get("critic") else ""
         kind = TRAINED[configuration.get("part", "all")]
         clips = sum(data["clips"] for data in last["data"])
         return (
-            f"trained from {origin}, {kind}: {load(folder).step} steps of {configuration['batch']} crops of "
-            f"{configuration['crop']} pixels from {clips} images, lr {configuration['lr']:g}, rho "
-            f"{configuration['rho']:g} ({configuration['perceptual'] or 'no perceptual term'}), "
+            f"{configuration['architecture']} trained from {origin}, {kind}: {load(folder).step} steps of "
+            f"{configuration['batch']} crops of {configuration['crop']} pixels from {clips} images, lr {configuration['lr']:g}, rho "
+            f"{configuration['rho']:g} ({configuration['perceptual'] or 'no perceptual term'}){critic}, "
             f"on {last['device']}, code {last['revision']}"
         )
     except (OSError, KeyError, IndexError, ValueError) as error:

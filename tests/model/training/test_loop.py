@@ -68,6 +68,7 @@ def test_twenty_steps_from_nothing_lower_the_loss(pictures: Path, tmp_path: Path
         load_file(tmp_path / "averaged.safetensors"), tmp_path / "w.safetensors", name="new", version=1, provenance="-"
     )
     assert info.codec_id != read_info(DEFAULT).codec_id
+    assert snapshot.provenance(tmp_path).startswith("cdc-lite trained from a KLT start, ")
     assert "20 steps of 2 crops" in snapshot.provenance(tmp_path)
 
 
