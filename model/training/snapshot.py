@@ -117,12 +117,13 @@ def provenance(folder: Path) -> str:
         start = "a KLT start" if configuration["architecture"] == "cdc-lite" else "random weights"
         origin = Path(configuration["initial"]).name if configuration["initial"] else start
         critic = f", critic {configuration['critic']:g}" if configuration.get("critic") else ""
+        judge = configuration["perceptual"] or "no perceptual term"
         kind = TRAINED[configuration.get("part", "all")]
         clips = sum(data["clips"] for data in last["data"])
         return (
             f"{configuration['architecture']} trained from {origin}, {kind}: {load(folder).step} steps of "
-            f"{configuration['batch']} crops of {configuration['crop']} pixels from {clips} images, lr {configuration['lr']:g}, rho "
-            f"{configuration['rho']:g} ({configuration['perceptual'] or 'no perceptual term'}){critic}, "
+            f"{configuration['batch']} crops of {configuration['crop']} pixels from {clips} images, "
+            f"lr {configuration['lr']:g}, rho {configuration['rho']:g} ({judge}){critic}, "
             f"on {last['device']}, code {last['revision']}"
         )
     except (OSError, KeyError, IndexError, ValueError) as error:
