@@ -40,6 +40,8 @@ def _default(field: FieldInfo) -> str:
         return "unset"
     if isinstance(value, Path):  # of the home that this runs in
         return f"`{value}`".replace(str(Path.home()), "~")
+    if isinstance(value, tuple):
+        return f"`{','.join(map(str, value))}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

@@ -9,8 +9,8 @@
 image without a profile is sRGB, and `info["srgb"]` says so as for a PNG. `save` keeps Display P3, Adobe RGB (1998) and
 ProPhoto RGB, and converts from other profiles to sRGB. The work is done by the service at
 CDC_URL (key: CDC_API_KEY); without one by an installed `cdc-codec[model]`; without that, onnxruntime decodes
-(`cdc-client[decode]`). `save` takes `quality` 1..100, `target_bpp`, `max_bytes` and `exif`. `steps`, `gamma` and `seed`
-of a decode are attributes of the opened image, to be set before it is loaded.
+(`cdc-client[decode]`). `save` takes `quality` 1..100, `target_bpp`, `max_bytes`, `drawing` and `exif`. `steps`, `gamma`
+and `seed` of a decode are attributes of the opened image, to be set before it is loaded.
 """
 
 from __future__ import annotations
@@ -36,12 +36,14 @@ from cdc_client.decoder.container import (
     read_varint,
 )
 from cdc_client.decoder.profiles import profile_of
-from cdc_client.errors import CdcError
+from cdc_client.errors import CdcError, UnreadableFile
 from cdc_client.options import DecodeOptions, EncodeOptions
 from cdc_client.sources import png_of_image
 
 FORMAT = "CDC"
+LONGEST = 1 << 40  # bytes of a section; no file has one so long
 MAX_METADATA = 1 << 24  # bytes of EXIF or XMP
+SAVED = ("quality", "target_bpp", "max_bytes", "drawing")  # options of `save` that are the encode's own
 DRAFTS = (8, 4, 2)  # by which a decode is scaled down
 BACKENDS = "cdc_client.backends"
 
@@ -88,6 +90,8 @@ class CdcImageFile(ImageFile.ImageFile):
             if not head or head[0] == 0:
                 break
             length, used = read_varint(head, 1)
+            if length > LONGEST:
+                raise UnreadableFile("truncated-file", "a section is longer than the rest of the file")
             types.add(head[0])
             at += used
             if head[0] in (COLOUR, EXIF, XMP) and length <= MAX_METADATA:
@@ -160,7 +164,7 @@ def _local() -> Any:
 
 def _save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     given = image.encoderinfo
-    options: EncodeOptions = {name: given[name] for name in ("quality", "target_bpp", "max_bytes") if name in given}  # type: ignore[assignment]
+    options: EncodeOptions = {name: given[name] for name in SAVED if name in given}  # type: ignore[assignment]
     if given.get("exif"):
         options["metadata"] = "keep"
     url = os.environ.get("CDC_URL")

@@ -101,12 +101,12 @@ class Gate:
             await self._redis.aclose(close_connection_pool=True)
 
     @asynccontextmanager
-    async def admit(self, token: str | None, scope: Scope | None) -> AsyncIterator[Caller]:
+    async def admit(self, token: str | None, *scopes: Scope) -> AsyncIterator[Caller]:
         """Admit a request for as long as the block lasts.
 
         Args:
             token: the bearer token, if there was one.
-            scope: what the key must allow; None: any key will do.
+            scopes: what the key must allow; none: any key will do.
 
         Raises:
             NotAuthenticated, NotAllowed: no key, or not one for this.
@@ -117,9 +117,10 @@ class Gate:
             yield Caller(ANONYMOUS if token is None else f"token:{hashlib.sha256(token.encode()).hexdigest()[:32]}")
             return
         key = await self._recognise(token, self._keys)
-        if scope is not None and scope not in key.scopes:
-            log.info("refused", extra={"key": key.id, "reason": f"lacks the scope {scope}"})
-            raise NotAllowed(f"this API key does not allow to {scope}")
+        for scope in scopes:
+            if scope not in key.scopes:
+                log.info("refused", extra={"key": key.id, "reason": f"lacks the scope {scope}"})
+                raise NotAllowed(f"this API key does not allow to {scope}")
         try:
             await self._count(key)
             slot = await self._slots.take(key.id, key.concurrency) if key.concurrency else None

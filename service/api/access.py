@@ -25,15 +25,15 @@ def token_of(request: Request) -> str | None:
     return header[len(BEARER) :].strip() or None
 
 
-async def _admit(request: Request, state: StateOf, scope: Scope | None) -> AsyncIterator[Caller]:
+async def _admit(request: Request, state: StateOf, *scopes: Scope) -> AsyncIterator[Caller]:
     """Admit the caller until its answer is out."""
-    async with state.gate.admit(token_of(request), scope) as caller:
+    async with state.gate.admit(token_of(request), *scopes) as caller:
         request.state.key = caller.key
         yield caller
 
 
 async def _any(request: Request, state: StateOf, _: _Documented) -> AsyncIterator[Caller]:
-    async for caller in _admit(request, state, None):
+    async for caller in _admit(request, state):
         yield caller
 
 
@@ -47,6 +47,12 @@ async def _decoder(request: Request, state: StateOf, _: _Documented) -> AsyncIte
         yield caller
 
 
+async def _batcher(request: Request, state: StateOf, _: _Documented) -> AsyncIterator[Caller]:
+    async for caller in _admit(request, state, "encode", "decode"):
+        yield caller
+
+
 AnyCaller = Annotated[Caller, Depends(_any)]
 Encoder = Annotated[Caller, Depends(_encoder)]
 Decoder = Annotated[Caller, Depends(_decoder)]
+Batcher = Annotated[Caller, Depends(_batcher)]

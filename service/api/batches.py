@@ -13,13 +13,14 @@ from starlette.responses import JSONResponse, Response
 
 from model.errors import InvalidParameter
 from service.api import documentation as docs
-from service.api.access import Decoder, Encoder
+from service.api.access import Batcher, Encoder
 from service.api.body import BYTES_TYPE, read_upload
 from service.api.parameters import given_once
 from service.api.problems import kind_of
 from service.api.responses import answer_of, root_of
 from service.api.schemas import BatchAnswer, DecodeQuery, EncodeQuery, InspectQuery
 from service.api.state import StateOf
+from service.errors import AddressNotAllowed
 from service.jobs.batches import Line, Services
 from service.jobs.executor import Door
 from service.jobs.records import BatchRecord
@@ -44,7 +45,7 @@ BatchId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Id 
     openapi_extra=docs.upload(InspectQuery, *JSONL_TYPES),
     responses={202: {"model": BatchAnswer}, **docs.problem_answers(*docs.BATCHES)},
 )
-async def create_batch(request: Request, state: StateOf, caller: Encoder, _: Decoder) -> Response:
+async def create_batch(request: Request, state: StateOf, caller: Batcher) -> Response:
     """Take a file of JSON lines, each a request with a source; they are done as jobs while nobody else waits.
 
     A line is `{"custom_id": "a", "url": "/encode", "body": {"source": "https://...", "quality": 50, "result": "s3://..."}}`.
@@ -146,10 +147,15 @@ def _check(data: bytes, sinks: Sinks) -> int:
             fault = error.errors()[0]
             where = ".".join(map(str, fault["loc"]))
             raise InvalidParameter(f"line {number}: {where}: {fault['msg']}") from None
+        if "callback" in line["body"]:
+            raise InvalidParameter(f"line {number}: callback is of jobs, not of batches")
         if (target := line["body"].get("result")) is not None:
             if not isinstance(target, str):
                 raise InvalidParameter(f"line {number}: result must be an address")
-            sinks.check(target)
+            try:
+                sinks.check(target)
+            except AddressNotAllowed as error:
+                raise AddressNotAllowed(f"line {number}: {error}") from None
     if not seen:
         raise InvalidParameter("the batch has no lines")
     return len(seen)
@@ -160,7 +166,7 @@ def _parsed(text: bytes, number: int) -> Line:
         line: Any = json.loads(text) if len(text) <= MAX_LINE_BYTES else None
     except (ValueError, RecursionError):
         line = None
-    if not isinstance(line, dict) or line.get("url") not in QUERIES or not isinstance(line.get("body"), dict):
+    if not isinstance(line, dict) or line.get("url") not in tuple(QUERIES) or not isinstance(line.get("body"), dict):
         raise InvalidParameter(
             f"line {number} must be a JSON object with custom_id, url (/encode or /decode) and body, "
             f"of at most {MAX_LINE_BYTES} bytes"

@@ -55,6 +55,7 @@ class Batches:
         self._store = store
         self._jobs = jobs
         self._services = services
+        self._split: tuple[str, list[bytes]] | None = None
 
     async def submit(self, data: bytes, total: int, owner: str) -> tuple[str, BatchRecord]:
         """Take a batch of `total` lines. Raises Busy, QueueUnavailable."""
@@ -105,11 +106,11 @@ class Batches:
             return None
         if (await self._store.place("")).waiting:  # a job waits, of somebody who does
             return YIELD_S
-        data = await self._store.blobs.get(f"batch/{id}/input")
-        if data is None:
+        whole = await self._lines(id)
+        if whole is None:
             lines, after = [], replace(found, state="expired", finished_at=seen.now)
         else:
-            lines = [line for line in data.splitlines() if line.strip()][found.next : found.next + SLICE]
+            lines = whole[found.next : found.next + SLICE]
             numbers = range(found.next, found.next + len(lines))
             made = await asyncio.gather(
                 *(self._line(id, n, line, found.owner) for n, line in zip(numbers, lines, strict=True))
@@ -132,6 +133,15 @@ class Batches:
             return 0.0
         await self._tidy(id, after)
         return None
+
+    async def _lines(self, id: str) -> list[bytes] | None:
+        """The lines of a batch, None where its input has expired; those of the last one are kept."""
+        if self._split is None or self._split[0] != id:
+            data = await self._store.blobs.get(f"batch/{id}/input")
+            if data is None:
+                return None
+            self._split = id, [line for line in data.splitlines() if line.strip()]
+        return self._split[1]
 
     async def _line(self, id: str, number: int, text: bytes, owner: str) -> Line:
         line: Line = json.loads(text)

@@ -238,7 +238,8 @@ class Executor(Door):
             CorruptStream, TargetUnreachable: see `model.errors`.
         """
         self.check_open()
-        with self._pixels.hold(work.width * work.height):
+        answer = 0 if work.frame is None else math.prod(work.frame.size)  # with fit=contain more than is decoded
+        with self._pixels.hold(max(work.width * work.height, answer)):
             if isinstance(work.options, EncodeOptions):
                 result = await self._encode(work, work.options)
                 self._metrics.bpp.observe(result.metadata.bpp)

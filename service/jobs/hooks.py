@@ -62,16 +62,19 @@ class Hooks:
         self._outcome = outcome
         self._advance = advance
         self._batches: dict[str, asyncio.Task[None]] = {}
+        self._attempts: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Send until cancelled."""
         while True:
             try:
-                due = await self._store.due(CONCURRENT, LEASE_S)
+                free = CONCURRENT - len(self._attempts)
+                due = await self._store.due(free, LEASE_S) if free else []
                 for name in due:
-                    if name.startswith(BATCH) and name not in self._batches:
+                    if not name.startswith(BATCH):
+                        self._attempts[name] = asyncio.create_task(self._attempt(name))
+                    elif name not in self._batches:
                         self._batches[name] = asyncio.create_task(self._slice(name))
-                await asyncio.gather(*(self._attempt(name) for name in due if not name.startswith(BATCH)))
             except QueueUnavailable:
                 due = []
             except Exception:  # nothing may end this: what is due would stay so
@@ -82,21 +85,35 @@ class Hooks:
 
     async def close(self) -> None:
         """End what is under way; it stays due."""
-        for task in list(self._batches.values()):
+        tasks = [*self._batches.values(), *self._attempts.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._batches.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _slice(self, name: str) -> None:
         """Do the next lines of a batch."""
         assert self._advance is not None
+        keeping = asyncio.create_task(self._keep(name))
         try:
-            await self._store.schedule(name, await self._advance(name.removeprefix(BATCH)))
+            seconds: float | None = 0.0
+            while seconds == 0:
+                seconds = await self._advance(name.removeprefix(BATCH))
+            keeping.cancel()
+            await self._store.schedule(name, seconds)
         except ServiceError as error:  # it is due again when its lease ends
             log.warning("a batch was not gone on with", extra={"batch": name, "error": type(error).__name__})
         except Exception:
             log.exception("a batch failed", extra={"batch": name})
         finally:
+            keeping.cancel()
             del self._batches[name]
+
+    async def _keep(self, name: str) -> None:
+        """Hold the lease of a batch for as long as its lines take."""
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            with contextlib.suppress(QueueUnavailable):
+                await self._store.schedule(name, LEASE_S)
 
     async def _attempt(self, id: str) -> None:
         """One try; what goes wrong with it is no other's business."""
@@ -106,6 +123,8 @@ class Hooks:
             log.warning("a webhook was not tried", extra={"job": id, "error": type(error).__name__})
         except Exception:
             log.exception("a webhook failed", extra={"job": id})
+        finally:
+            del self._attempts[id]
 
     async def _try(self, id: str) -> None:
         seen = await self._store.read(f"hook:{id}")

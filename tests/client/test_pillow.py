@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 import cdc_client.pillow as plugin
+from cdc_client.decoder import container
 from cdc_client.sources import png_of_image
 from model.container import Section, SectionType, Space, pack, read_header
 from model.shipped import decoder_folder
@@ -197,3 +198,12 @@ def test_the_codec_saves_and_reads_back(tmp_path: Path, photograph: Any) -> None
     with Image.open(tmp_path / "back.png") as back:
         error = np.square(np.asarray(back).astype(float) - photograph[60:180, 180:330]).mean()
     assert 10 * np.log10(65025 / error) > 30
+
+
+def test_a_section_longer_than_any_file_is_an_error_of_the_format(tmp_path: Path) -> None:
+    valid = (FOLDER / CODEC / "64x64.cdc").read_bytes()
+    end = container.read_header(valid)[1]
+    hostile = tmp_path / "long.cdc"
+    hostile.write_bytes(valid[:end] + bytes([3]) + b"\xff" * 8 + b"\x7f" + valid[end:])
+    with pytest.raises(plugin.CdcImageError, match="truncated-file"):
+        Image.open(hostile)

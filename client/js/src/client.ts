@@ -18,7 +18,10 @@ export interface EncodeOptions {
   readonly maxBytes?: number;
   readonly model?: string;
   readonly alpha?: "keep" | "drop";
-  readonly metadata?: "strip" | "keep";
+  readonly metadata?: "strip" | "copyright" | "keep";
+  readonly colour?: "keep" | "srgb";
+  /** What becomes of a drawing that is smaller without loss. */
+  readonly drawing?: "refuse" | "allow";
   readonly frame?: "first";
   readonly deadlineMs?: number;
   readonly signal?: AbortSignal;
@@ -31,6 +34,12 @@ export interface DecodeOptions {
   readonly model?: string;
   readonly deterministic?: boolean;
   readonly format?: "png" | "webp" | "jpeg";
+  /** "x,y,w,h" in pixels, or "pct:x,y,w,h". */
+  readonly region?: string;
+  readonly width?: number;
+  readonly height?: number;
+  readonly fit?: "inside" | "contain" | "cover";
+  readonly colour?: "keep" | "srgb";
   /** Of a job: previews among its events. */
   readonly preview?: boolean;
   readonly deadlineMs?: number;

@@ -33,11 +33,14 @@ function decoderOf(service: URL): Promise<WorkerDecoder> {
 export async function drawImage(image: DecodedImage, canvas: HTMLCanvasElement): Promise<void> {
   const { width, height, data, alpha } = image;
   if (alpha !== undefined) {
+    const header = new DataView(alpha.buffer, alpha.byteOffset, alpha.byteLength); // of a PNG: sides at 16 and 20
+    if (alpha.byteLength < 24 || header.getUint32(16) !== width || header.getUint32(20) !== height) {
+      throw new Error("the alpha plane has another size than the image");
+    }
     const bitmap = await createImageBitmap(new Blob([Uint8Array.from(alpha)], { type: "image/png" }), {
       premultiplyAlpha: "none",
       colorSpaceConversion: "none",
     });
-    if (bitmap.width !== width || bitmap.height !== height) throw new Error("the alpha plane has another size than the image");
     const context = new OffscreenCanvas(width, height).getContext("2d");
     if (context === null) throw new Error("no canvas");
     context.drawImage(bitmap, 0, 0);
@@ -116,8 +119,13 @@ export class CdcImage extends HTMLElement {
     const start = performance.now();
     try {
       const decoder = await decoderOf(this.service);
-      const onProgress = (image: DecodedImage): void => void this.draw(image, signal);
-      await this.draw(await decoder.decode(data, { ...options, onProgress }), signal);
+      let drawn = Promise.resolve(); // one after the other: the last one stays
+      const onProgress = (step: DecodedImage): void => {
+        drawn = drawn.then(() => this.draw(step, signal)).catch(() => undefined);
+      };
+      const image = await decoder.decode(data, { ...options, onProgress });
+      await drawn;
+      await this.draw(image, signal);
       return { where: "device", milliseconds: performance.now() - start };
     } catch {
       signal.throwIfAborted();

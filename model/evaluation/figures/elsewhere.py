@@ -34,7 +34,7 @@ def read_curves(path: Path) -> list[Curve]:
             raise InvalidParameter(f"{path.name}: more than {LIMIT_BYTES} bytes of curves")
         text = path.read_text(encoding="utf-8-sig")
         records = list(_of_json(json.loads(text)) if path.suffix == ".json" else _of_csv(text))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise InvalidParameter(f"{path.name}: {error}") from error
     except InvalidParameter as error:
         raise InvalidParameter(f"{path.name}: {error}") from error

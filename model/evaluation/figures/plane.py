@@ -55,4 +55,5 @@ def draw_plane(rows: Sequence[Row], metrics: Sequence[Metric], path: Path, title
 
 
 def _mean(rows: Sequence[Row], metric: str) -> float:
-    return float(np.mean([r.metrics[metric] for r in rows]))
+    values = [r.metrics[metric] for r in rows if metric in r.metrics]
+    return float(np.mean(values)) if values else float("nan")

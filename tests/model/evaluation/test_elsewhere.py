@@ -60,6 +60,7 @@ def test_they_enter_bd_rates(tmp_path: Path) -> None:
         ("c.csv", "data,codec,bpp,beauty\nkodak,a,1,1\n", "no metric 'beauty'"),
         ("c.csv", "data,codec,bpp\nkodak,,1\n", "line 2: codec is missing"),
         ("c.csv", "data,codec,bpp\nkodak,a,1,2\n", "more cells"),
+        ("c.csv", 'data,codec,bpp\nkodak,"a"b,1\n', "c.csv: "),
         ("c.json", "{}", "a list of objects"),
         ("c.json", '[{"data": "k", "codec": "a", "bpp": [1, 2], "psnr": [1]}]', "entry 0: bpp and metrics"),
         ("c.json", "nonsense", "Expecting value"),

@@ -103,7 +103,14 @@ async def test_what_is_no_address(make_client: MakeClient, source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["s3://other/key", "s3://photos/private/a", "s3://photos/open/../private/a", "s3://photos/"]
+    "key",
+    [
+        "s3://other/key",
+        "s3://photos/private/a",
+        "s3://photos/open/../private/a",
+        "s3://photos/",
+        "s3://photos/open/a::https://x/1",
+    ],
 )
 async def test_buckets_are_listed(make_client: MakeClient, key: str) -> None:
     client = await make_client(source_buckets=("photos/open",))
