@@ -97,6 +97,7 @@ class Hooks:
         try:
             seconds: float | None = 0.0
             while seconds == 0:
+                await asyncio.sleep(0)  # for those who wait
                 seconds = await self._advance(name.removeprefix(BATCH))
             keeping.cancel()
             await self._store.schedule(name, seconds)
