@@ -48,7 +48,7 @@ def seconds_by_stage(codec: Codec, pixels: Pixels, quality: int) -> list[float]:
 
         y, z = timed(analyse_at_rate)
         hyper = entropy.quantise_hyper(z)
-        chosen = timed(lambda: entropy.choose_latent(y, hyper, rate, rate_distortion=True))
+        chosen = timed(lambda: entropy.choose_latent(y, hyper, rate, worth=codec.architecture.worth))
         timed(lambda: (entropy.encode_hyper(hyper), entropy.encode_latent(chosen[0], chosen[2])))
     file = timed(lambda: codec.pack(codec.analyse(pixels), rate))
     unpacked = timed(lambda: codec.unpack(file))

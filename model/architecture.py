@@ -10,6 +10,7 @@ from torch import Tensor
 
 from model.config import DEFAULT_GAMMA
 from model.diffusion.schedule import Schedule, cosine_schedule, linear_schedule
+from model.entropy.entropy_model import RDO
 from model.errors import WeightsError
 from model.networks.family import Family
 from model.networks.lite import CDCLite, LiteConfig
@@ -37,7 +38,7 @@ class Architecture:
         fixed_rate: True where a checkpoint has a single rate: the rate byte is 0.
         whole_canvas: True where the denoiser must see the whole canvas at once, padded to multiples of 64 exactly.
         max_pixels: largest canvas, None for no limit.
-        rate_distortion: symbols are chosen by rate and distortion, not by rounding alone.
+        worth: squared error in quantisation steps that a saved bit is worth; 0: symbols are rounded, not chosen.
         step_cost: multiply-adds of a denoising step per pixel, relative to cdc-lite's.
         decode_bytes, encode_bytes: memory per pixel while an image is decoded or encoded.
     """
@@ -54,7 +55,7 @@ class Architecture:
     fixed_rate: bool = True
     whole_canvas: bool = True
     max_pixels: int | None = WHOLE_CANVAS_PIXELS
-    rate_distortion: bool = False
+    worth: float = 0.0
     step_cost: float = 48.0  # some 600 GFLOP at 768x512 against 12.8
     decode_bytes: int = 3000
     encode_bytes: int = 900
@@ -101,7 +102,7 @@ ARCHITECTURES = {
             fixed_rate=False,
             whole_canvas=False,
             max_pixels=None,
-            rate_distortion=True,
+            worth=RDO,
             step_cost=1.0,
             decode_bytes=115,
             encode_bytes=105,

@@ -7,7 +7,7 @@ decode   bytes --unpack--> Unpacked --start--> DecodeState --denoise_step (K tim
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from model.diffusion.sampler import ddim_step
 from model.entropy.coder import Symbols
 from model.errors import InvalidParameter, LimitExceeded, MalformedFile, UnknownCodec
 from model.precision import faster_dtype
+from model.refinement import DEFAULT_EFFORT, MAX_EFFORT, Refiner, rounds_of
 from model.tiling import Layout, Region, layout_of, tiles
 from model.types import Analysis, DecodeState, Injected, Latents, Pixels, Quantised, Unpacked
 from model.weights.files import Weights
@@ -68,6 +69,11 @@ class Codec:
         return self.entropy.codec_id
 
     @property
+    def max_effort(self) -> int:
+        """The highest effort of an encode."""
+        return MAX_EFFORT if self.architecture.worth else 1
+
+    @property
     def reductions(self) -> tuple[int, ...]:
         """Fractions 1/n of its size that this model decodes an image at; 1 is always among them."""
         return (1, *self.networks.reductions)
@@ -93,7 +99,7 @@ class Codec:
         canvas = np.pad(pixels, ((0, rows - height), (0, columns - width), (0, 0)), mode="edge")
         features = torch.empty((self.networks.features, rows // LATENT_STRIDE, columns // LATENT_STRIDE))
         cover = tiles(rows, columns, self.tiling.tile, self.tiling.encoder_margin)
-        return Analysis(canvas, Latents(features, width, height), cover, set(range(len(cover))))
+        return Analysis(canvas, Latents(features, width, height, canvas), cover, set(range(len(cover))))
 
     @torch.inference_mode()
     def analyse_tiles(self, rows: Sequence[tuple[Analysis, int]]) -> None:
@@ -115,22 +121,49 @@ class Codec:
         return analysis.latents
 
     @torch.inference_mode()
-    def quantise(self, latents: Latents, rate: int) -> Quantised:
-        """Finish the analysis at the rate byte, run the hyper-encoder and round. The last floats of an encode."""
+    def quantise(
+        self, latents: Latents, rate: int, effort: int = DEFAULT_EFFORT, between: Callable[[], None] = lambda: None
+    ) -> Quantised:
+        """Finish the analysis at the rate byte, run the hyper-encoder and choose symbols. The last floats of an encode.
+
+        Args:
+            latents: an analysed image.
+            rate: rate byte 0..255.
+            effort: 1..`max_effort`: in one pass, or refined ever longer.
+            between: called before every tile of every round; may raise to abandon the work.
+
+        Raises:
+            InvalidParameter: an effort that the model does not have.
+        """
+        rounds = rounds_of(effort, self.max_effort)
         q = torch.tensor([rate / 255], device=self.device)
         features = latents.features[None].to(self.device, memory_format=torch.channels_last)
         y = self.networks.latent(features, q)
         hyper = self.entropy.quantise_hyper(self.networks.hyper(y)[0])
-        chosen = self.architecture.rate_distortion
+        y = y[0].cpu().contiguous()
         float_means = self._float_means(hyper)
         latent, means, indices = self.entropy.choose_latent(
-            y[0].cpu().contiguous(), hyper, rate, rate_distortion=chosen, float_means=float_means
+            y, hyper, rate, worth=self.architecture.worth, float_means=float_means
         )
-        return Quantised(hyper, latent, means, indices, rate, float_means)
+        quantised = Quantised(hyper, latent, means, indices, rate, float_means)
+        if rounds:
+            return Refiner(self.networks, self.entropy, self.device).refine(latents, y, quantised, rounds, between)
+        return quantised
 
-    def pack(self, latents: Latents, rate: int, sections: Sequence[Section] = ()) -> bytes:
-        """Return the file of an analysed image at a rate byte 0..255, with further sections after z and y."""
-        quantised = self.quantise(latents, rate)
+    def pack(
+        self,
+        latents: Latents,
+        rate: int,
+        sections: Sequence[Section] = (),
+        *,
+        effort: int = DEFAULT_EFFORT,
+        between: Callable[[], None] = lambda: None,
+    ) -> bytes:
+        """Return the file of an analysed image at a rate byte 0..255, with further sections after z and y.
+
+        The rest as for `quantise`.
+        """
+        quantised = self.quantise(latents, rate, effort, between)
         header = Header(self.codec_id, latents.width, latents.height, rate)
         coded = (
             Section(SectionType.HYPER, self.entropy.encode_hyper(quantised.hyper)),

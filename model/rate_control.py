@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from model.codec import Codec
 from model.config import DEFAULT_QUALITY, quality_of_rate, rate_of_quality
 from model.container import Section
 from model.errors import InvalidParameter, TargetUnreachable
+from model.refinement import DEFAULT_EFFORT
 from model.types import Latents
 
 MAX_RATE = 255
 Target = Literal["met", "unmet"]
+REFINED = 1.05  # times what was asked for: bytes before the refinement that meet it after
 NEAR, NEAR_BYTES = 0.05, 32  # of the bytes that target_bpp asks for: as close is as good as met
 
 
@@ -43,6 +46,7 @@ def pack_to_target(
     target_bpp: float | None = None,
     max_bytes: int | None = None,
     sections: Sequence[Section] = (),
+    effort: int = DEFAULT_EFFORT,
     between: Callable[[], None] = lambda: None,
 ) -> Packed:
     """Pack an analysed image at the asked quality or size; the encoder has run once, whatever is asked.
@@ -53,7 +57,8 @@ def pack_to_target(
             and then `target` says that it was not met.
         max_bytes: the highest rate whose file has at most this many bytes.
         sections: further sections; they count towards the size.
-        between: called between attempts; may raise to abandon the work.
+        effort: 1..9, see `Codec.quantise`. Of a size that is asked for, the rates are found in one pass, then refined.
+        between: called between attempts and within them; may raise to abandon the work.
 
     Raises:
         InvalidParameter: more than one target, or one out of range.
@@ -61,28 +66,38 @@ def pack_to_target(
     """
     if sum(v is not None for v in (quality, target_bpp, max_bytes)) > 1:
         raise InvalidParameter("choose one of quality, target_bpp and max_bytes")
+
+    def pack(rate: int, effort: int = DEFAULT_EFFORT) -> bytes:
+        between()
+        return codec.pack(latents, rate, sections, effort=effort, between=between)
+
     fixed_rate = codec.architecture.fixed_rate
     if fixed_rate and quality is not None:
         raise InvalidParameter(f"model {codec.info.name!r} has one rate: leave out quality")
     if target_bpp is None and max_bytes is None:
         rate = 0 if fixed_rate else rate_of_quality(DEFAULT_QUALITY if quality is None else quality)
-        return Packed(codec.pack(latents, rate, sections), rate, fixed_rate)
+        return Packed(pack(rate, effort), rate, fixed_rate)
     if (target_bpp is not None and not 0 < target_bpp <= 1000) or (max_bytes is not None and max_bytes < 1):
         raise InvalidParameter("target_bpp must be above 0 and at most 1000, max_bytes at least 1")
     pixels = latents.width * latents.height
     budget = float(max_bytes) if max_bytes is not None else float(target_bpp or 0) * pixels / 8
 
+    @cache
     def attempt(rate: int) -> Packed:
-        between()
-        return Packed(codec.pack(latents, rate, sections), rate, fixed_rate)
+        return Packed(pack(rate), rate, fixed_rate)
 
-    below, above = _bracket(attempt, budget, 0 if fixed_rate else MAX_RATE)
+    def missed(packed: Packed) -> float:
+        return abs(len(packed.data) - budget)
+
+    highest = 0 if fixed_rate else MAX_RATE
+    tried = [packed for packed in _bracket(attempt, budget, highest) if packed is not None]
+    if effort > DEFAULT_EFFORT:
+        rates = {_bracket(attempt, goal, highest)[0].rate for goal in (budget, REFINED * budget)}
+        tried = [*tried[:1], *(Packed(pack(rate, effort), rate, fixed_rate) for rate in sorted(rates))]
     if max_bytes is not None:
-        return replace(below, target="met")
-    if above is not None and len(above.data) - budget < budget - len(below.data):
-        below = above
-    far = abs(len(below.data) - budget) > max(NEAR * budget, NEAR_BYTES)
-    return replace(below, target="unmet" if far else "met")
+        return replace(next(p for p in reversed(tried) if len(p.data) <= budget), target="met")
+    nearest = min(tried, key=missed)
+    return replace(nearest, target="unmet" if missed(nearest) > max(NEAR * budget, NEAR_BYTES) else "met")
 
 
 def _bracket(attempt: Callable[[int], Packed], budget: float, highest: int) -> tuple[Packed, Packed | None]:

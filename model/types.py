@@ -24,11 +24,14 @@ class Latents:
         features: what `Family.analyse` gives, float32 [F, H/16, W/16] of the padded canvas; y before the gain where
             the rate takes no part in the analysis transform.
         width, height: of the image, in pixels.
+        canvas: uint8 [H, W, 3], padded to multiples of 64 by its last row and column; None where no refinement may
+            ask for it.
     """
 
     features: Tensor
     width: int
     height: int
+    canvas: Pixels | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Analysis:
     """An encode between two tiles. Only `Codec` changes it.
 
     Attributes:
-        canvas: uint8 [H, W, 3], padded to multiples of 64 by its last row and column.
+        canvas: of the latents.
         latents: what is filled in, tile by tile.
         tiles: what covers the canvas.
         pending: numbers of the tiles that are still to be computed.

@@ -140,19 +140,18 @@ class EntropyModel:
         return self._predict(hyper, rate, look_up)[1:]
 
     def choose_latent(
-        self, y: Tensor, hyper: Symbols, rate: int, *, rate_distortion: bool, float_means: Tensor | None = None
+        self, y: Tensor, hyper: Symbols, rate: int, *, worth: float, float_means: Tensor | None = None
     ) -> tuple[Symbols, Tensor, Tensor]:
         """y after the gain, float32 [M, 4h, 4w], and the symbols of z -> symbols, means and scale indices of y.
 
-        Symbols are the nearest integers, or chosen by rate and distortion (`quantise_latent`); they are relative to
-        `float_means` [M, 4h, 4w] where these are given.
+        Symbols are chosen by rate and distortion (`quantise_latent`), the nearest integers where `worth` is 0; they are
+        relative to `float_means` [M, 4h, 4w] where these are given.
         """
-        choose = self.quantise_latent if rate_distortion else lambda residual, _: self.round_latent(residual)
 
         def quantise(part: Part) -> Symbols:
             given = _of_part(y, part)
             means = part.means.float() / (1 << MEAN_BITS) if float_means is None else _of_part(float_means, part)
-            symbols = choose(given - means, part.indices)
+            symbols = self.quantise_latent(given - means, part.indices, worth)
             symbols[part.indices.numpy() < self.silent] = 0
             return symbols
 
@@ -162,22 +161,20 @@ class EntropyModel:
         z256 = (hyper.astype(np.int64) << Z_BITS) + self.medians.astype(np.int64)[:, None, None]
         return predict(self.head, self.context, torch.from_numpy(z256), rate, take)
 
-    def round_latent(self, residual: Tensor) -> Symbols:
-        """y - mean, float32 of any shape -> the nearest integers, int32: the symbols of the paper."""
-        return residual.round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT).to(torch.int32).numpy()
-
-    def quantise_latent(self, residual: Tensor, indices: Tensor) -> Symbols:
+    def quantise_latent(self, residual: Tensor, indices: Tensor, worth: float = RDO) -> Symbols:
         """y - mean, float32 of any shape, and its scale indices -> symbols, int32 of that shape.
 
-        Rate-distortion optimised: the nearest integer, or the next one towards zero where its (r - k)^2 + RDO * bits is
-        smaller. An encoder's choice alone: any symbols decode.
+        Rate-distortion optimised: the nearest integer, or the next one towards zero where its (r - k)^2 + worth * bits
+        is smaller. An encoder's choice alone: any symbols decode.
         """
         r, groups = residual.numpy(), indices.numpy()
         nearest = np.round(r).clip(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+        if not worth:
+            return nearest.astype(np.int32)
         smaller = nearest - np.sign(nearest)
         saved = self._latent_coder.bits(nearest, groups) - self._latent_coder.bits(smaller, groups)
         worse = np.square(r - smaller) - np.square(r - nearest)
-        return np.where(worse < RDO * saved, smaller, nearest).astype(np.int32)
+        return np.where(worse < worth * saved, smaller, nearest).astype(np.int32)
 
     def encode_hyper(self, hyper: Symbols) -> bytes:
         """Return the stream of the symbols of z, int32 [C, h, w]."""

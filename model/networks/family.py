@@ -112,6 +112,10 @@ class Family(nn.Module, ABC):
         """Of families with a base: rates [B] in [0, 1] -> the standard deviation of the residual, [B]."""
         raise NotImplementedError
 
+    def lambda_of(self, q: float) -> float:
+        """Of families with a base: the lambda of D + lambda R that a rate in [0, 1] stands for."""
+        raise NotImplementedError
+
     @abstractmethod
     def modulate(self, times: Tensor, rate: int) -> Tensor:
         """Times float64 [K] and a rate byte -> what they alone decide in the denoiser, float64 [K, S]."""

@@ -150,6 +150,11 @@ class CDCLite(Family):
         """Rates [B] in [0, 1] -> the standard deviation of x - x_base there, [B]."""
         return interpolate_levels(self.log_residual, q)[:, 0].exp()
 
+    def lambda_of(self, q: float) -> float:
+        """See `Family.lambda_of`: log-linear between the ends."""
+        low, high = map(math.log, LAMBDAS)
+        return math.exp(low + q * (high - low))
+
     def modulate(self, times: Tensor, rate: int) -> Tensor:
         """FiLM coefficients of the denoiser's blocks at each time, float64 [K, S]."""
         return self.denoiser.modulate(times, torch.full_like(times, rate / 255))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.architecture import architecture_of
 from model.codec import Codec
-from model.entropy.entropy_model import EntropyModel
+from model.entropy.entropy_model import RDO, EntropyModel
 from model.entropy.hyper_decoder import ACTIVATION_LIMIT, WEIGHT_LIMIT, IntegerLayer
 from model.entropy.likelihood import FactorizedPrior
 from model.errors import CorruptStream, WeightsError
@@ -201,9 +201,7 @@ def stream_digest(codec: Codec) -> str:
     hyper, latent = symbols((SMALL.hyper, 3, 5), 20), symbols((SMALL.latents, 12, 20), 9, seed=2)
     latent[:2] *= 60  # block means are large
     for rate in (0, 127, 255):
-        sent, means, indices = entropy.choose_latent(
-            torch.from_numpy(latent).float(), hyper, rate, rate_distortion=False
-        )
+        sent, means, indices = entropy.choose_latent(torch.from_numpy(latent).float(), hyper, rate, worth=0)
         silent = indices.numpy() < entropy.silent
         assert silent.any() or rate
         assert not sent[silent].any()
@@ -236,7 +234,7 @@ def test_golden_streams_in_a_fresh_process(small_file: Path) -> None:
 def test_symbols_that_are_not_coded_must_be_zero(small: Codec) -> None:
     entropy = small.entropy
     hyper = symbols((SMALL.hyper, 1, 1), 20)
-    latent, _, indices = entropy.choose_latent(torch.zeros(SMALL.latents, 4, 4), hyper, 0, rate_distortion=True)
+    latent, _, indices = entropy.choose_latent(torch.zeros(SMALL.latents, 4, 4), hyper, 0, worth=RDO)
     silent = np.argwhere(indices.numpy() < entropy.silent)
     assert len(silent)
     latent[tuple(silent[0])] = 1
