@@ -115,28 +115,48 @@ class Codec:
         return analysis.latents
 
     @torch.inference_mode()
+    def _quantise(
+        self, images: Sequence[Latents], rates: Sequence[int]
+    ) -> tuple[Symbols, Symbols, Tensor, Tensor, Tensor | None]:
+        """What `Quantised` says of each image, one after the other: hyper, latent, means, indices, float means."""
+        q = torch.tensor(rates, device=self.device) / 255
+        features = images[0].features[None] if len(images) == 1 else torch.stack([i.features for i in images])
+        y = self.networks.latent(features.to(self.device, memory_format=torch.channels_last), q)
+        hyper = self.entropy.quantise_hyper(self.networks.hyper(y))
+        float_means = self._float_means(hyper)
+        latent, means, indices = self.entropy.choose_latents(
+            y.cpu().contiguous(),
+            hyper,
+            rates,
+            rate_distortion=self.architecture.rate_distortion,
+            float_means=float_means,
+        )
+        return hyper, latent, means, indices, float_means
+
     def quantise(self, latents: Latents, rate: int) -> Quantised:
         """Finish the analysis at the rate byte, run the hyper-encoder and round. The last floats of an encode."""
-        q = torch.tensor([rate / 255], device=self.device)
-        features = latents.features[None].to(self.device, memory_format=torch.channels_last)
-        y = self.networks.latent(features, q)
-        hyper = self.entropy.quantise_hyper(self.networks.hyper(y)[0])
-        chosen = self.architecture.rate_distortion
-        float_means = self._float_means(hyper)
-        latent, means, indices = self.entropy.choose_latent(
-            y[0].cpu().contiguous(), hyper, rate, rate_distortion=chosen, float_means=float_means
-        )
-        return Quantised(hyper, latent, means, indices, rate, float_means)
+        hyper, latent, means, indices, floats = self._quantise([latents], [rate])
+        return Quantised(hyper[0], latent[0], means[0], indices[0], rate, None if floats is None else floats[0])
+
+    def pack_together(self, images: Sequence[tuple[Latents, int, Sequence[Section]]]) -> list[bytes]:
+        """Return the files of several images whose canvases are of one shape: each is what `pack` gives."""
+        found = self._quantise([latents for latents, _, _ in images], [rate for _, rate, _ in images])
+        streams = self.entropy.encode_latents(found[1], found[3])
+        return [
+            pack(
+                Header(self.codec_id, latents.width, latents.height, rate),
+                (
+                    Section(SectionType.HYPER, self.entropy.encode_hyper(hyper)),
+                    Section(SectionType.LATENT, stream),
+                    *sections,
+                ),
+            )
+            for (latents, rate, sections), hyper, stream in zip(images, found[0], streams, strict=True)
+        ]
 
     def pack(self, latents: Latents, rate: int, sections: Sequence[Section] = ()) -> bytes:
         """Return the file of an analysed image at a rate byte 0..255, with further sections after z and y."""
-        quantised = self.quantise(latents, rate)
-        header = Header(self.codec_id, latents.width, latents.height, rate)
-        coded = (
-            Section(SectionType.HYPER, self.entropy.encode_hyper(quantised.hyper)),
-            Section(SectionType.LATENT, self.entropy.encode_latent(quantised.latent, quantised.indices)),
-        )
-        return pack(header, (*coded, *sections))
+        return self.pack_together([(latents, rate, sections)])[0]
 
     # Decoding -----------------------------------------------------------------------------------------------------
 
@@ -160,7 +180,9 @@ class Codec:
         latent, means, indices = self.entropy.decode_latent(streams[1], hyper, header.rate)
         seed = seed_of(container)
         others = tuple(s for s in container.sections if s.type not in (SectionType.HYPER, SectionType.LATENT))
-        quantised = Quantised(hyper, latent, means, indices, header.rate, self._float_means(hyper))
+        float_means = self._float_means(hyper[None])
+        own_means = None if float_means is None else float_means[0]
+        quantised = Quantised(hyper, latent, means, indices, header.rate, own_means)
         return Unpacked(header, quantised, others, seed)
 
     def layout(self, header: Header, steps: int, gamma: float, region: Region | None = None) -> Layout:
@@ -363,16 +385,23 @@ class Codec:
         network = self.networks.denoise
         self.denoiser = PreparedDenoiser(network, Graphs(torch.compile(network, dynamic=False)))
 
-    def estimate(self, state: DecodeState) -> Tensor | None:
-        """The present guess of the image, float32 [3, H, W] of the canvas; None unless `keep_x0` was set."""
-        if state.direct:
-            return state.x if state.keep_x0 else None
-        return None if state.x0 is None else _image(state.x0, state)
+    def preview(self, state: DecodeState, side: int | None = None) -> Pixels | None:
+        """Return the present x0 estimate, uint8 [H, W, 3]; None unless `keep_x0` was set.
 
-    def preview(self, state: DecodeState) -> Pixels | None:
-        """Return the present guess of the image, uint8 [H, W, 3]; None unless `keep_x0` was set."""
-        estimate = self.estimate(state)
-        return None if estimate is None else _to_pixels(estimate, state.crop)
+        Args:
+            state: a decode under way.
+            side: make it smaller on its device, by a whole factor that leaves at least so many pixels of the longer
+                side, or all there are.
+        """
+        estimate = (state.x if state.keep_x0 else None) if state.direct else state.x0
+        if estimate is None:
+            return None
+        crop = state.crop
+        x0 = _image(estimate, state)[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+        factor = 1 if side is None else max(1, max(crop.width, crop.height) // side)
+        if factor > 1:
+            x0 = F.avg_pool2d(x0, factor, ceil_mode=True)
+        return _to_pixels(x0, Region(0, 0, x0.shape[2], x0.shape[1]))
 
     def finish(self, state: DecodeState) -> Pixels:
         """Return the image, uint8 [H, W, 3], cropped; before the last step it is still noisy."""
@@ -413,12 +442,16 @@ class Codec:
 
     @torch.inference_mode()
     def _float_means(self, hyper: Symbols) -> Tensor | None:
-        """What the paper's code adds to symbols, float32 [M, H/16, W/16]; None where the integers' means are added."""
+        """What the paper's code adds to symbols, float32 [B, M, H/16, W/16]; None where the integers' means are added.
+
+        Args:
+            hyper: symbols of z, [B, C, H/64, W/64].
+        """
         if not self.entropy.float_means:
             return None
         medians = self.prior.medians[:, None, None]
         z_hat = torch.from_numpy(hyper).float() + medians.cpu()
-        means: Tensor = self.networks.hyper_decoder(z_hat[None].to(self.device)).chunk(2, dim=1)[0][0]
+        means: Tensor = self.networks.hyper_decoder(z_hat.to(self.device)).chunk(2, dim=1)[0]
         return means.cpu()
 
     def _modulate(self, indices: tuple[int, ...], rate: int) -> Tensor:

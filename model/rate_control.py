@@ -35,6 +35,22 @@ class Packed:
         return None if self.fixed_rate else quality_of_rate(self.rate)
 
 
+def pack_to_quality(codec: Codec, images: Sequence[tuple[Latents, int | None, Sequence[Section]]]) -> list[Packed]:
+    """Pack images whose canvases are of one shape, each at its quality 1..100 (None: 50) and with further sections.
+
+    Raises:
+        InvalidParameter: a quality out of range, or asked of a model of one rate.
+    """
+    fixed_rate = codec.architecture.fixed_rate
+    if fixed_rate and any(quality is not None for _, quality, _ in images):
+        raise InvalidParameter(f"model {codec.info.name!r} has one rate: leave out quality")
+    rates = [0 if fixed_rate else rate_of_quality(DEFAULT_QUALITY if q is None else q) for _, q, _ in images]
+    files = codec.pack_together(
+        [(latents, rate, sections) for (latents, _, sections), rate in zip(images, rates, strict=True)]
+    )
+    return [Packed(file, rate, fixed_rate) for file, rate in zip(files, rates, strict=True)]
+
+
 def pack_to_target(
     codec: Codec,
     latents: Latents,
@@ -43,7 +59,6 @@ def pack_to_target(
     target_bpp: float | None = None,
     max_bytes: int | None = None,
     sections: Sequence[Section] = (),
-    between: Callable[[], None] = lambda: None,
 ) -> Packed:
     """Pack an analysed image at the asked quality or size; the encoder has run once, whatever is asked.
 
@@ -53,7 +68,6 @@ def pack_to_target(
             and then `target` says that it was not met.
         max_bytes: the highest rate whose file has at most this many bytes.
         sections: further sections; they count towards the size.
-        between: called between attempts; may raise to abandon the work.
 
     Raises:
         InvalidParameter: more than one target, or one out of range.
@@ -61,19 +75,14 @@ def pack_to_target(
     """
     if sum(v is not None for v in (quality, target_bpp, max_bytes)) > 1:
         raise InvalidParameter("choose one of quality, target_bpp and max_bytes")
-    fixed_rate = codec.architecture.fixed_rate
-    if fixed_rate and quality is not None:
-        raise InvalidParameter(f"model {codec.info.name!r} has one rate: leave out quality")
     if target_bpp is None and max_bytes is None:
-        rate = 0 if fixed_rate else rate_of_quality(DEFAULT_QUALITY if quality is None else quality)
-        return Packed(codec.pack(latents, rate, sections), rate, fixed_rate)
+        return pack_to_quality(codec, [(latents, quality, sections)])[0]
     if (target_bpp is not None and not 0 < target_bpp <= 1000) or (max_bytes is not None and max_bytes < 1):
         raise InvalidParameter("target_bpp must be above 0 and at most 1000, max_bytes at least 1")
-    pixels = latents.width * latents.height
+    fixed_rate, pixels = codec.architecture.fixed_rate, latents.width * latents.height
     budget = float(max_bytes) if max_bytes is not None else float(target_bpp or 0) * pixels / 8
 
     def attempt(rate: int) -> Packed:
-        between()
         return Packed(codec.pack(latents, rate, sections), rate, fixed_rate)
 
     below, above = _bracket(attempt, budget, 0 if fixed_rate else MAX_RATE)

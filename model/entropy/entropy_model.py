@@ -115,7 +115,7 @@ class EntropyModel:
         return SymbolCoder(self.latent_tables)
 
     def quantise_hyper(self, z: Tensor) -> Symbols:
-        """z float [C, h, w] -> symbols round(z - median), int32 [C, h, w]."""
+        """z float [..., C, h, w] -> symbols round(z - median), int32 of that shape."""
         medians = torch.from_numpy(self.medians / 2.0**Z_BITS).float()[:, None, None]
         symbols = torch.round(z.cpu().float() - medians).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
         return symbols.to(torch.int32).numpy()
@@ -134,18 +134,32 @@ class EntropyModel:
         def look_up(part: Part) -> Symbols:
             if latent is None:
                 return np.zeros(part.means.shape, dtype=np.int32)
-            symbols: Symbols = _of_part(torch.from_numpy(latent), part).numpy()
+            symbols: Symbols = _of_part(torch.from_numpy(latent[None]), part).numpy()
             return symbols
 
-        return self._predict(hyper, rate, look_up)[1:]
+        _, means, indices = self._predict(hyper[None], [rate], look_up)
+        return means[0], indices[0]
 
-    def choose_latent(
-        self, y: Tensor, hyper: Symbols, rate: int, *, rate_distortion: bool, float_means: Tensor | None = None
+    def choose_latents(
+        self,
+        y: Tensor,
+        hyper: Symbols,
+        rates: Sequence[int],
+        *,
+        rate_distortion: bool,
+        float_means: Tensor | None = None,
     ) -> tuple[Symbols, Tensor, Tensor]:
-        """y after the gain, float32 [M, 4h, 4w], and the symbols of z -> symbols, means and scale indices of y.
+        """Choose the symbols of y for B images of one shape, none of which depends on the others.
 
-        Symbols are the nearest integers, or chosen by rate and distortion (`quantise_latent`); they are relative to
-        `float_means` [M, 4h, 4w] where these are given.
+        Args:
+            y: after the gain, float32 [B, M, 4h, 4w].
+            hyper: symbols of z, int32 [B, C, h, w].
+            rates: rate byte of each image.
+            rate_distortion: choose by rate and distortion (`quantise_latent`), else take the nearest integers.
+            float_means: [B, M, 4h, 4w], what symbols are relative to, where it is not the integers' means.
+
+        Returns:
+            Symbols, means and scale indices of y, [B, M, 4h, 4w].
         """
         choose = self.quantise_latent if rate_distortion else lambda residual, _: self.round_latent(residual)
 
@@ -156,11 +170,14 @@ class EntropyModel:
             symbols[part.indices.numpy() < self.silent] = 0
             return symbols
 
-        return self._predict(hyper, rate, quantise)
+        return self._predict(hyper, rates, quantise)
 
-    def _predict(self, hyper: Symbols, rate: int, take: Take) -> tuple[Symbols, Tensor, Tensor]:
+    def _predict(self, hyper: Symbols, rates: Sequence[int], take: Take) -> tuple[Symbols, Tensor, Tensor]:
+        """`predict` with the images first: symbols of z [B, C, h, w] -> symbols, means, indices [B, M, 4h, 4w]."""
         z256 = (hyper.astype(np.int64) << Z_BITS) + self.medians.astype(np.int64)[:, None, None]
-        return predict(self.head, self.context, torch.from_numpy(z256), rate, take)
+        found = predict(self.head, self.context, torch.from_numpy(z256).transpose(0, 1), rates, take)
+        latent, means, indices = (v.transpose(0, 1).contiguous() for v in found)
+        return latent.numpy(), means, indices
 
     def round_latent(self, residual: Tensor) -> Symbols:
         """y - mean, float32 of any shape -> the nearest integers, int32: the symbols of the paper."""
@@ -188,21 +205,28 @@ class EntropyModel:
         shape = (len(self.medians), height, width)
         return self._hyper_coder.decode(stream, self._channels(shape)).reshape(shape)
 
-    def encode_latent(self, latent: Symbols, indices: Tensor) -> bytes:
-        """Return the stream of the symbols of y, int32 [M, h, w], under scale indices of the same shape."""
+    def encode_latents(self, latents: Symbols, indices: Tensor) -> list[bytes]:
+        """Return the streams of the symbols of y, int32 [B, M, h, w], under scale indices of the same shape."""
         if self.context is None:
-            return self._latent_coder.encode(latent.ravel(), indices.numpy().ravel())
-        writer = self._latent_coder.writer()
+            groups = indices.numpy()
+            return [self._latent_coder.encode(s.ravel(), g.ravel()) for s, g in zip(latents, groups, strict=True)]
+        writers = [self._latent_coder.writer() for _ in latents]
         for step in self.context.passes:
-            channels, parity = slice(step.start, step.stop), step.parity or 0
+            channels = slice(step.start, step.stop)
             symbols, groups = (
-                half_of(v[channels], parity).flatten().numpy() for v in (torch.from_numpy(latent), indices)
+                half_of(v[:, channels].flatten(0, 1), step.parity or 0).view(len(writers), -1).numpy()
+                for v in (torch.from_numpy(latents), indices)
             )
             coded = groups >= self.silent
             if np.any(symbols[~coded]):
                 raise ValueError("a symbol that is not coded is not zero")
-            writer.put(symbols[coded], groups[coded])
-        return writer.finish()
+            for writer, *own in zip(writers, symbols, groups, coded, strict=True):
+                writer.put(own[0][own[2]], own[1][own[2]])
+        return [writer.finish() for writer in writers]
+
+    def encode_latent(self, latent: Symbols, indices: Tensor) -> bytes:
+        """Return the stream of a single image's."""
+        return self.encode_latents(latent[None], indices[None])[0]
 
     def decode_latent(self, stream: bytes, hyper: Symbols, rate: int) -> tuple[Symbols, Tensor, Tensor]:
         """Return symbols int32, means in 1/16 int32 and scale indices uint8 of y, [M, 4h, 4w]. Raises CorruptStream."""
@@ -216,9 +240,9 @@ class EntropyModel:
             symbols[coded] = reader.take(indices[coded])
             return symbols
 
-        decoded = self._predict(hyper, rate, read)
+        latent, means, indices = self._predict(hyper[None], [rate], read)
         reader.finish()
-        return decoded
+        return latent[0], means[0], indices[0]
 
     def _channels(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint16]:
         return np.repeat(np.arange(shape[0], dtype=np.uint16), shape[1] * shape[2])
@@ -301,8 +325,8 @@ def _number(tensors: Mapping[str, npt.NDArray[Any]], name: str) -> int:
 
 
 def _of_part(latent: Tensor, part: Part) -> Tensor:
-    """What belongs to a part of the latents [M, h, w], [m, n]."""
-    own = latent[part.channels]
+    """What belongs to a part of the latents [B, M, h, w], [m, n]."""
+    own = latent[:, part.channels].transpose(0, 1)
     return own.flatten(1) if part.parity is None else half_of(own, part.parity)
 
 

@@ -201,9 +201,9 @@ def stream_digest(codec: Codec) -> str:
     hyper, latent = symbols((SMALL.hyper, 3, 5), 20), symbols((SMALL.latents, 12, 20), 9, seed=2)
     latent[:2] *= 60  # block means are large
     for rate in (0, 127, 255):
-        sent, means, indices = entropy.choose_latent(
-            torch.from_numpy(latent).float(), hyper, rate, rate_distortion=False
-        )
+        given = torch.from_numpy(latent[None]).float()
+        chosen = entropy.choose_latents(given, hyper[None], [rate], rate_distortion=False)
+        sent, means, indices = (of_all[0] for of_all in chosen)
         silent = indices.numpy() < entropy.silent
         assert silent.any() or rate
         assert not sent[silent].any()
@@ -236,7 +236,10 @@ def test_golden_streams_in_a_fresh_process(small_file: Path) -> None:
 def test_symbols_that_are_not_coded_must_be_zero(small: Codec) -> None:
     entropy = small.entropy
     hyper = symbols((SMALL.hyper, 1, 1), 20)
-    latent, _, indices = entropy.choose_latent(torch.zeros(SMALL.latents, 4, 4), hyper, 0, rate_distortion=True)
+    latents, _, all_indices = entropy.choose_latents(
+        torch.zeros(1, SMALL.latents, 4, 4), hyper[None], [0], rate_distortion=True
+    )
+    latent, indices = latents[0], all_indices[0]
     silent = np.argwhere(indices.numpy() < entropy.silent)
     assert len(silent)
     latent[tuple(silent[0])] = 1
