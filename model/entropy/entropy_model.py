@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.entropy.coder import SYMBOL_LIMIT, SymbolCoder, Symbols
 from model.entropy.context_head import LAYERS as CONTEXT_LAYERS
 from model.entropy.context_head import ContextHead, Part, Take, half_of, predict
-from model.entropy.export_layers import ContextLayers, export_context, export_head, float_context, float_head
 from model.entropy.hyper_decoder import (
     ACTIVATION_LIMIT,
     CONTEXT_BITS,
@@ -33,9 +32,9 @@ from model.entropy.hyper_decoder import (
     IntegerHyperDecoder,
     IntegerLayer,
 )
-from model.entropy.likelihood import SIGMA_LEVELS, FactorizedPrior
+from model.entropy.likelihood import SIGMA_LEVELS
 from model.entropy.passes import LATENT_BITS
-from model.entropy.tables import COUNT_BITS, Tables, gaussian_tables, prior_tables
+from model.entropy.tables import COUNT_BITS, Tables
 from model.errors import WeightsError
 
 # Everything about coder and layout that is code and not a table; a change of meaning needs a new text here.
@@ -271,19 +270,6 @@ class EntropyModel:
                     tensors |= _layer_tensors(f"context.{i}.{j}", layer)
         return tensors
 
-    def float_layers(self) -> dict[str, Tensor]:
-        """Float layers of cdc-lite whose export this is, by their names there: hyper_decoder and context.
-
-        A later export of them gives the same integers.
-        """
-        found = {
-            f"hyper_decoder.{name}": tensor
-            for name, tensor in float_head(self.head, with_context=self.context is not None).items()
-        }
-        if self.context is not None:
-            found |= {f"context.{name}": tensor for name, tensor in float_context(self.context).items()}
-        return found
-
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, npt.NDArray[Any]]) -> EntropyModel:
         """Build from what `to_tensors` gave.
@@ -356,29 +342,3 @@ def _context(tensors: Mapping[str, npt.NDArray[Any]], features: int) -> ContextH
         for i in range(2 * groups.size - 1)
     )
     return ContextHead(groups, features, nets)
-
-
-def export_entropy_model(
-    prior: FactorizedPrior,
-    hyper_decoder: nn.Sequential,
-    log_gain: Tensor | None,
-    context: Sequence[ContextLayers] | None = None,
-    silent: int = 0,
-    *,
-    float_means: bool = False,
-) -> EntropyModel:
-    """Make the integer half from float weights. Needs no calibration set.
-
-    `log_gain` is g [256, M] at each rate byte; None for the paper's networks, which have one rate and emit sigma.
-    `context` are the layers of the context model's networks, None for a model without; `silent` is how
-    many of the lowest scale indices are not coded.
-
-    Raises:
-        WeightsError: a bound of the exact range does not hold.
-    """
-    medians = torch.round(prior.medians.double() * (1 << Z_BITS))
-    tables = prior_tables(prior, medians / (1 << Z_BITS))
-    head = export_head(hyper_decoder, log_gain, with_context=bool(context))
-    corrections = export_context(context) if context else None
-    medians = medians.to(torch.int32)
-    return EntropyModel(tables, gaussian_tables(), medians.numpy(), head, corrections, silent, float_means)

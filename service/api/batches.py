@@ -17,8 +17,9 @@ from service.api.access import Batcher, Encoder
 from service.api.body import BYTES_TYPE, read_upload
 from service.api.parameters import given_once
 from service.api.problems import kind_of
+from service.api.queries import DecodeQuery, EncodeQuery, InspectQuery
 from service.api.responses import answer_of, root_of
-from service.api.schemas import BatchAnswer, DecodeQuery, EncodeQuery, InspectQuery
+from service.api.schemas import BatchAnswer
 from service.api.state import StateOf
 from service.errors import AddressNotAllowed
 from service.jobs.batches import Line, Services

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from model.entropy import context_head
 from model.entropy.context_head import Part, half_of, predict, put_half
-from model.entropy.entropy_model import EntropyModel, export_entropy_model
+from model.entropy.entropy_model import EntropyModel
+from model.entropy.export import export_entropy_model, float_layers
 from model.entropy.likelihood import FactorizedPrior
 from model.entropy.passes import Pass, passes_of
 from model.errors import CorruptStream, WeightsError
@@ -203,7 +204,7 @@ def test_a_model_with_context_needs_the_symbols(model: EntropyModel) -> None:
 
 
 def test_layers_come_back_from_their_integers(model: EntropyModel, floats: tuple[nn.Sequential, ContextModel]) -> None:
-    found = model.float_layers()
+    found = float_layers(model)
     names = {f"hyper_decoder.{k}": v for k, v in floats[0].state_dict().items()}
     names |= {f"context.{k}": v for k, v in floats[1].state_dict().items()}
     assert found.keys() == names.keys()
