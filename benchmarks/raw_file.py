@@ -90,7 +90,8 @@ def written(width: int, height: int, rate: int, largest: int, seed: int = 0) -> 
     hyper = rng.integers(-largest, largest, (len(entropy.medians), rows, columns), np.int32, endpoint=True)
     shape = (entropy.head.latents, 4 * rows, 4 * columns)
     latent = rng.integers(-largest, largest, shape, np.int32, endpoint=True)
-    latent, _, indices = entropy.choose_latent(torch.from_numpy(latent).float(), hyper, rate, worth=0)
-    streams = entropy.encode_hyper(hyper), entropy.encode_latent(latent, indices)
+    given = torch.from_numpy(latent[None]).float()
+    latents, _, indices = entropy.choose_latents(given, hyper[None], [rate], worth=0)
+    streams = entropy.encode_hyper(hyper), entropy.encode_latent(latents[0], indices[0])
     sections = [Section(SectionType.HYPER, streams[0]), Section(SectionType.LATENT, streams[1])]
     return pack(Header(entropy.codec_id, width, height, rate), sections)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from model.codec import Codec
 from model.config import rate_of_quality
+from model.entropy.entropy_model import RDO
 from model.types import Pixels
 from model.weights.registry import DEFAULT_MODEL, Registry
 
@@ -44,12 +45,12 @@ def seconds_by_stage(codec: Codec, pixels: Pixels, quality: int) -> list[float]:
 
         def analyse_at_rate() -> tuple[torch.Tensor, torch.Tensor]:
             y = codec.networks.latent(latents.features[None].to(memory_format=torch.channels_last), q)
-            return y[0].contiguous(), codec.networks.hyper(y)[0]
+            return y.contiguous(), codec.networks.hyper(y)
 
         y, z = timed(analyse_at_rate)
         hyper = entropy.quantise_hyper(z)
-        chosen = timed(lambda: entropy.choose_latent(y, hyper, rate, worth=codec.architecture.worth))
-        timed(lambda: (entropy.encode_hyper(hyper), entropy.encode_latent(chosen[0], chosen[2])))
+        chosen = timed(lambda: entropy.choose_latents(y, hyper, [rate], worth=RDO))
+        timed(lambda: (entropy.encode_hyper(hyper[0]), entropy.encode_latents(chosen[0], chosen[2])))
     file = timed(lambda: codec.pack(codec.analyse(pixels), rate))
     unpacked = timed(lambda: codec.unpack(file))
     state = codec.start(unpacked, 1, 0.0)

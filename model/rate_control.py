@@ -11,7 +11,7 @@ from model.codec import Codec
 from model.config import DEFAULT_QUALITY, quality_of_rate, rate_of_quality
 from model.container import Section
 from model.errors import InvalidParameter, TargetUnreachable
-from model.refinement import DEFAULT_EFFORT
+from model.refinement import DEFAULT_EFFORT, Between, nothing
 from model.types import Latents
 
 MAX_RATE = 255
@@ -38,6 +38,33 @@ class Packed:
         return None if self.fixed_rate else quality_of_rate(self.rate)
 
 
+def pack_to_quality(codec: Codec, images: Sequence[tuple[Latents, int | None, Sequence[Section]]]) -> list[Packed]:
+    """Pack images whose canvases are of one shape, each at its quality 1..100 (None: 50) and with further sections.
+
+    Raises:
+        InvalidParameter: a quality out of range, or asked of a model of one rate.
+    """
+    rates = [rate_of(codec, quality) for _, quality, _ in images]
+    files = codec.pack_together(
+        [(latents, rate, sections) for (latents, _, sections), rate in zip(images, rates, strict=True)]
+    )
+    fixed_rate = codec.architecture.fixed_rate
+    return [Packed(file, rate, fixed_rate) for file, rate in zip(files, rates, strict=True)]
+
+
+def rate_of(codec: Codec, quality: int | None) -> int:
+    """Quality 1..100, None for the default -> rate byte.
+
+    Raises:
+        InvalidParameter: out of range, or asked of a model of one rate.
+    """
+    if not codec.architecture.fixed_rate:
+        return rate_of_quality(DEFAULT_QUALITY if quality is None else quality)
+    if quality is not None:
+        raise InvalidParameter(f"model {codec.info.name!r} has one rate: leave out quality")
+    return 0
+
+
 def pack_to_target(
     codec: Codec,
     latents: Latents,
@@ -47,7 +74,7 @@ def pack_to_target(
     max_bytes: int | None = None,
     sections: Sequence[Section] = (),
     effort: int = DEFAULT_EFFORT,
-    between: Callable[[], None] = lambda: None,
+    between: Between = nothing,
 ) -> Packed:
     """Pack an analysed image at the asked quality or size; the encoder has run once, whatever is asked.
 
@@ -57,26 +84,19 @@ def pack_to_target(
             and then `target` says that it was not met.
         max_bytes: the highest rate whose file has at most this many bytes.
         sections: further sections; they count towards the size.
-        effort: 1..9, see `Codec.quantise`. Of a size that is asked for, the rates are found in one pass, then refined.
-        between: called between attempts and within them; may raise to abandon the work.
+        effort: see `Codec.quantise`. Of a size that is asked for, the rates are found in one pass, then refined.
+        between: see `Codec.quantise`.
 
     Raises:
-        InvalidParameter: more than one target, or one out of range.
+        InvalidParameter: more than one target, one out of range, or an effort that the model does not have.
         TargetUnreachable: even the lowest rate is larger than asked.
     """
     if sum(v is not None for v in (quality, target_bpp, max_bytes)) > 1:
         raise InvalidParameter("choose one of quality, target_bpp and max_bytes")
-
-    def pack(rate: int, effort: int = DEFAULT_EFFORT) -> bytes:
-        between()
-        return codec.pack(latents, rate, sections, effort=effort, between=between)
-
     fixed_rate = codec.architecture.fixed_rate
-    if fixed_rate and quality is not None:
-        raise InvalidParameter(f"model {codec.info.name!r} has one rate: leave out quality")
     if target_bpp is None and max_bytes is None:
-        rate = 0 if fixed_rate else rate_of_quality(DEFAULT_QUALITY if quality is None else quality)
-        return Packed(pack(rate, effort), rate, fixed_rate)
+        rate = rate_of(codec, quality)
+        return Packed(codec.pack(latents, rate, sections, effort=effort, between=between), rate, fixed_rate)
     if (target_bpp is not None and not 0 < target_bpp <= 1000) or (max_bytes is not None and max_bytes < 1):
         raise InvalidParameter("target_bpp must be above 0 and at most 1000, max_bytes at least 1")
     pixels = latents.width * latents.height
@@ -84,7 +104,7 @@ def pack_to_target(
 
     @cache
     def attempt(rate: int) -> Packed:
-        return Packed(pack(rate), rate, fixed_rate)
+        return Packed(codec.pack(latents, rate, sections), rate, fixed_rate)
 
     def missed(packed: Packed) -> float:
         return abs(len(packed.data) - budget)
@@ -92,12 +112,26 @@ def pack_to_target(
     highest = 0 if fixed_rate else MAX_RATE
     tried = [packed for packed in _bracket(attempt, budget, highest) if packed is not None]
     if effort > DEFAULT_EFFORT:
-        rates = {_bracket(attempt, goal, highest)[0].rate for goal in (budget, REFINED * budget)}
-        tried = [*tried[:1], *(Packed(pack(rate, effort), rate, fixed_rate) for rate in sorted(rates))]
+        rates = sorted({_bracket(attempt, goal, highest)[0].rate for goal in (budget, REFINED * budget)})
+        tried = [tried[0], *(_refined(codec, latents, rates, sections, effort, between))]
     if max_bytes is not None:
         return replace(next(p for p in reversed(tried) if len(p.data) <= budget), target="met")
     nearest = min(tried, key=missed)
     return replace(nearest, target="unmet" if missed(nearest) > max(NEAR * budget, NEAR_BYTES) else "met")
+
+
+def _refined(
+    codec: Codec, latents: Latents, rates: Sequence[int], sections: Sequence[Section], effort: int, between: Between
+) -> list[Packed]:
+    """Refined files at several rates."""
+    found = []
+    for number, rate in enumerate(rates):
+
+        def within(done: float, of: int, before: int = number) -> None:
+            between(before * of + done, len(rates) * of)
+
+        found.append(Packed(codec.pack(latents, rate, sections, effort=effort, between=within), rate))
+    return found
 
 
 def _bracket(attempt: Callable[[int], Packed], budget: float, highest: int) -> tuple[Packed, Packed | None]:

@@ -32,6 +32,11 @@ WORTH = 0.11  # squared error in quantisation steps that a bit is worth in the l
 HOTTEST = 1.5  # times that in the first of ten rounds
 DAMPING = 0.5  # of the way to the new target
 TILE, MARGIN = 512, 64  # pixels: bounds the memory of a backward pass, about 0.4 GB
+Between = Callable[[float, int], None]  # gradients that are done, and of how many; may raise to abandon the work
+
+
+def nothing(done: float, of: int) -> None:
+    """Nothing is to be done between two tiles."""
 
 
 class Refiner:
@@ -50,7 +55,7 @@ class Refiner:
         self._medians = torch.from_numpy(entropy.medians / 256.0).float()[:, None, None]
 
     def refine(
-        self, latents: Latents, y: Tensor, start: Quantised, rounds: int, between: Callable[[], None] = lambda: None
+        self, latents: Latents, y: Tensor, start: Quantised, rounds: int, between: Between = nothing
     ) -> Quantised:
         """Return the symbols whose file costs least of those found: `start`, or better.
 
@@ -59,31 +64,38 @@ class Refiner:
             y: what `start` was quantised from, float32 [M, h, w] in quantisation steps.
             start: symbols, chosen in one pass.
             rounds: how often they are chosen anew.
-            between: called before each round and each tile; may raise to abandon the work.
+            between: see `Between`.
         """
         with torch.inference_mode(mode=False):
             target, now = y.clone(), start
             best, least = now, math.inf
             for number in range(rounds + 1):
-                gradient, cost = self._gradient(latents, now, between)
+
+                def within(share: float, before: int = number) -> None:
+                    between(before + share, rounds + 1)
+
+                gradient, cost = self._gradient(latents, now, within)
                 if cost < least:
                     best, least = now, cost
                 if number == rounds:
                     break
                 worth = WORTH * HOTTEST ** ((rounds - 1 - number) / (ROUNDS[-1] - 1))
                 target += DAMPING * (now.y_hat - worth / 2 * gradient - target)
-                symbols, means, indices = self._entropy.choose_latent(target, now.hyper, now.rate, worth=worth)
-                now = Quantised(now.hyper, symbols, means, indices, now.rate)
+                symbols, means, indices = self._entropy.choose_latents(
+                    target[None], now.hyper[None], [now.rate], worth=worth
+                )
+                now = Quantised(now.hyper, symbols[0], means[0], indices[0], now.rate)
         return best
 
-    def _gradient(self, latents: Latents, now: Quantised, between: Callable[[], None]) -> tuple[Tensor, float]:
-        """The cost in bit and its gradient [M, h, w] by y_hat, without what y_hat itself costs: the quantiser's part."""
+    def _gradient(self, latents: Latents, now: Quantised, between: Callable[[float], None]) -> tuple[Tensor, float]:
+        """The cost in bit and its gradient [M, h, w] by y_hat, less what y_hat itself costs: the quantiser's part."""
         gradient = torch.zeros(now.latent.shape)
         rows, columns = (LATENT_STRIDE * side for side in now.latent.shape[1:])
         bits = 8 * len(self._entropy.encode_latent(now.latent, now.indices))
         scale, error = 3 * self._networks.lambda_of(now.rate / 255), 0.0
-        for tile in tiles(rows, columns, TILE, MARGIN):
-            between()
+        cover = tiles(rows, columns, TILE, MARGIN)
+        for number, tile in enumerate(cover):
+            between(number / len(cover))
             of_error, squared = self._of_error(latents, now, tile)
             own = of_error / scale + self._of_rate(now, tile)
             gradient[:, *tile.centre(LATENT_STRIDE)] = own[:, *tile.inner(LATENT_STRIDE)]

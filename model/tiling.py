@@ -41,6 +41,17 @@ class Region:
         """The rectangle with `margin` pixels more on every side; its corner may lie outside the image."""
         return Region(self.left - margin, self.top - margin, self.width + 2 * margin, self.height + 2 * margin)
 
+    def within(self, width: int, height: int) -> bool:
+        """Whether it has pixels, all of them of an image of that size."""
+        across = 0 <= self.left < self.left + self.width <= width
+        return across and 0 <= self.top < self.top + self.height <= height
+
+    def reduced(self, reduction: int) -> Region:
+        """The rectangle at 1/`reduction` of the size, extended to whole pixels."""
+        left, top = self.left // reduction, self.top // reduction
+        right, bottom = -(-(self.left + self.width) // reduction), -(-(self.top + self.height) // reduction)
+        return Region(left, top, right - left, bottom - top)
+
 
 @dataclass(frozen=True)
 class Span:

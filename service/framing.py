@@ -33,6 +33,10 @@ class Frame:
     scaled: tuple[int, int]
     size: tuple[int, int]
 
+    def part(self, width: int, height: int) -> Region | None:
+        """The region, None where it is the whole of an image of that size."""
+        return None if self.region == Region(0, 0, width, height) else self.region
+
     def reduction(self, offered: tuple[int, ...]) -> int:
         """The largest of the offered fractions 1/n that still has all the pixels that are asked for."""
         pairs = list(zip(self.scaled, (self.region.width, self.region.height), strict=True))

@@ -18,9 +18,8 @@ from cdc_client.command.terminal import naming, progress, read_bytes, report
 from cdc_client.command.transcode import Gamma, JsonFlag, Steps
 from cdc_client.options import DecodeOptions, EncodeOptions
 from model.config import quality_of_rate
-from model.container import Header, Section, SectionType, parse, unpack_space
+from model.container import Header, SectionType, parse, unpack_space
 from model.errors import CodecError
-from model.tiling import Region
 from service.errors import ServiceError
 from service.extras import needs
 from service.framing import frame_of
@@ -49,10 +48,9 @@ class Local:
     @needs("model", "cdc encode on this machine")
     def encode(self, image: bytes, options: EncodeOptions) -> Made:
         """Compress an image file. Raises CodecError, ServiceError."""
-        from service.images.alpha import pack_alpha
         from service.images.drawings import check_worth
         from service.images.reading import read_image
-        from service.images.spaces import pack_space
+        from service.images.sections import sections_of
 
         frame: Literal["first"] | None = "first" if options.get("first_frame") else None
         source = read_image(
@@ -63,14 +61,6 @@ class Local:
             metadata=options.get("metadata", "strip"),
             colour=options.get("colour", "keep"),
         )
-        sections = [] if source.space is None else [pack_space(source.space)]
-        if source.alpha is not None:
-            sections.append(pack_alpha(source.alpha))
-        if source.exif is not None:
-            sections.append(Section(SectionType.EXIF, source.exif))
-        if source.xmp is not None:
-            sections.append(Section(SectionType.XMP, source.xmp))
-
         from model.rate_control import pack_to_target  # torch, from here on
 
         codec = self._models().get(options.get("model"))
@@ -83,7 +73,7 @@ class Local:
                 quality=options.get("quality"),
                 target_bpp=options.get("target_bpp"),
                 max_bytes=options.get("max_bytes"),
-                sections=sections,
+                sections=sections_of(source),
             )
         if options.get("drawing", "refuse") == "refuse":
             check_worth(source.pixels, packed.quality, len(packed.data))
@@ -103,10 +93,8 @@ class Local:
     @needs("model", "cdc decode on this machine")
     def decode(self, file: bytes, options: DecodeOptions) -> Made:
         """Decode a `.cdc` file. Raises CodecError, ServiceError."""
-        from service.images.alpha import unpack_alpha
-        from service.images.resizing import framed
-        from service.images.spaces import space_to_srgb
-        from service.images.writing import check_output_size, write_image
+        from service.images.sections import image_file
+        from service.images.writing import check_output_size
 
         container = parse(file)
         format = options.get("format", "png")
@@ -119,8 +107,8 @@ class Local:
             options.get("fit", "inside"),
         )
         check_output_size(*frame.size, format)
-        named = container.section(SectionType.COLOUR)
-        space = None if named is None else unpack_space(named)
+        if (space := container.section(SectionType.COLOUR)) is not None:
+            unpack_space(space)  # what is damaged is said before the work
         codec = self._models().for_file(container.header.codec_id, options.get("model"))
         start = time.perf_counter()
         with _bar(self._quiet, "reading"):
@@ -128,26 +116,21 @@ class Local:
         steps, gamma, seed = options.get("steps"), options.get("gamma"), options.get("seed")
         assert steps != "auto"  # of a service alone
         reduction = 1 if (codec.default_gamma if gamma is None else gamma) else frame.reduction(codec.reductions)
-        region = None if frame.region == Region(0, 0, header.width, header.height) else frame.region
+        region = frame.part(header.width, header.height)
         state = codec.start(unpacked, steps, gamma, seed, region=region, reduction=reduction)
         pixels = synthesise(codec, state, self._quiet)
-        sections = {s.type: s.data for s in unpacked.sections}
-        packed = sections.get(SectionType.ALPHA)
-        alpha = None if packed is None else unpack_alpha(packed, header.width, header.height)
-        pixels, alpha = framed(pixels, alpha, frame, reduction)
-        if space is not None and options.get("colour") == "srgb":
-            pixels, space = space_to_srgb(pixels, space), None
+        colour = options.get("colour", "keep")
+        data = image_file(pixels, unpacked.sections, header, frame, reduction=reduction, format=format, colour=colour)
         values: dict[str, Any] = {
-            "width": pixels.shape[1],
-            "height": pixels.shape[0],
+            "width": frame.size[0],
+            "height": frame.size[1],
             "steps": codec.default_steps if steps is None else steps,
             "gamma": codec.default_gamma if gamma is None else gamma,
             "seed": unpacked.seed if seed is None else seed,
             "model": codec.info.name,
             "seconds": round(time.perf_counter() - start, 2),
         }
-        exif, xmp = sections.get(SectionType.EXIF), sections.get(SectionType.XMP)
-        return Made(write_image(pixels, alpha, exif, format, space=space, xmp=xmp), values)
+        return Made(data, values)
 
     def inspect(self, file: bytes) -> dict[str, Any]:
         """Say what a `.cdc` file is. Raises CodecError."""

@@ -68,15 +68,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "model.tiling",
     ),
     "service.engine.port": ("service.engine.scheduler", "service.work", "model.container", "model.tiling"),
-    "service.engine.device": (
-        "service.engine",
-        "service.errors",
-        "service.images.preview",
-        "service.settings",
-        "service.logs",
-        "service.work",
-        "model",
-    ),
+    "service.engine.device": ("service.engine", "model"),
+    "service.engine.tasks": ("service.engine", "service.images.preview", "service.work", "model"),
     "service.jobs": (
         "service.jobs",
         "service.images",
@@ -120,6 +113,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 # These put the parts of the codec together, so anything in the library is open to them.
 WHOLE_LIBRARY = (
     "model.codec",
+    "model.encoder",
+    "model.decoder",
+    "model.loaded",
     "model.architecture",
     "model.weights.files",
     "model.weights.heads",
@@ -129,6 +125,7 @@ WHOLE_LIBRARY = (
     "model.weights.hub",
     "model.weights.registry",
     "model.rate_control",
+    "model.refinement",
     "model.training",
     "model.evaluation",
     "model.cli",

@@ -15,9 +15,10 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 import httpx
 
-from cdc_client import calls
+from cdc_client import answers, calls
+from cdc_client.answers import Response
 from cdc_client.async_job import AsyncJob
-from cdc_client.calls import Call, Caller, Gate, Pause, Request, Response
+from cdc_client.calls import Call, Caller, Gate, Pause, Request
 from cdc_client.config import ClientConfig, ClientOptions, config_of
 from cdc_client.errors import ConnectionFailed
 from cdc_client.many import ITEM_ERRORS, Progress
@@ -75,7 +76,7 @@ class AsyncClient:
         """See `Client.encode`."""
         client = self._within(timeout)
         request = calls.encode_request(await self._read(image), options, calls.file_of(out))
-        return await client._drive(calls.work(client._caller, request, calls.encoded_in))
+        return await client._drive(calls.work(client._caller, request, answers.encoded_in))
 
     async def decode(
         self,
@@ -88,7 +89,7 @@ class AsyncClient:
         """See `Client.decode`."""
         client = self._within(timeout)
         request = calls.decode_request(await self._read(file), options, out=calls.file_of(out))
-        return await client._drive(calls.work(client._caller, request, calls.decoded_in))
+        return await client._drive(calls.work(client._caller, request, answers.decoded_in))
 
     @overload
     def encode_many(
@@ -192,12 +193,12 @@ class AsyncClient:
         """See `Client.inspect`."""
         client = self._within(timeout)
         request = calls.inspect_request(await self._read(file))
-        return calls.inspection_in(await client._drive(calls.exchange(client._caller, request)))
+        return answers.inspection_in(await client._drive(calls.exchange(client._caller, request)))
 
     async def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
         """See `Client.models`."""
         client = self._within(timeout)
-        return calls.models_in(await client._drive(calls.exchange(client._caller, Request("GET", "/models"))))
+        return answers.models_in(await client._drive(calls.exchange(client._caller, Request("GET", "/models"))))
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from cdc_client import calls
+from cdc_client import answers, calls
 from cdc_client.calls import Request
 from cdc_client.errors import ApiError, CdcError, ConnectionFailed, WaitTimeout, error_of
 from cdc_client.records import Decoded, Encoded, JobEvent, JobStatus, Link
@@ -54,18 +54,20 @@ class AsyncJob:
     async def result(self, timeout: float | None = None, *, out: str | Path | None = None) -> Encoded | Decoded:
         """See `Job.result`."""
         status = await self.wait(timeout)
-        return calls.file_in(await self._client._drive(calls.result(self._client._caller, status, calls.file_of(out))))
+        return answers.file_in(
+            await self._client._drive(calls.result(self._client._caller, status, calls.file_of(out)))
+        )
 
     async def cancel(self) -> JobStatus:
         """See `Job.cancel`."""
         request = Request("DELETE", f"/jobs/{self.id}")
-        self.status = calls.status_in(await self._client._drive(calls.exchange(self._client._caller, request)))
+        self.status = answers.status_in(await self._client._drive(calls.exchange(self._client._caller, request)))
         return self.status
 
     async def link(self, ttl_s: int = 3600) -> Link:
         """See `Job.link`."""
         request = calls.link_request(self.id, ttl_s)
-        return calls.link_in(await self._client._drive(calls.exchange(self._client._caller, request)))
+        return answers.link_in(await self._client._drive(calls.exchange(self._client._caller, request)))
 
     async def events(self) -> AsyncIterator[JobEvent]:
         """See `Job.events`. Cancelling the task that follows it cancels the job; leaving the loop does not."""

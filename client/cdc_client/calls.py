@@ -16,15 +16,14 @@ from typing import Any, TypeAlias, TypeVar
 
 import httpx
 
+from cdc_client.answers import CDC_TYPE, Response, bytes_of, page_in, status_in
 from cdc_client.config import ClientConfig
 from cdc_client.errors import ApiError, CdcError, ConnectionFailed, JobCancelled, TimedOut, error_of, error_of_problem
-from cdc_client.json import read_json
 from cdc_client.options import DecodeOptions, EncodeOptions
-from cdc_client.records import Decoded, Encoded, Inspection, JobStatus, Link, Model
+from cdc_client.records import JobStatus
 from cdc_client.sources import Body
 
 T = TypeVar("T")
-CDC_TYPE = "image/x-cdc"
 IMAGE_TYPE = "application/octet-stream"  # the service looks at the bytes
 _FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 RETRIED = frozenset({408, 429, 502, 503})  # 504 would only fail again, later
@@ -44,15 +43,6 @@ class Request:
     body: bytes | None = field(default=None, repr=False)
     timeout: float | None = None
     out: Path | None = None
-
-
-@dataclass(frozen=True)
-class Response:
-    """An HTTP answer; names of headers in lower case. `body` is the file it was written to, if there is one."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes | Path = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,7 @@ def exchange(caller: Caller, request: Request) -> Call[Response]:
         if isinstance(outcome, ConnectionFailed):
             error = outcome
         else:
-            error = api = error_of(outcome.status, _bytes_of(outcome), outcome.headers)
+            error = api = error_of(outcome.status, bytes_of(outcome), outcome.headers)
             if api.status not in RETRIED or (api.retry_after or 0) > config.max_retry_after_s:
                 raise error
             wait = wait if api.retry_after is None else api.retry_after + random.random() * config.first_backoff_s
@@ -204,7 +194,7 @@ def result(caller: Caller, status: JobStatus, out: Path | None = None) -> Call[R
 def page(caller: Caller, after: str | None) -> Call[tuple[tuple[JobStatus, ...], str | None]]:
     """A page of the caller's jobs, and what the next one comes after; None: there is none."""
     params = {"limit": "200"} if after is None else {"limit": "200", "after": after}
-    found = _read(_Page, (yield from exchange(caller, Request("GET", "/jobs", params))))
+    found = page_in((yield from exchange(caller, Request("GET", "/jobs", params))))
     return found.jobs, found.next
 
 
@@ -214,46 +204,6 @@ def events_request(id: str, last_id: int | None) -> Request:
     if last_id is not None:
         headers["Last-Event-ID"] = str(last_id)
     return Request("GET", f"/jobs/{id}/events", headers=headers, timeout=60.0)  # heartbeats come every 15 s
-
-
-def encoded_in(response: Response) -> Encoded:
-    """Read the answer of an encode."""
-    quality = response.headers.get("x-cdc-quality")
-    target = response.headers.get("x-cdc-target")
-    return Encoded(**_file(response), quality=None if quality is None else int(quality), target=target)
-
-
-def decoded_in(response: Response) -> Decoded:
-    """Read the answer of a decode."""
-    h = response.headers
-    return Decoded(
-        **_file(response), steps=int(h["x-cdc-steps"]), gamma=float(h["x-cdc-gamma"]), seed=int(h["x-cdc-seed"])
-    )
-
-
-def file_in(response: Response) -> Encoded | Decoded:
-    """Read the result of a job of either kind."""
-    return encoded_in(response) if response.headers.get("content-type") == CDC_TYPE else decoded_in(response)
-
-
-def status_in(response: Response) -> JobStatus:
-    """Read a job."""
-    return _read(JobStatus, response)
-
-
-def inspection_in(response: Response) -> Inspection:
-    """Read the answer of an inspection."""
-    return _read(Inspection, response)
-
-
-def models_in(response: Response) -> tuple[Model, ...]:
-    """Read the list of models."""
-    return _read(_Models, response).models
-
-
-def link_in(response: Response) -> Link:
-    """Read a link."""
-    return _read(Link, response)
 
 
 def arguments(config: ClientConfig, request: Request) -> dict[str, Any]:
@@ -297,52 +247,9 @@ def _headers(config: ClientConfig) -> dict[str, str]:
     return known
 
 
-def _bytes_of(response: Response) -> bytes:
-    return response.body if isinstance(response.body, bytes) else response.body.read_bytes()
-
-
 def is_final(error: ApiError) -> bool:
     """Whether asking again is pointless."""
     return error.status not in RETRIED
-
-
-@dataclass(frozen=True)
-class _Page:
-    jobs: tuple[JobStatus, ...]
-    next: str | None
-
-
-@dataclass(frozen=True)
-class _Models:
-    models: tuple[Model, ...]
-
-
-def _read(record: type[T], response: Response) -> T:
-    return read_json(record, _bytes_of(response))
-
-
-def _file(response: Response) -> dict[str, Any]:
-    h = response.headers
-    try:
-        return {
-            "content": response.body,
-            "media_type": h["content-type"],
-            "width": int(h["x-cdc-width"]),
-            "height": int(h["x-cdc-height"]),
-            "bpp": float(h["x-cdc-bpp"]),
-            "model": h["x-cdc-model"],
-            "seconds": _timings(h.get("server-timing", "")),
-            "digest": h["etag"].strip('"'),
-            "request_id": h.get("x-request-id"),
-        }
-    except KeyError as error:
-        raise CdcError(f"the answer lacks its header {error}: is this a CDC service?") from None
-
-
-def _timings(header: str) -> dict[str, float]:
-    """Server-Timing (W3C) in seconds."""
-    parts = (part.strip().partition(";dur=") for part in header.split(","))
-    return {name: float(milliseconds) / 1000 for name, _, milliseconds in parts if milliseconds}
 
 
 def _work_request(path: str, body: Body, content_type: str, values: Mapping[str, object], out: Path | None) -> Request:

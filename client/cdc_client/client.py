@@ -12,8 +12,9 @@ from typing import Literal, Self, TypeVar, Unpack, overload
 
 import httpx
 
-from cdc_client import calls
-from cdc_client.calls import Call, Caller, Gate, Pause, Request, Response
+from cdc_client import answers, calls
+from cdc_client.answers import Response
+from cdc_client.calls import Call, Caller, Gate, Pause, Request
 from cdc_client.config import ClientConfig, ClientOptions, config_of
 from cdc_client.errors import ConnectionFailed
 from cdc_client.job import Job
@@ -101,7 +102,7 @@ class Client:
         """
         client = self._within(timeout)
         request = calls.encode_request(read_source(image, self.config), options, calls.file_of(out))
-        return client._drive(calls.work(client._caller, request, calls.encoded_in))
+        return client._drive(calls.work(client._caller, request, answers.encoded_in))
 
     def decode(
         self,
@@ -121,7 +122,7 @@ class Client:
         """
         client = self._within(timeout)
         request = calls.decode_request(read_source(file, self.config), options, out=calls.file_of(out))
-        return client._drive(calls.work(client._caller, request, calls.decoded_in))
+        return client._drive(calls.work(client._caller, request, answers.decoded_in))
 
     @overload
     def encode_many(
@@ -244,12 +245,12 @@ class Client:
         """Say what a `.cdc` file is, without decoding it."""
         client = self._within(timeout)
         request = calls.inspect_request(read_source(file, self.config))
-        return calls.inspection_in(client._drive(calls.exchange(client._caller, request)))
+        return answers.inspection_in(client._drive(calls.exchange(client._caller, request)))
 
     def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
         """Return the installed models, the default first."""
         client = self._within(timeout)
-        return calls.models_in(client._drive(calls.exchange(client._caller, Request("GET", "/models"))))
+        return answers.models_in(client._drive(calls.exchange(client._caller, Request("GET", "/models"))))
 
     def close(self) -> None:
         """Close the connections."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 
-from cdc_client import calls
+from cdc_client import answers, calls
 from cdc_client.calls import Call, Request
 from cdc_client.errors import ApiError, CdcError, ConnectionFailed, WaitTimeout, error_of
 from cdc_client.records import Decoded, Encoded, JobEvent, JobStatus, Link
@@ -65,18 +65,18 @@ class Job:
             ApiError: why it failed; Gone when the result is no longer kept.
         """
         status = self.wait(timeout)
-        return calls.file_in(self._drive(calls.result(self._client._caller, status, calls.file_of(out))))
+        return answers.file_in(self._drive(calls.result(self._client._caller, status, calls.file_of(out))))
 
     def cancel(self) -> JobStatus:
         """Cancel it, within one denoising step; one that has ended stays as it is."""
         response = self._drive(calls.exchange(self._client._caller, Request("DELETE", f"/jobs/{self.id}")))
-        self.status = calls.status_in(response)
+        self.status = answers.status_in(response)
         return self.status
 
     def link(self, ttl_s: int = 3600) -> Link:
         """Return a link to the result that needs no key, for `ttl_s` seconds. The service must have a secret for it."""
         request = calls.link_request(self.id, ttl_s)
-        return calls.link_in(self._drive(calls.exchange(self._client._caller, request)))
+        return answers.link_in(self._drive(calls.exchange(self._client._caller, request)))
 
     def events(self) -> Iterator[JobEvent]:
         """Follow the job from its beginning to its end: every event once, also when the connection breaks meanwhile.

@@ -22,6 +22,7 @@ from model.errors import CodecError, CorruptStream
 from model.varint import decode_varint, decode_varints, encode_varint, encode_varints
 
 SYMBOL_LIMIT = 1 << 15  # |symbol| <= this: an encoder clamps, a decoder refuses more
+PARTS_TOGETHER = 1 << 16  # symbols: bounds the memory of their order
 Symbols = npt.NDArray[np.int32]
 
 
@@ -73,12 +74,16 @@ class SymbolCoder:
         """Begin to read a stream part by part. Raises CorruptStream."""
         return Reader(self, stream)
 
-    def _order(self, groups: npt.NDArray[np.integer[Any]]) -> tuple[npt.NDArray[np.intp], list[tuple[int, int, int]]]:
-        """Return the stable order by group and the (group, start, stop) runs in it."""
-        order = np.argsort(groups, kind="stable")
-        ends = np.cumsum(np.bincount(groups, minlength=len(self._models)))
-        bounds = [(g, int(ends[g - 1]) if g else 0, int(ends[g])) for g in range(len(self._models))]
-        return order, [b for b in bounds if b[2] > b[1]]
+    def _order(self, keys: npt.NDArray[np.integer[Any]]) -> tuple[npt.NDArray[np.intp], list[tuple[int, int, int]]]:
+        """Return the stable order by key and the (group, start, stop) runs in it; a key is a group, or part and group.
+
+        The group is what is left of the key after whole multiples of the number of tables.
+        """
+        counts = np.bincount(keys)
+        present = np.flatnonzero(counts)
+        stops = np.cumsum(counts[present])
+        runs = ((present % len(self._models)).tolist(), (stops - counts[present]).tolist(), stops.tolist())
+        return np.argsort(keys, kind="stable"), list(zip(*runs, strict=True))
 
 
 class Writer:
@@ -88,11 +93,25 @@ class Writer:
         self._coder = coder
         self._encoder = constriction.stream.queue.RangeEncoder()
         self._escapes: list[npt.NDArray[np.int64]] = []
+        self._parts: list[tuple[Symbols, npt.NDArray[np.integer[Any]]]] = []  # put, and not encoded yet
 
     def put(self, symbols: Symbols, groups: npt.NDArray[np.integer[Any]]) -> None:
         """Append a part: int32 [n], |s| <= 2**15, and their groups [n]."""
-        coder = self._coder
-        order, bounds = coder._order(groups)
+        self._parts.append((symbols, groups))
+        keys = (len(self._parts) + 1) * len(self._coder._models)
+        if sum(s.size for s, _ in self._parts) > PARTS_TOGETHER or keys > 1 << 16:
+            self._encode()
+
+    def _encode(self) -> None:
+        """Encode the parts that wait: small ones at once, since a call costs as much as thousands of symbols."""
+        coder, parts, self._parts = self._coder, self._parts, []
+        if not parts:
+            return
+        symbols, groups = (np.concatenate(found) for found in zip(*parts, strict=True))
+        first = np.arange(len(parts), dtype=np.uint16) * np.uint16(len(coder._models))  # numpy sorts 16 bits by radix
+        keys = np.repeat(first, [s.size for s, _ in parts])
+        keys += groups.astype(np.uint16)
+        order, runs = coder._order(keys)
         ordered = groups[order]
         index = symbols[order].astype(np.int64) - coder._lowest[ordered]
         limit = coder._escape[ordered]
@@ -101,11 +120,12 @@ class Writer:
         index[outside] = limit[outside]
         self._escapes.append(excess)
         entries = index.astype(np.int32)
-        for group, start, stop in bounds:
+        for group, start, stop in runs:
             self._encoder.encode(entries[start:stop], coder._models[group])
 
     def finish(self) -> bytes:
         """Return the stream."""
+        self._encode()
         escapes = encode_varints(np.concatenate([np.empty(0, np.int64), *self._escapes]))
         words: bytes = self._encoder.get_compressed().astype("<u4").tobytes()
         return encode_varint(len(escapes)) + escapes + words

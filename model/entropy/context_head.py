@@ -6,7 +6,7 @@ checkerboard only the positions of the pass are computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
@@ -44,8 +44,8 @@ class Part:
 
     Attributes:
         channels: of the latents.
-        parity: which positions, by the parity of row + column; None for all n = h w, else there are h w / 2.
-        means: in 1/16, int32 [m, n], positions in raster order.
+        parity: which positions, by the parity of row + column; None for all n = B h w, else there are B h w / 2.
+        means: in 1/16, int32 [m, n], image after image, positions in raster order.
         indices: scale indices 0..63, uint8 [m, n].
     """
 
@@ -124,22 +124,24 @@ class ContextHead:
 
         Args:
             number: of the pass.
-            y: the latents known so far, float32 [M, h + 2, w + 2] in 1/4 of 1/256, zero where they are not and around.
-            seen: features and rate at its positions, float32 [F + 1, h w / 2] in 1/256.
+            y: the latents known so far, float32 [M, B, h + 2, w + 2] in 1/4 of 1/256, zero where they are not and
+                around.
+            seen: features and rate at its positions, float32 [F + 1, B h w / 2] in 1/256.
 
         Returns:
-            Corrections of means and of scale parameters, int32 [m, h w / 2].
+            Corrections of means and of scale parameters, int32 [m, B h w / 2].
         """
         part, net = self.passes[number], self.nets[number - 1]
-        height, width = y.shape[1] - 2, y.shape[2] - 2
-        rows = 2 * max(1, STRIP_POSITIONS // width)  # even, so that strips begin alike
+        images, height, width = y.shape[1], y.shape[2] - 2, y.shape[3] - 2
+        rows = 2 * max(1, STRIP_POSITIONS // (width * images))  # even, so that strips begin alike
         columns = self._columns[number - 1]
+        seen = seen.view(len(seen), images, -1)
         found = []
         for top in range(0, height, rows):
-            strip = y[: part.known, top : top + rows + 2]
-            positions = _positions(strip.shape[1] - 2, width, part.parity or 0)
+            strip = y[: part.known, :, top : top + rows + 2]
+            positions = _positions(images, strip.shape[2] - 2, width, part.parity or 0)
             start, count = top * width // 2, positions.shape[1]
-            sums = columns.point @ seen[:, start : start + count].double()
+            sums = columns.point @ seen[:, :, start : start + count // images].flatten(1).double()
             flat = strip.flatten(1)
             live = flat.any(dim=1)
             for channels, matrix, window in (
@@ -156,60 +158,63 @@ class ContextHead:
             x = net[0].rescale(sums)
             for layer in net[1:]:
                 x = layer.multiply(x)
-            found.append(x.to(torch.int32))
-        means, scales = torch.cat(found, dim=1).chunk(2)
+            found.append(x.to(torch.int32).view(len(x), images, -1))
+        means, scales = torch.cat(found, dim=2).flatten(1).chunk(2)
         return means, scales
 
 
 def half_of(x: Tensor, parity: int) -> Tensor:
-    """x [C, h, w], w even -> its values where row + column has that parity, in raster order, [C, h w / 2]."""
-    out = x.new_empty(x.shape[0], x.shape[1], x.shape[2] // 2)
-    out[:, ::2], out[:, 1::2] = x[:, ::2, parity::2], x[:, 1::2, 1 - parity :: 2]
+    """x [C, ..., h, w], w even -> its values where row + column has that parity, in raster order, [C, ... h w / 2]."""
+    out = x.new_empty(*x.shape[:-1], x.shape[-1] // 2)
+    out[..., ::2, :], out[..., 1::2, :] = x[..., ::2, parity::2], x[..., 1::2, 1 - parity :: 2]
     return out.flatten(1)
 
 
 def put_half(x: Tensor, parity: int, values: Tensor) -> None:
-    """The inverse: write values [C, h w / 2] to where row + column has that parity in x [C, h, w]."""
-    values = values.view(x.shape[0], x.shape[1], -1)
-    x[:, ::2, parity::2], x[:, 1::2, 1 - parity :: 2] = values[:, ::2], values[:, 1::2]
+    """The inverse: write values [C, ... h w / 2] to where row + column has that parity in x [C, ..., h, w]."""
+    values = values.view(*x.shape[:-1], -1)
+    x[..., ::2, parity::2], x[..., 1::2, 1 - parity :: 2] = values[..., ::2, :], values[..., 1::2, :]
 
 
 @lru_cache(maxsize=16)
-def _positions(height: int, width: int, parity: int) -> Tensor:
-    """Where the 3x3 windows about the positions of that parity lie in a flattened map [h + 2, w + 2]: [9, h w / 2]."""
+def _positions(images: int, height: int, width: int, parity: int) -> Tensor:
+    """Where the 3x3 windows about positions of a parity lie in flattened maps [B, h + 2, w + 2]: [9, B h w / 2]."""
     stride = width + 2
     grid = torch.arange(height)[:, None] * stride + torch.arange(width)
-    centres = half_of(grid[None], parity)
+    starts = torch.arange(images)[:, None] * (height + 2) * stride
+    centres = (starts + half_of(grid[None], parity)).flatten()
     return centres + torch.tensor([[down * stride + right] for down, right in product(range(3), range(3))])
 
 
 def predict(
-    head: IntegerHyperDecoder, context: ContextHead | None, z256: Tensor, rate: int, take: Take
-) -> tuple[Symbols, Tensor, Tensor]:
+    head: IntegerHyperDecoder, context: ContextHead | None, z256: Tensor, rates: Sequence[int], take: Take
+) -> tuple[Tensor, Tensor, Tensor]:
     """Predict the latents pass by pass; `take` gives the symbols of each, read from a stream or made from an image.
+
+    Images of one shape share the matrix products. These are exact, so that none depends on its company.
 
     Args:
         head: z_hat -> means and scale parameters.
         context: corrects them; None for a single pass of everything.
-        z256: 256 z_hat, integer values [C, h, w].
-        rate: rate byte 0..255.
+        z256: 256 z_hat of B images, integer values [C, B, h, w].
+        rates: rate byte 0..255 of each image.
         take: called once a pass, in coding order.
 
     Returns:
-        Symbols int32, means in 1/16 int32 and scale indices uint8, all [M, 4h, 4w].
+        Symbols int32, means in 1/16 int32 and scale indices uint8, all [M, B, 4h, 4w].
     """
     features = head.features(z256)
     means, scales = head.parameters(features)
     if context is None:
-        part = Part(slice(None), None, means.flatten(1), head.indices(scales.flatten(1), rate, slice(None)))
-        return take(part).reshape(means.shape), means, part.indices.view(means.shape)
-    seen = torch.cat(
-        [torch.floor(features * 2.0 ** (CONTEXT_BITS - ACTIVATION_BITS) + 0.5), _rate_plane(rate, features)]
-    )
+        part = Part(slice(None), None, means.flatten(1), head.indices(scales.flatten(1), rates, slice(None)))
+        symbols = torch.from_numpy(take(part))
+        return symbols.view(means.shape), means, part.indices.view(means.shape)
+    features = torch.floor(features * 2.0 ** (CONTEXT_BITS - ACTIVATION_BITS) + 0.5)
+    seen = torch.cat([features, _rate_planes(rates, features)])
     del features
     seen_halves = [half_of(seen, parity) for parity in (EVEN, ODD)]
     del seen
-    y = torch.zeros((means.shape[0], means.shape[1] + 2, means.shape[2] + 2))
+    y = torch.zeros((*means.shape[:2], means.shape[2] + 2, means.shape[3] + 2))
     latent = torch.zeros(means.shape, dtype=torch.int32)
     indices = torch.zeros(means.shape, dtype=torch.uint8)
     for number, step in enumerate(context.passes):
@@ -220,15 +225,16 @@ def predict(
             mean, scale = mean + delta_mean, scale + delta_scale
         mean = (mean + (1 << FINE_BITS - MEAN_BITS - 1)) >> FINE_BITS - MEAN_BITS  # an arithmetic shift is a floor
         mean = mean.clamp(-OUTPUT_LIMIT, OUTPUT_LIMIT)
-        index = head.indices(scale, rate, channels)
+        index = head.indices(scale, rates, channels)
         symbols = torch.from_numpy(take(Part(channels, parity, mean, index)))
         known = (symbols << MEAN_BITS) + mean << LATENT_SHIFT
         known = known.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT).float()
-        for whole_map, values in ((means, mean), (indices, index), (latent, symbols), (y[:, 1:-1, 1:-1], known)):
+        for whole_map, values in ((means, mean), (indices, index), (latent, symbols), (y[:, :, 1:-1, 1:-1], known)):
             put_half(whole_map[channels], parity, values)
-    return latent.numpy(), means, indices
+    return latent, means, indices
 
 
-def _rate_plane(rate: int, like: Tensor) -> Tensor:
-    """q = rate / 255 rounded to 1/256, as a plane [1, h, w]."""
-    return torch.full((1, *like.shape[1:]), float(rate + (rate >= 128)))
+def _rate_planes(rates: Sequence[int], like: Tensor) -> Tensor:
+    """q = rate / 255 rounded to 1/256 of each image, as planes [1, B, h, w]."""
+    q = torch.tensor([float(rate + (rate >= 128)) for rate in rates])
+    return q[None, :, None, None].expand(1, *like.shape[1:])

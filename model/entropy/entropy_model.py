@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.entropy.coder import SYMBOL_LIMIT, SymbolCoder, Symbols
 from model.entropy.context_head import LAYERS as CONTEXT_LAYERS
 from model.entropy.context_head import ContextHead, Part, Take, half_of, predict
-from model.entropy.export_layers import ContextLayers, export_context, export_head, float_context, float_head
 from model.entropy.hyper_decoder import (
     ACTIVATION_LIMIT,
     CONTEXT_BITS,
@@ -33,9 +32,9 @@ from model.entropy.hyper_decoder import (
     IntegerHyperDecoder,
     IntegerLayer,
 )
-from model.entropy.likelihood import SIGMA_LEVELS, FactorizedPrior
+from model.entropy.likelihood import SIGMA_LEVELS
 from model.entropy.passes import LATENT_BITS
-from model.entropy.tables import COUNT_BITS, Tables, gaussian_tables, prior_tables
+from model.entropy.tables import COUNT_BITS, Tables
 from model.errors import WeightsError
 
 # Everything about coder and layout that is code and not a table; a change of meaning needs a new text here.
@@ -115,7 +114,7 @@ class EntropyModel:
         return SymbolCoder(self.latent_tables)
 
     def quantise_hyper(self, z: Tensor) -> Symbols:
-        """z float [C, h, w] -> symbols round(z - median), int32 [C, h, w]."""
+        """z float [..., C, h, w] -> symbols round(z - median), int32 of that shape."""
         medians = torch.from_numpy(self.medians / 2.0**Z_BITS).float()[:, None, None]
         symbols = torch.round(z.cpu().float() - medians).clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
         return symbols.to(torch.int32).numpy()
@@ -134,18 +133,32 @@ class EntropyModel:
         def look_up(part: Part) -> Symbols:
             if latent is None:
                 return np.zeros(part.means.shape, dtype=np.int32)
-            symbols: Symbols = _of_part(torch.from_numpy(latent), part).numpy()
+            symbols: Symbols = _of_part(torch.from_numpy(latent[None]), part).numpy()
             return symbols
 
-        return self._predict(hyper, rate, look_up)[1:]
+        _, means, indices = self._predict(hyper[None], [rate], look_up)
+        return means[0], indices[0]
 
-    def choose_latent(
-        self, y: Tensor, hyper: Symbols, rate: int, *, worth: float, float_means: Tensor | None = None
+    def choose_latents(
+        self,
+        y: Tensor,
+        hyper: Symbols,
+        rates: Sequence[int],
+        *,
+        worth: float,
+        float_means: Tensor | None = None,
     ) -> tuple[Symbols, Tensor, Tensor]:
-        """y after the gain, float32 [M, 4h, 4w], and the symbols of z -> symbols, means and scale indices of y.
+        """Choose the symbols of y for B images of one shape, none of which depends on the others.
 
-        Symbols are chosen by rate and distortion (`quantise_latent`), the nearest integers where `worth` is 0; they are
-        relative to `float_means` [M, 4h, 4w] where these are given.
+        Args:
+            y: after the gain, float32 [B, M, 4h, 4w].
+            hyper: symbols of z, int32 [B, C, h, w].
+            rates: rate byte of each image.
+            worth: of a bit, see `quantise_latent`; 0 for the nearest integers.
+            float_means: [B, M, 4h, 4w], what symbols are relative to, where it is not the integers' means.
+
+        Returns:
+            Symbols, means and scale indices of y, [B, M, 4h, 4w].
         """
 
         def quantise(part: Part) -> Symbols:
@@ -155,11 +168,14 @@ class EntropyModel:
             symbols[part.indices.numpy() < self.silent] = 0
             return symbols
 
-        return self._predict(hyper, rate, quantise)
+        return self._predict(hyper, rates, quantise)
 
-    def _predict(self, hyper: Symbols, rate: int, take: Take) -> tuple[Symbols, Tensor, Tensor]:
+    def _predict(self, hyper: Symbols, rates: Sequence[int], take: Take) -> tuple[Symbols, Tensor, Tensor]:
+        """`predict` with the images first: symbols of z [B, C, h, w] -> symbols, means, indices [B, M, 4h, 4w]."""
         z256 = (hyper.astype(np.int64) << Z_BITS) + self.medians.astype(np.int64)[:, None, None]
-        return predict(self.head, self.context, torch.from_numpy(z256), rate, take)
+        found = predict(self.head, self.context, torch.from_numpy(z256).transpose(0, 1), rates, take)
+        latent, means, indices = (v.transpose(0, 1).contiguous() for v in found)
+        return latent.numpy(), means, indices
 
     def quantise_latent(self, residual: Tensor, indices: Tensor, worth: float = RDO) -> Symbols:
         """y - mean, float32 of any shape, and its scale indices -> symbols, int32 of that shape.
@@ -170,7 +186,8 @@ class EntropyModel:
         r, groups = residual.numpy(), indices.numpy()
         nearest = np.round(r).clip(-SYMBOL_LIMIT, SYMBOL_LIMIT)
         if not worth:
-            return nearest.astype(np.int32)
+            plain: Symbols = nearest.astype(np.int32)
+            return plain
         smaller = nearest - np.sign(nearest)
         saved = self._latent_coder.bits(nearest, groups) - self._latent_coder.bits(smaller, groups)
         worse = np.square(r - smaller) - np.square(r - nearest)
@@ -185,21 +202,28 @@ class EntropyModel:
         shape = (len(self.medians), height, width)
         return self._hyper_coder.decode(stream, self._channels(shape)).reshape(shape)
 
-    def encode_latent(self, latent: Symbols, indices: Tensor) -> bytes:
-        """Return the stream of the symbols of y, int32 [M, h, w], under scale indices of the same shape."""
+    def encode_latents(self, latents: Symbols, indices: Tensor) -> list[bytes]:
+        """Return the streams of the symbols of y, int32 [B, M, h, w], under scale indices of the same shape."""
         if self.context is None:
-            return self._latent_coder.encode(latent.ravel(), indices.numpy().ravel())
-        writer = self._latent_coder.writer()
+            groups = indices.numpy()
+            return [self._latent_coder.encode(s.ravel(), g.ravel()) for s, g in zip(latents, groups, strict=True)]
+        writers = [self._latent_coder.writer() for _ in latents]
         for step in self.context.passes:
-            channels, parity = slice(step.start, step.stop), step.parity or 0
+            channels = slice(step.start, step.stop)
             symbols, groups = (
-                half_of(v[channels], parity).flatten().numpy() for v in (torch.from_numpy(latent), indices)
+                half_of(v[:, channels].flatten(0, 1), step.parity or 0).view(len(writers), -1).numpy()
+                for v in (torch.from_numpy(latents), indices)
             )
             coded = groups >= self.silent
             if np.any(symbols[~coded]):
                 raise ValueError("a symbol that is not coded is not zero")
-            writer.put(symbols[coded], groups[coded])
-        return writer.finish()
+            for writer, *own in zip(writers, symbols, groups, coded, strict=True):
+                writer.put(own[0][own[2]], own[1][own[2]])
+        return [writer.finish() for writer in writers]
+
+    def encode_latent(self, latent: Symbols, indices: Tensor) -> bytes:
+        """Return the stream of a single image's."""
+        return self.encode_latents(latent[None], indices[None])[0]
 
     def decode_latent(self, stream: bytes, hyper: Symbols, rate: int) -> tuple[Symbols, Tensor, Tensor]:
         """Return symbols int32, means in 1/16 int32 and scale indices uint8 of y, [M, 4h, 4w]. Raises CorruptStream."""
@@ -213,9 +237,9 @@ class EntropyModel:
             symbols[coded] = reader.take(indices[coded])
             return symbols
 
-        decoded = self._predict(hyper, rate, read)
+        latent, means, indices = self._predict(hyper[None], [rate], read)
         reader.finish()
-        return decoded
+        return latent[0], means[0], indices[0]
 
     def _channels(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint16]:
         return np.repeat(np.arange(shape[0], dtype=np.uint16), shape[1] * shape[2])
@@ -243,19 +267,6 @@ class EntropyModel:
                 for j, layer in enumerate(net):
                     tensors |= _layer_tensors(f"context.{i}.{j}", layer)
         return tensors
-
-    def float_layers(self) -> dict[str, Tensor]:
-        """Float layers of cdc-lite whose export this is, by their names there: hyper_decoder and context.
-
-        A later export of them gives the same integers.
-        """
-        found = {
-            f"hyper_decoder.{name}": tensor
-            for name, tensor in float_head(self.head, with_context=self.context is not None).items()
-        }
-        if self.context is not None:
-            found |= {f"context.{name}": tensor for name, tensor in float_context(self.context).items()}
-        return found
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, npt.NDArray[Any]]) -> EntropyModel:
@@ -298,8 +309,8 @@ def _number(tensors: Mapping[str, npt.NDArray[Any]], name: str) -> int:
 
 
 def _of_part(latent: Tensor, part: Part) -> Tensor:
-    """What belongs to a part of the latents [M, h, w], [m, n]."""
-    own = latent[part.channels]
+    """What belongs to a part of the latents [B, M, h, w], [m, n]."""
+    own = latent[:, part.channels].transpose(0, 1)
     return own.flatten(1) if part.parity is None else half_of(own, part.parity)
 
 
@@ -329,29 +340,3 @@ def _context(tensors: Mapping[str, npt.NDArray[Any]], features: int) -> ContextH
         for i in range(2 * groups.size - 1)
     )
     return ContextHead(groups, features, nets)
-
-
-def export_entropy_model(
-    prior: FactorizedPrior,
-    hyper_decoder: nn.Sequential,
-    log_gain: Tensor | None,
-    context: Sequence[ContextLayers] | None = None,
-    silent: int = 0,
-    *,
-    float_means: bool = False,
-) -> EntropyModel:
-    """Make the integer half from float weights. Needs no calibration set.
-
-    `log_gain` is g [256, M] at each rate byte; None for the paper's networks, which have one rate and emit sigma.
-    `context` are the layers of the context model's networks, None for a model without; `silent` is how
-    many of the lowest scale indices are not coded.
-
-    Raises:
-        WeightsError: a bound of the exact range does not hold.
-    """
-    medians = torch.round(prior.medians.double() * (1 << Z_BITS))
-    tables = prior_tables(prior, medians / (1 << Z_BITS))
-    head = export_head(hyper_decoder, log_gain, with_context=bool(context))
-    corrections = export_context(context) if context else None
-    medians = medians.to(torch.int32)
-    return EntropyModel(tables, gaussian_tables(), medians.numpy(), head, corrections, silent, float_means)

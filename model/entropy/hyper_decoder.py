@@ -12,7 +12,7 @@ the number of stored thresholds that it reaches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -177,9 +177,9 @@ class IntegerHyperDecoder:
         return self.layers[-1].outputs // 2
 
     def features(self, z256: Tensor) -> Tensor:
-        """256 z_hat, integer values of any dtype [C, h, w], clamped to +-2**17 -> the last hidden layer.
+        """256 z_hat of B images, integer values of any dtype [C, B, h, w], clamped to +-2**17 -> the last hidden layer.
 
-        float32 with integer values, in 1/4096, [F, 4h, 4w].
+        float32 with integer values, in 1/4096, [F, B, 4h, 4w].
         """
         x = z256.to(device="cpu", dtype=torch.float32).clamp(-Z_LIMIT, Z_LIMIT)
         for layer in self.layers[:-1]:
@@ -187,48 +187,56 @@ class IntegerHyperDecoder:
         return x
 
     def parameters(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The last hidden layer [F, h, w] -> means and scale numbers as `layers` says, both int32 [M, h, w]."""
+        """The last hidden layer [F, B, h, w] -> means and scale numbers as `layers` says, both int32 [M, B, h, w]."""
         means, scales = (torch.empty((self.latents, *features.shape[1:]), dtype=torch.int32) for _ in range(2))
 
         def write(top: int, out: Tensor) -> None:
-            rows = slice(top, top + out.shape[1])
-            means[:, rows] = out[: self.latents].to(torch.int32)
-            scales[:, rows] = out[self.latents :].to(torch.int32)
+            rows = slice(top, top + out.shape[2])
+            means[:, :, rows] = out[: self.latents].to(torch.int32)
+            scales[:, :, rows] = out[self.latents :].to(torch.int32)
 
         _for_each_strip(self.layers[-1], features, write)
         return means, scales
 
-    def indices(self, scales: Tensor, rate: int, channels: slice) -> Tensor:
-        """Scale numbers int32 [m, ...] of some channels and the rate byte -> scale indices 0..63, uint8 [m, ...]."""
+    def indices(self, scales: Tensor, rates: Sequence[int], channels: slice) -> Tensor:
+        """Scale numbers of some channels -> scale indices 0..63, uint8 [m, n].
+
+        Args:
+            scales: int32 [m, n], of one image after the other.
+            rates: the rate byte of each image.
+            channels: which m.
+        """
         if self.gain_to_index is None:
             thresholds = torch.from_numpy(np.asarray(self.thresholds, dtype=np.int32))
             return torch.bucketize(scales, thresholds, right=True).to(torch.uint8)
-        gain = torch.from_numpy(self.gain_to_index[rate, channels]).view(-1, *[1] * (scales.ndim - 1))
+        gain = torch.from_numpy(self.gain_to_index[list(rates), channels].T)
+        gain = gain.repeat_interleave(scales.shape[1] // len(rates), dim=1) if len(rates) > 1 else gain
         shifted = (scales + gain + (1 << SCALE_BITS - 1)) >> SCALE_BITS  # an arithmetic shift is a floor
         return shifted.clamp(0, SIGMA_LEVELS - 1).to(torch.uint8)
 
 
 def _run(layer: IntegerLayer, x: Tensor) -> Tensor:
-    """x [in, h, w] -> float32 [out, h * upsample, w * upsample] with integer values."""
+    """x [in, B, h, w] -> float32 [out, B, h * upsample, w * upsample] with integer values."""
     u = layer.upsample
-    out = torch.empty((layer.outputs, x.shape[1] * u, x.shape[2] * u), dtype=torch.float32)
+    out = torch.empty((layer.outputs, x.shape[1], x.shape[2] * u, x.shape[3] * u), dtype=torch.float32)
 
     def write(top: int, strip: Tensor) -> None:
-        shuffled = F.pixel_shuffle(strip, u)
-        out[:, top * u : top * u + shuffled.shape[1]] = shuffled.float()
+        shuffled = F.pixel_shuffle(strip.transpose(0, 1), u).transpose(0, 1)
+        out[:, :, top * u : top * u + shuffled.shape[2]] = shuffled.float()
 
     _for_each_strip(layer, x, write)
     return out
 
 
 def _for_each_strip(layer: IntegerLayer, x: Tensor, write: Callable[[int, Tensor], None]) -> None:
-    """Evaluate the layer on x [in, h, w] in strips; hand each, float64 [out * u**2, rows, w], to `write`."""
+    """Evaluate the layer on x [in, B, h, w] in strips; hand each, float64 [out * u**2, B, rows, w], to `write`."""
     reach = layer.reach
     padded = F.pad(x, (reach,) * 4)
-    for top in range(0, x.shape[1], STRIP_ROWS):
-        columns = F.unfold(padded[None, :, top : top + STRIP_ROWS + 2 * reach].double(), 2 * reach + 1)[0]
+    for top in range(0, x.shape[2], STRIP_ROWS):
+        strip = padded[:, :, top : top + STRIP_ROWS + 2 * reach].transpose(0, 1).double()
+        columns = F.unfold(strip, 2 * reach + 1).transpose(0, 1).flatten(1)
         out = layer.multiply(columns)
-        write(top, out.view(out.shape[0], -1, x.shape[2]))
+        write(top, out.view(out.shape[0], x.shape[1], -1, x.shape[3]))
 
 
 def _phases(kernel: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from model.architecture import architecture_of
-from model.entropy.entropy_model import EntropyModel, export_entropy_model
+from model.entropy.entropy_model import EntropyModel
+from model.entropy.export import export_entropy_model, float_layers
 from model.entropy.likelihood import FactorizedPrior
 from model.errors import WeightsError
 from model.networks.family import Family, interpolate_levels
@@ -108,7 +109,7 @@ def with_floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         WeightsError: the integers are incomplete.
     """
     floats = {k: t for k, t in tensors.items() if not k.startswith(INTEGER_PREFIX)}
-    return floats if len(floats) == len(tensors) else integers_of(tensors).float_layers() | floats
+    return floats if len(floats) == len(tensors) else float_layers(integers_of(tensors)) | floats
 
 
 def build_networks(
@@ -182,7 +183,7 @@ def export_weights(
     networks, prior = build_networks(floats, out.name, architecture)
     entropy = entropy_model_of(networks, prior, architecture, float_means=exact)
     if not fixed_rate:
-        kept_as_integers = entropy.float_layers().keys()
+        kept_as_integers = float_layers(entropy).keys()
         floats = {k: t for k, t in floats.items() if k not in kept_as_integers}
     info = WeightsInfo(name, version, architecture, entropy.codec_id.hex(), provenance)
     integers = {INTEGER_PREFIX + k: _tensor(v) for k, v in entropy.to_tensors().items()}

@@ -17,8 +17,9 @@ from service.api.access import Batcher, Encoder
 from service.api.body import BYTES_TYPE, read_upload
 from service.api.parameters import given_once
 from service.api.problems import kind_of
+from service.api.queries import DecodeQuery, EncodeQuery, InspectQuery
 from service.api.responses import answer_of, root_of
-from service.api.schemas import BatchAnswer, DecodeQuery, EncodeQuery, InspectQuery
+from service.api.schemas import BatchAnswer
 from service.api.state import StateOf
 from service.errors import AddressNotAllowed
 from service.jobs.batches import Line, Services
@@ -73,23 +74,19 @@ async def cancel_batch(id: BatchId, caller: Encoder, request: Request, state: St
     return batch_answer(id, await state.batches.cancel(id, caller.owner), root_of(request))
 
 
-@router.get(
-    "/batches/{id}/output",
-    summary="What succeeded",
-    response_class=Response,
-    responses={200: docs.binary_answer("JSON lines.", JSONL_TYPES[:1], ()), **docs.problem_answers(*docs.BATCH)},
-)
+_LINES: Any = {
+    "response_class": Response,
+    "responses": {200: docs.binary_answer("JSON lines.", JSONL_TYPES[:1], ()), **docs.problem_answers(*docs.BATCH)},
+}
+
+
+@router.get("/batches/{id}/output", summary="What succeeded", **_LINES)
 async def get_batch_output(id: BatchId, caller: Encoder, state: StateOf) -> Response:
     """Return the lines that have succeeded so far, each with its job."""
     return Response(await state.batches.output(id, caller.owner, errors=False), media_type=JSONL_TYPES[0])
 
 
-@router.get(
-    "/batches/{id}/errors",
-    summary="What failed",
-    response_class=Response,
-    responses={200: docs.binary_answer("JSON lines.", JSONL_TYPES[:1], ()), **docs.problem_answers(*docs.BATCH)},
-)
+@router.get("/batches/{id}/errors", summary="What failed", **_LINES)
 async def get_batch_errors(id: BatchId, caller: Encoder, state: StateOf) -> Response:
     """Return the lines that have failed so far, each with the type of its problem."""
     return Response(await state.batches.output(id, caller.owner, errors=True), media_type=JSONL_TYPES[0])

@@ -19,9 +19,10 @@ from service.api import documentation as docs
 from service.api.access import AnyCaller
 from service.api.conditional import not_modified
 from service.api.parameters import given_once
+from service.api.queries import JobsQuery, LinkQuery
 from service.api.refusals import MalformedRequest
 from service.api.responses import VARY, answer_of, as_accepted, event_data, response_of, root_of, varies
-from service.api.schemas import CallbackAnswer, JobAnswer, JobsAnswer, JobsQuery, LinkAnswer, LinkQuery
+from service.api.schemas import CallbackAnswer, JobAnswer, JobsAnswer, LinkAnswer
 from service.api.state import State, StateOf
 from service.errors import JobCancelled, JobNotFinished, LinksOff, NotAuthenticated, QueueUnavailable
 from service.jobs.records import Event

@@ -21,18 +21,10 @@ from service.api.body import BYTES_TYPE, Upload, deadline, pick_format, read_upl
 from service.api.jobs import idempotency_key, preferences, submit
 from service.api.middleware import route_of
 from service.api.parameters import given_once, with_fields
+from service.api.queries import DecodeQuery, EncodeQuery, InspectQuery
 from service.api.refusals import EmptyBody
 from service.api.responses import as_accepted, response_of, varies
-from service.api.schemas import (
-    DecodeCost,
-    DecodeQuery,
-    EncodeQuery,
-    InspectAnswer,
-    InspectQuery,
-    ModelAnswer,
-    ModelsAnswer,
-    SectionAnswer,
-)
+from service.api.schemas import DecodeCost, InspectAnswer, ModelAnswer, ModelsAnswer, SectionAnswer
 from service.api.state import State, StateOf
 from service.errors import NotReady, TooMuchWork
 from service.jobs.executor import CDC_TYPE, Inspection

@@ -5,34 +5,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from model.codec import Codec, seed_of
 from model.config import TILE_SIDES
-from model.rate_control import pack_to_target
-from model.tiling import Region
-from model.types import Analysis, DecodeState, Pixels
 from model.weights.registry import DEFAULT_MODEL, Registry
 from service.engine.messages import DeviceOptions
-from service.engine.port import (
-    REDUCED,
-    DecodeRequest,
-    DecodeResult,
-    EncodeRequest,
-    EncodeResult,
-    Kind,
-    ModelInfo,
-    Order,
-)
+from service.engine.port import EncodeRequest, ModelInfo, Order, Outcome
 from service.engine.profile import Profile, cached, measure, store
-from service.engine.request import Key, Task, Unit
-from service.images.preview import SIDE, preview_file
-from service.work import Progress
+from service.engine.request import Task, Unit
+from service.engine.tasks import DecodeTask, EncodeTask, finish_encodes
 
 log = logging.getLogger(__name__)
 WARM_UP_SIDE = 64
@@ -41,164 +25,8 @@ PROBE_ROUNDS = 5
 PREPARED_SHAPES = (*((side, side) for side in TILE_SIDES if side <= 512), (512, 768), (768, 512))
 PREPARED_ROWS = (1, 2, 4, 8, 16)
 PREPARED_PIXELS = 1 << 20  # in one pass
-NOISE_BESIDE_PIXELS = 1 << 22
 SMALL_PASS_PIXELS = 1 << 16
 CPU_PASS_PIXELS = 1 << 19  # of several rows: on a CPU larger passes gain nothing and make others wait
-
-
-class EncodeTask:
-    """An encode: pad (CPU thread), encoder tiles (device), hyper-encoder and entropy coding (CPU thread)."""
-
-    codec: Codec  # from `prepare` on: a model that was unloaded is read again in a CPU thread, not between two ticks
-
-    def __init__(self, number: int, request: EncodeRequest, model: Callable[[], Codec]) -> None:
-        self._model = model
-        self._number = number
-        self._request = request
-        self._offered = False
-        self.analysis: Analysis
-
-    def prepare(self) -> None:
-        """Fetch the model and pad the image."""
-        self.codec = self._model()
-        self.analysis = self.codec.begin(self._request.pixels)
-
-    def ready(self) -> list[Unit]:
-        """All tiles at once: they do not depend on each other."""
-        if self._offered:
-            return []
-        self._offered = True
-        name, step_cost = self.codec.info.name, self.codec.architecture.step_cost
-        return [
-            Unit(self._number, i, Key(name, "analyse", t.shape, step_cost)) for i, t in enumerate(self.analysis.tiles)
-        ]
-
-    def progress(self) -> None:
-        """An encode has no steps."""
-
-    def done(self) -> bool:
-        """True when all tiles are analysed."""
-        return not self.analysis.pending
-
-    def finish(self) -> EncodeResult:
-        """Choose the rate and write the file."""
-        start = time.perf_counter()
-        request, latents = self._request, self.analysis.latents
-        packed = pack_to_target(
-            self.codec,
-            latents,
-            quality=request.quality,
-            target_bpp=request.target_bpp,
-            max_bytes=request.max_bytes,
-            sections=request.sections,
-        )
-        return EncodeResult(
-            data=packed.data,
-            model=self.codec.info.name,
-            codec_id=self.codec.codec_id.hex(),
-            width=latents.width,
-            height=latents.height,
-            rate=packed.rate,
-            quality=packed.quality,
-            bpp=8 * len(packed.data) / (latents.width * latents.height),
-            seconds={"entropy": time.perf_counter() - start},
-            target=packed.target,
-        )
-
-
-class DecodeTask:
-    """A decode: entropy decoding and noise (CPU thread), conditioner and K steps (device), 8 bits (CPU thread)."""
-
-    codec: Codec  # as in EncodeTask
-
-    def __init__(self, number: int, request: DecodeRequest, model: Callable[[], Codec]) -> None:
-        self._model = model
-        self._number = number
-        self._request = request
-        self._entropy_seconds = 0.0
-        self._offered: tuple[bool, int] | None = None  # phase and step whose tiles are with the scheduler
-        self._reported = 0
-        self.state: DecodeState
-
-    def prepare(self) -> None:
-        """Fetch the model, decode the symbols, lay out the canvas, draw the noise.
-
-        The noise of a small image is drawn beside the symbols; of a large one after them, for the memory's sake.
-        """
-        self.codec = self._model()
-        start = time.perf_counter()
-        request, container = self._request, self._request.container
-        header = container.header
-        seed = seed_of(container) if request.seed is None else request.seed
-        self._gamma = self.codec.default_gamma if request.gamma is None else request.gamma
-        steps = self.codec.default_steps if request.steps is None else request.steps
-        layout = self.codec.layout(header, steps, self._gamma, request.region)
-        with ThreadPoolExecutor(1) as beside:
-            small = self._gamma and layout.rows * layout.columns <= NOISE_BESIDE_PIXELS
-            noise = beside.submit(self.codec.noise, layout, self._gamma, seed) if small else None
-            unpacked = self.codec.unpack(container)
-            self._entropy_seconds = time.perf_counter() - start
-        self.state = self.codec.start(
-            unpacked,
-            request.steps,
-            self._gamma,
-            request.seed,
-            region=request.region,
-            reduction=request.reduction,
-            keep_x0=request.previews,
-            noise=None if noise is None else noise.result(),
-        )
-        self._seed = unpacked.seed if request.seed is None else request.seed
-        self._sections = unpacked.sections
-
-    def ready(self) -> list[Unit]:
-        """The tiles of the present step, when they have not been handed out."""
-        now = (self.state.conditioned, self.state.position)
-        if now == self._offered:
-            return []
-        self._offered = now
-        kind: Kind = "denoise" if self.state.conditioned else REDUCED[self._request.reduction]
-        name, alone, step_cost = self.codec.info.name, self._request.deterministic, self.codec.architecture.step_cost
-        return [
-            Unit(self._number, i, Key(name, kind, t.shape, step_cost), alone) for i, t in enumerate(self.state.tiles)
-        ]
-
-    def progress(self) -> Progress | None:
-        """A record for every step that is complete."""
-        if self.state.position == self._reported:
-            return None
-        self._reported = self.state.position
-        estimate = self.codec.estimate(self.state)
-        preview = None if estimate is None else preview_file(small_image(estimate, self.state.crop))
-        return Progress(self.state.position, self.state.steps, preview)
-
-    def done(self) -> bool:
-        """True when all steps are."""
-        return self.state.done
-
-    def finish(self) -> DecodeResult:
-        """Turn the canvas into 8-bit pixels."""
-        return DecodeResult(
-            pixels=self.codec.finish(self.state),
-            model=self.codec.info.name,
-            codec_id=self.codec.codec_id.hex(),
-            steps=self.state.steps,
-            gamma=self._gamma,
-            seed=self._seed,
-            sections=self._sections,
-            seconds={"entropy": self._entropy_seconds},
-        )
-
-
-def small_image(x0: Tensor, crop: Region) -> Pixels:
-    """An estimate of the image [3, H, W] as uint8 [H, W, 3], made smaller than two previews on its device."""
-    factor = max(1, max(crop.width, crop.height) // SIDE)
-    x0 = x0[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-    if factor > 1:
-        x0 = torch.nn.functional.avg_pool2d(x0, factor, ceil_mode=True)
-    levels = (x0 * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
-    pixels: Pixels = levels.permute(1, 2, 0).contiguous().cpu().numpy()
-    return pixels
 
 
 class TorchDevice:
@@ -253,6 +81,11 @@ class TorchDevice:
             if "can't allocate memory" in str(error):  # what torch's CPU allocator says
                 raise MemoryError(str(error)) from error
             raise
+
+    def finish(self, tasks: Sequence[Task]) -> list[Outcome]:
+        """Everything after the last tile, of one task or of several of one company; for a CPU thread."""
+        encodes = [task for task in tasks if isinstance(task, EncodeTask)]
+        return [*finish_encodes(encodes)] if encodes else [t.finish() for t in tasks if isinstance(t, DecodeTask)]
 
     def _share_cores(self, units: Sequence[tuple[Task, Unit]]) -> None:
         """Choose how many threads an operation takes, here and in the CPU threads: one for small encodes.

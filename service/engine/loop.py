@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from model.errors import CodecError
 from service.engine.messages import Advanced, Cancel, Failed, Finished, FromWorker, Started, Submit, Ticked
-from service.engine.port import Order
+from service.engine.port import Order, Outcome
 from service.engine.profile import Profile
 from service.engine.request import STAGES, Request, Status, Task, Unit
 from service.engine.scheduler import Scheduler
@@ -40,6 +41,9 @@ class Device(Protocol):
     def run(self, units: Sequence[tuple[Task, Unit]]) -> None:
         """One forward pass over tiles of one key; if it raises, none has changed. MemoryError: too many rows."""
 
+    def finish(self, tasks: Sequence[Task]) -> list[Outcome]:
+        """Everything after the last tile, of one task or of several of one company; for a CPU thread."""
+
 
 @dataclass(frozen=True)
 class _Left:
@@ -47,6 +51,14 @@ class _Left:
 
     number: int
     error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """A request without tiles left, and when the last one was done."""
+
+    request: Request
+    at: float
 
 
 Inbox = Submit | Cancel | _Left | None
@@ -73,6 +85,8 @@ class Loop:
         self.put: Callable[[Submit | Cancel | None], None] = self._inbox.put  # from any thread; None ends the loop
         self._requests: dict[int, Request] = {}
         self._threads = ThreadPoolExecutor(CPU_THREADS, "cdc-cpu")
+        self._ended: dict[Hashable, list[_Ended]] = {}  # whose last tile is done, by company; a key while one is at it
+        self._ended_lock = threading.Lock()
         self._open = True
 
     def run(self) -> None:
@@ -198,22 +212,53 @@ class Loop:
             if request.task.done():
                 self._scheduler.remove(request)
                 request.status = Status.FINISHING
-                self._threads.submit(self._finish, request, self._clock())
+                self._gather(_Ended(request, self._clock()))
             else:
                 self._scheduler.offer(request.number, request.task.ready())
         self._begin()  # those that left have made room; nothing else may wake the loop
 
-    def _finish(self, request: Request, ended: float) -> None:
-        """In a CPU thread. Answered from here: the loop may be in the middle of a long tick."""
-        request_id.set(request.request_id)
+    def _gather(self, ended: _Ended) -> None:
+        """Have a request finished, with all of its company that end while the ones before them are finished."""
+        company = ended.request.task.company
+        key = ended.request.number if company is None else company
+        with self._ended_lock:
+            at_it = key in self._ended
+            self._ended.setdefault(key, []).append(ended)
+        if not at_it:
+            self._threads.submit(self._finish_company, key)
+
+    def _finish_company(self, key: Hashable) -> None:
+        """In a CPU thread: finish all that have gathered; the next of them after others that wait for a thread."""
+        with self._ended_lock:
+            ended, self._ended[key] = self._ended[key], []
+        self._finish(ended)
+        with self._ended_lock:
+            if not self._ended[key]:
+                del self._ended[key]
+                return
+        self._threads.submit(self._finish_company, key)
+
+    def _finish(self, ended: list[_Ended]) -> None:
+        """In a CPU thread. When it fails, finish the members one by one, so that only the bad ones fail."""
+        request_id.set(ended[0].request.request_id if len(ended) == 1 else None)
         try:
-            outcome = request.task.finish()
-            if not request.cancelled:
-                seconds = request.stages(ended, outcome.seconds)
-                self._send(Finished(request.number, replace(outcome, seconds=seconds)))
-            self._inbox.put(_Left(request.number))
+            outcomes = self._device.finish([one.request.task for one in ended])
+            for one, outcome in zip(ended, outcomes, strict=True):
+                self._answer(one, outcome)
         except Exception as error:
-            self._inbox.put(_Left(request.number, error))
+            if len(ended) == 1:
+                self._inbox.put(_Left(ended[0].request.number, error))
+                return
+            log.warning("finishing %d requests together failed, finishing them singly: %s", len(ended), error)
+            for one in ended:
+                self._finish([one])
+
+    def _answer(self, ended: _Ended, outcome: Outcome) -> None:
+        """In a CPU thread: the loop may be in the middle of a long tick."""
+        request = ended.request
+        if not request.cancelled:
+            self._send(Finished(request.number, replace(outcome, seconds=request.stages(ended.at, outcome.seconds))))
+        self._inbox.put(_Left(request.number))
 
     def _fail(self, request: Request, error: Exception | None) -> None:
         """Answer a request with its error. A defect of ours is logged and answered too: its neighbours go on."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Literal, Protocol
 
-from service.engine.port import WEIGHT, Kind, Outcome
+from service.engine.port import WEIGHT, Kind
 from service.work import Progress
 
 
@@ -55,8 +55,9 @@ class Task(Protocol):
     def done(self) -> bool:
         """True when no tile is left."""
 
-    def finish(self) -> Outcome:
-        """Everything after the last tile; runs in a CPU thread. Raises CodecError."""
+    @property
+    def company(self) -> Hashable | None:
+        """Tasks of equal companies may be finished together; None: alone. Asked for when no tile is left."""
 
 
 class Status(Enum):

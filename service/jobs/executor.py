@@ -1,8 +1,8 @@
 """The codec as the road uses it: what is checked at the door, and the work itself. Knows no HTTP.
 
 admit    upload -> limits, price -> Work
-run      image file -> pixels, alpha, EXIF -> engine -> .cdc file
-         .cdc file -> engine -> pixels, alpha, EXIF -> image file
+run      image file -> pixels, sections -> engine -> .cdc file
+         .cdc file -> engine -> pixels, sections -> image file
 """
 
 from __future__ import annotations
@@ -18,18 +18,15 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from model.container import Container, Header, Section, SectionType, parse, unpack_space
+from model.container import Container, Header, parse
 from model.errors import CorruptStream, InvalidParameter, UnknownCodec, UnknownModel
-from model.tiling import Region
 from service.engine.port import Decode, DecodeRequest, DecodeResult, EncodeRequest, Engine, EngineView, ModelInfo
 from service.errors import Draining, NotReady, TooManyPixels
-from service.framing import Frame, frame_of
-from service.images.alpha import pack_alpha, unpack_alpha
+from service.framing import frame_of
 from service.images.drawings import LOSSY_QUALITY, check_worth
 from service.images.reading import probe_image, read_image
-from service.images.resizing import framed
-from service.images.spaces import pack_space, space_to_srgb
-from service.images.writing import check_output_size, write_image
+from service.images.sections import image_file, sections_of
+from service.images.writing import check_output_size
 from service.jobs.canary import Canary, canary_of
 from service.jobs.limits import Budget, Limits, limits_of
 from service.logs import request_id
@@ -143,7 +140,7 @@ class Door:
         _check_canvas(info, header.width, header.height)
         noiseless = (info.default_gamma if options.gamma is None else options.gamma) == 0
         reduction = frame.reduction(info.reductions) if noiseless else 1
-        asked = Decode(header.width, header.height, 1, _part(frame, header), noiseless, reduction)
+        asked = Decode(header.width, header.height, 1, frame.part(header.width, header.height), noiseless, reduction)
         if options.steps == "auto":
             steps = self._affordable_steps(asked, frame.region.pixels, info, seconds_left)
         else:
@@ -275,17 +272,8 @@ class Executor(Door):
             metadata=options.metadata,
             colour=options.colour,
         )
-        sections: list[Section] = []
-        if image.space is not None:
-            sections.append(pack_space(image.space))
-        if image.alpha is not None:
-            sections.append(pack_alpha(image.alpha))
-        if image.exif is not None:
-            sections.append(Section(SectionType.EXIF, image.exif))
-        if image.xmp is not None:
-            sections.append(Section(SectionType.XMP, image.xmp))
         targets = (options.quality, options.target_bpp, options.max_bytes)
-        return EncodeRequest(image.pixels, options.model, *targets, tuple(sections)), time.perf_counter() - start
+        return EncodeRequest(image.pixels, options.model, *targets, sections_of(image)), time.perf_counter() - start
 
     async def _decode(self, work: Work, options: DecodeOptions, on_progress: OnProgress | None) -> Result:
         assert work.container is not None
@@ -299,7 +287,7 @@ class Executor(Door):
             options.seed,
             deterministic=options.deterministic,
             previews=options.preview,
-            region=_part(frame, header),
+            region=frame.part(header.width, header.height),
             reduction=work.reduction,
         )
         try:
@@ -307,9 +295,7 @@ class Executor(Door):
         except CorruptStream:
             self._metrics.entropy_failures.inc()
             raise
-        data, digest, seconds = await self._in_thread(
-            lambda: _image_file(found, options, header, frame, work.reduction)
-        )
+        data, digest, seconds = await self._in_thread(lambda: _image_file(found, work, options))
         said = Metadata(8 * len(work.body) / header.pixels, *frame.size, found.model, found.codec_id)
         said = replace(said, steps=found.steps, gamma=found.gamma, seed=found.seed)
         return Result(data, f"image/{options.format}", digest, said, {"image": seconds, **found.seconds})
@@ -331,27 +317,20 @@ def _check_canvas(info: ModelInfo, width: int, height: int) -> None:
         )
 
 
-def _part(frame: Frame, header: Header) -> Region | None:
-    """The region of a frame, None where it is the whole image."""
-    whole = Region(0, 0, header.width, header.height)
-    return None if frame.region == whole else frame.region
-
-
-def _image_file(
-    found: DecodeResult, options: DecodeOptions, header: Header, frame: Frame, reduction: int
-) -> tuple[bytes, str, float]:
+def _image_file(found: DecodeResult, work: Work, options: DecodeOptions) -> tuple[bytes, str, float]:
     """Return the image file of a decode, its sha256, and the seconds that took; blocks."""
     start = time.perf_counter()
-    sections = {s.type: s.data for s in found.sections}
-    packed = sections.get(SectionType.ALPHA)
-    alpha = None if packed is None else unpack_alpha(packed, header.width, header.height)
-    pixels, alpha = framed(found.pixels, alpha, frame, reduction)
-    named = sections.get(SectionType.COLOUR)
-    space = None if named is None else unpack_space(named)
-    if space is not None and options.colour == "srgb":
-        pixels, space = space_to_srgb(pixels, space), None
-    exif, xmp = sections.get(SectionType.EXIF), sections.get(SectionType.XMP)
-    data = write_image(pixels, alpha, exif, options.format, space=space, xmp=xmp)
+    assert work.container is not None
+    assert work.frame is not None
+    data = image_file(
+        found.pixels,
+        found.sections,
+        work.container.header,
+        work.frame,
+        reduction=work.reduction,
+        format=options.format,
+        colour=options.colour,
+    )
     return data, _sha256(data), time.perf_counter() - start
 
 

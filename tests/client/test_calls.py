@@ -26,9 +26,11 @@ from cdc_client import (
     ServiceSource,
     Unavailable,
     Unusable,
+    answers,
     calls,
 )
-from cdc_client.calls import Caller, Gate, Pause, Request, Response
+from cdc_client.answers import Response
+from cdc_client.calls import Caller, Gate, Pause, Request
 from cdc_client.config import config_of
 from cdc_client.errors import error_of
 from cdc_client.sources import read_source
@@ -142,7 +144,7 @@ def test_answers_of_proxies_are_errors_too(body: bytes) -> None:
 
 
 def test_answers_that_are_no_answers() -> None:
-    for read in (calls.status_in, calls.inspection_in, calls.models_in, calls.link_in, calls.encoded_in):
+    for read in (answers.status_in, answers.inspection_in, answers.models_in, answers.link_in, answers.encoded_in):
         with pytest.raises(CdcError, match="CDC service"):
             read(Response(200, {"content-type": "text/html"}, b"<html>"))
 
@@ -169,10 +171,10 @@ def test_a_job_without_a_result() -> None:
     status |= dict.fromkeys(("started_at", "finished_at", "expires_at", "position", "estimate_seconds"))
     status |= dict.fromkeys(("step", "steps", "error", "result"))
     fault = {"type": "/problems/corrupt-stream", "title": "t", "status": 422, "detail": "no sense", "instance": None}
-    failed = calls.status_in(Response(200, {}, json.dumps({**status, "state": "failed", "error": fault}).encode()))
+    failed = answers.status_in(Response(200, {}, json.dumps({**status, "state": "failed", "error": fault}).encode()))
     with pytest.raises(DamagedFile, match="no sense"):
         play(calls.result(caller(), failed), [])
-    cancelled = calls.status_in(Response(200, {}, json.dumps({**status, "state": "cancelled"}).encode()))
+    cancelled = answers.status_in(Response(200, {}, json.dumps({**status, "state": "cancelled"}).encode()))
     with pytest.raises(JobCancelled):
         play(calls.result(caller(), cancelled), [])
 

@@ -143,8 +143,8 @@ def valid_files(codec: Any) -> list[tuple[str, bytes, bool]]:
         own = target[part.channels][:, positions(part.parity)]
         return np.where(part.indices.numpy() < entropy.silent, 0, own).astype(np.int32)
 
-    latent, _, indices = entropy._predict(hyper, rate, choose)
-    streams = (entropy.encode_hyper(hyper), entropy.encode_latent(latent, indices))
+    latents, _, indices = entropy._predict(hyper[None], [rate], choose)
+    streams = (entropy.encode_hyper(hyper), entropy.encode_latent(latents[0], indices[0]))
     sections = [
         Section(kind, data) for kind, data in zip((SectionType.HYPER, SectionType.LATENT), streams, strict=True)
     ]

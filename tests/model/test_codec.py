@@ -195,6 +195,19 @@ def test_tiled_equals_whole(codec: Codec, photograph: np.ndarray, tiling: Tiling
     torch.testing.assert_close(tiled.x, whole.x, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("sides", [(64, 64), (100, 30), (128, 128)])
+def test_images_that_are_packed_together_give_the_files_they_give_alone(
+    codec: Codec, photograph: np.ndarray, sides: tuple[int, int]
+) -> None:
+    images = [photograph[50 * k : 50 * k + sides[0], 60 * k : 60 * k + sides[1]] for k in range(5)]
+    latents, rates = [codec.analyse(image) for image in images], (0, 120, 255, 60, 200)
+    sections = [[], [Section(SectionType.EXIF, b"II*\0")], [], [], []]
+    alone = [codec.pack(*of_one) for of_one in zip(latents, rates, sections, strict=True)]
+    for count in (2, 3, 5):
+        together = codec.pack_together(list(zip(latents, rates, sections, strict=True))[:count])
+        assert together == alone[:count]
+
+
 def test_rows_of_different_decodes_share_a_pass(codec: Codec, photograph: np.ndarray) -> None:
     """Whatever shares the batch, each decode gets what it gets alone: its own step, rate, gamma and seed."""
     pictures = [photograph[100 * k : 100 * k + 100, 200:320] for k in range(3)]

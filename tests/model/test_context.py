@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from model.entropy import context_head
 from model.entropy.context_head import Part, half_of, predict, put_half
-from model.entropy.entropy_model import EntropyModel, export_entropy_model
+from model.entropy.entropy_model import RDO, EntropyModel
+from model.entropy.export import export_entropy_model, float_layers
 from model.entropy.likelihood import FactorizedPrior
 from model.entropy.passes import Pass, passes_of
 from model.errors import CorruptStream, WeightsError
@@ -55,6 +56,26 @@ def symbols(shape: tuple[int, ...], largest: int, seed: int = 0) -> np.ndarray:
     """Integers that no library's generator decides."""
     flat = (np.arange(int(np.prod(shape)), dtype=np.int64) + 977 * seed) * 2654435761 % 2**32 >> 13
     return (flat % (2 * largest + 1) - largest).astype(np.int32).reshape(shape)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (9, 1)])
+def test_images_that_are_predicted_together_get_what_they_get_alone(
+    model: EntropyModel, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Symbols, means and scale indices at rates of their own, to the last bit; also in strips shorter than an image."""
+    rates = [0, 255, 100, 127, 31]
+    hyper = np.stack([symbols((N, *size), 20, seed=k) for k in range(5)])
+    y = torch.stack([torch.from_numpy(symbols((M, 4 * size[0], 4 * size[1]), 90, seed=k)) / 7 for k in range(5)])
+    alone = [model.choose_latents(y[k : k + 1], hyper[k : k + 1], [rates[k]], worth=RDO) for k in range(5)]
+    streams = [model.encode_latent(latent[0], indices[0]) for latent, _, indices in alone]
+    for strip in (1 << 13, 24):
+        monkeypatch.setattr(context_head, "STRIP_POSITIONS", strip)
+        together = model.choose_latents(y, hyper, rates, worth=RDO)
+        for k, (latent, means, indices) in enumerate(alone):
+            np.testing.assert_array_equal(together[0][k], latent[0])
+            assert torch.equal(together[1][k], means[0])
+            assert torch.equal(together[2][k], indices[0])
+        assert model.encode_latents(together[0], together[2]) == streams
 
 
 def test_passes_cover_everything_once_and_see_only_what_came_before() -> None:
@@ -183,7 +204,7 @@ def test_a_model_with_context_needs_the_symbols(model: EntropyModel) -> None:
 
 
 def test_layers_come_back_from_their_integers(model: EntropyModel, floats: tuple[nn.Sequential, ContextModel]) -> None:
-    found = model.float_layers()
+    found = float_layers(model)
     names = {f"hyper_decoder.{k}": v for k, v in floats[0].state_dict().items()}
     names |= {f"context.{k}": v for k, v in floats[1].state_dict().items()}
     assert found.keys() == names.keys()
@@ -243,7 +264,7 @@ def test_parts_are_in_raster_order_of_their_half(model: EntropyModel) -> None:
         return np.zeros(part.means.shape, dtype=np.int32)
 
     z256 = torch.from_numpy(hyper.astype(np.int64) << 8)
-    predict(model.head, model.context, z256, 0, take)
+    predict(model.head, model.context, z256[:, None], [0], take)
     assert found == [
         (slice(0, 2), 0, (2, 8)),
         (slice(0, 2), 1, (2, 8)),

@@ -168,8 +168,8 @@ def small_decoder() -> nn.Sequential:
 
 def run(head: IntegerHyperDecoder, z256: torch.Tensor, rate: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Means and scale indices of a head without context."""
-    means, scales = head.parameters(head.features(z256))
-    return means, head.indices(scales, rate, slice(None))
+    means, scales = head.parameters(head.features(z256[:, None]))
+    return means[:, 0], head.indices(scales.flatten(1), [rate], slice(None)).view(means[:, 0].shape)
 
 
 def test_integer_head_follows_the_float_hyper_decoder() -> None:

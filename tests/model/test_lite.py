@@ -19,7 +19,6 @@ from model.entropy.entropy_model import RDO, EntropyModel
 from model.entropy.hyper_decoder import ACTIVATION_LIMIT, WEIGHT_LIMIT, IntegerLayer
 from model.entropy.likelihood import FactorizedPrior
 from model.errors import CorruptStream, WeightsError
-from model.networks.depthwise import image_of_means, split_means
 from model.networks.lite import CDCLite, LiteConfig
 from model.rate_control import pack_to_target
 from model.tiling import Tiling
@@ -76,50 +75,6 @@ def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def small(small_file: Path) -> Codec:
     return Codec(load_weights(small_file), "float32")
-
-
-# Networks -----------------------------------------------------------------------------------------------------------
-
-
-def test_block_means_and_the_rest_make_the_image() -> None:
-    image = torch.rand(2, 3, 48, 32) * 2 - 1
-    means, rest = split_means(image)
-    torch.testing.assert_close(image_of_means(means) + rest, image, atol=1e-6, rtol=0)
-    torch.testing.assert_close(
-        rest.unfold(2, 16, 16).unfold(3, 16, 16).mean((4, 5)), torch.zeros(2, 3, 3, 2), atol=1e-6, rtol=0
-    )
-    flat = torch.full((1, 3, 16, 16), 0.5)
-    assert split_means(flat)[0].square().sum() == pytest.approx(float(flat.square().sum()))  # orthonormal
-
-
-def test_default_sizes_are_those_of_the_design() -> None:
-    with torch.device("meta"):
-        networks = CDCLite()
-    analysis, synthesis = (sum(p.numel() for p in part.parameters()) for part in (networks.g_a, networks.g_s))
-    assert networks.config.groups == (16, 32, 80, 192)
-    assert analysis == pytest.approx(2.91e6, rel=0.01)
-    assert synthesis == pytest.approx(4.41e6, rel=0.01)
-    assert networks.log_gain.shape == networks.log_shrink.shape == (12, 320)
-
-
-def test_a_new_block_is_the_identity() -> None:
-    networks = CDCLite(SMALL)
-    x = torch.rand(1, 24, 4, 5)
-    assert torch.equal(networks.g_a.coarse(x), x)
-
-
-def test_sizes_are_read_off_the_tensors() -> None:
-    tensors = small_tensors()
-    assert LiteConfig.of_tensors(tensors) == SMALL
-    for name in ("g_a.stem.weight", "log_gain", "hyper_encoder.0.weight"):
-        with pytest.raises(WeightsError, match=name):
-            LiteConfig.of_tensors({k: v for k, v in tensors.items() if k != name})
-    with pytest.raises(WeightsError, match="context"):
-        LiteConfig.of_tensors({k: v for k, v in tensors.items() if not k.startswith("context")})
-    with pytest.raises(WeightsError, match="wrong shape"):
-        LiteConfig.of_tensors(
-            tensors | {"g_s.head.weight": tensors["g_s.head.weight"], "g_a.down.weight": torch.zeros(4096, 1)}
-        )
 
 
 # Weights ------------------------------------------------------------------------------------------------------------
@@ -201,7 +156,9 @@ def stream_digest(codec: Codec) -> str:
     hyper, latent = symbols((SMALL.hyper, 3, 5), 20), symbols((SMALL.latents, 12, 20), 9, seed=2)
     latent[:2] *= 60  # block means are large
     for rate in (0, 127, 255):
-        sent, means, indices = entropy.choose_latent(torch.from_numpy(latent).float(), hyper, rate, worth=0)
+        given = torch.from_numpy(latent[None]).float()
+        chosen = entropy.choose_latents(given, hyper[None], [rate], worth=0)
+        sent, means, indices = (of_all[0] for of_all in chosen)
         silent = indices.numpy() < entropy.silent
         assert silent.any() or rate
         assert not sent[silent].any()
@@ -234,7 +191,8 @@ def test_golden_streams_in_a_fresh_process(small_file: Path) -> None:
 def test_symbols_that_are_not_coded_must_be_zero(small: Codec) -> None:
     entropy = small.entropy
     hyper = symbols((SMALL.hyper, 1, 1), 20)
-    latent, _, indices = entropy.choose_latent(torch.zeros(SMALL.latents, 4, 4), hyper, 0, worth=RDO)
+    latents, _, all_indices = entropy.choose_latents(torch.zeros(1, SMALL.latents, 4, 4), hyper[None], [0], worth=RDO)
+    latent, indices = latents[0], all_indices[0]
     silent = np.argwhere(indices.numpy() < entropy.silent)
     assert len(silent)
     latent[tuple(silent[0])] = 1

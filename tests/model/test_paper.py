@@ -20,13 +20,13 @@ from model.diffusion.sampler import ddim_step
 from model.entropy.export_layers import thresholds
 from model.entropy.hyper_decoder import LEAK, _run
 from model.entropy.likelihood import LEVELS_PER_NAT, FactorizedPrior, gaussian_bits, sigma_of_index
-from model.errors import InvalidParameter, LimitExceeded, MalformedFile, TargetUnreachable, WeightsError
+from model.errors import InvalidParameter, LimitExceeded, MalformedFile, TargetUnreachable
 from model.evaluation.coders.code_length import code_length
 from model.networks.paper import CDCPaper, PaperConfig
 from model.rate_control import pack_to_target
 from model.types import Latents
 from model.weights.files import load_weights
-from model.weights.published import import_checkpoint, read_checkpoint, translate, variant_of
+from model.weights.published import import_checkpoint, translate, variant_of
 from tests.model.paper_oracle import Oracle, Variant, published_checkpoint
 
 NAMES: dict[Variant, str] = {"x": "xparam", "eps": "epsilonparam"}
@@ -168,7 +168,7 @@ def test_leaky_layers_match_python_integers(small: tuple[Oracle, Codec]) -> None
     assert layer.leaky
     assert not layer.relu
     x = torch.randint(-900, 900, (64, 2, 2)).float()
-    out = _run(layer, x)
+    out = _run(layer, x[:, None])[:, 0]
     kernel = layer.kernel  # transposed: [in, out, 5, 5], stride 2, padding 2
     negative = 0
     for channel, row, column in itertools.product(range(0, 64, 7), range(4), range(4)):
@@ -324,51 +324,6 @@ def test_a_bfloat16_step_is_close(tmp_path: Path) -> None:
     codec = Codec(load_weights(tmp_path / "w.safetensors"), "bfloat16")
     expected, found = one_step(oracle, codec, torch.randn(1, 64, 8, 8), torch.randn(1, 3, 128, 128), 0.4)
     assert psnr(found, expected) > 40
-
-
-# Checkpoints --------------------------------------------------------------------------------------------------------
-
-
-def test_import_takes_the_average_and_refuses_what_does_not_fit(tmp_path: Path) -> None:
-    oracle, path = save_random("x", tmp_path, width=8)
-    own = read_checkpoint(path)
-    assert torch.equal(own["denoise_fn.final_conv.1.bias"], oracle.denoise_fn.final_conv[1].bias)
-    assert not any(k.startswith(("loss_fn_vgg", "train_")) for k in own)
-    with pytest.raises(WeightsError, match="cdc-x, not cdc-eps"):
-        import_checkpoint(path, tmp_path / "o", variant="eps")
-    info = import_checkpoint(path, tmp_path / "w.safetensors", rho=0.9)
-    assert "rho 0.9" in info.provenance
-    assert "sha256" in info.provenance
-    again = import_checkpoint(path, tmp_path / "w2.safetensors", rho=0.0)
-    assert again.codec_id == info.codec_id
-
-    def refused(change: dict[str, Any], match: str) -> None:
-        tensors = {f"ema_model.{k}": v for k, v in own.items()} | change
-        torch.save({"step": 1, "ema": {k: v for k, v in tensors.items() if v is not None}}, tmp_path / "bad.pt")
-        with pytest.raises(WeightsError, match=match):
-            import_checkpoint(tmp_path / "bad.pt", tmp_path / "o")
-
-    refused({"ema_model.denoise_fn.other": torch.zeros(1)}, "no tensor of the published")
-    refused({"ema_model.denoise_fn.final_conv.1.bias": None}, "head.bias")
-    refused({"ema_model.denoise_fn.final_conv.1.bias": torch.zeros(4)}, "size mismatch|shape")
-    refused({"ema_model.context_fn.prior.affine.0.weight": torch.zeros(3)}, "shape")
-    refused({"ema_model.denoise_fn.final_conv.1.bias": torch.full((3,), float("nan"))}, "not a number")
-    refused({"ema_model.denoise_fn.final_conv.1.bias": "text"}, "float tensor")
-    for rubbish in (b"", b"not a pickle", path.read_bytes()[:5000]):
-        (tmp_path / "bad.pt").write_bytes(rubbish)
-        with pytest.raises(WeightsError, match="checkpoint"):
-            import_checkpoint(tmp_path / "bad.pt", tmp_path / "o")
-
-
-def test_import_runs_no_code(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (Path.touch, (tmp_path / "ran",))
-
-    torch.save({"model": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(WeightsError, match="plain tensors"):
-        read_checkpoint(tmp_path / "evil.pt")
-    assert not (tmp_path / "ran").exists()
 
 
 # Full size ----------------------------------------------------------------------------------------------------------

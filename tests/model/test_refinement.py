@@ -26,7 +26,7 @@ def analysed(codec: Codec, photograph: Pixels) -> Latents:
 def cost(codec: Codec, latents: Latents, quantised: Quantised) -> float:
     """Bits of the symbols of y and squared error over 3 lambda, by a decode."""
     refiner = Refiner(codec.networks, codec.entropy, codec.device)
-    return refiner._gradient(latents, quantised, lambda: None)[1]
+    return refiner._gradient(latents, quantised, lambda share: None)[1]
 
 
 def test_refined_symbols_cost_less(codec: Codec, analysed: Latents) -> None:
@@ -87,8 +87,9 @@ def test_refinement_can_be_abandoned(codec: Codec, analysed: Latents) -> None:
 
     calls = []
 
-    def between() -> None:
-        calls.append(1)
+    def between(done: float, of: int) -> None:
+        assert of == 11
+        calls.append(done)
         if len(calls) == 3:
             raise Abandoned
 

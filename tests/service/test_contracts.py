@@ -163,4 +163,4 @@ def test_the_device_has_what_the_loop_asks_for(options: DeviceOptions, tmp_path:
         assert not task.done()
         device.run([(task, unit) for unit in units])
         assert task.done()
-        assert task.finish().model
+        assert device.finish([task])[0].model

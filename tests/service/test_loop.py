@@ -45,10 +45,9 @@ class FakeTask:
     def done(self) -> bool:
         return self.left == 0
 
-    def finish(self) -> Outcome:
-        if self.fault == "finish":
-            raise ValueError("a defect")
-        return EncodeResult(b"", "m", "", 1, 1, 0, 1, 0.0)
+    @property
+    def company(self) -> str | None:
+        return "small" if self.fault in ("together", "finish") else None
 
 
 class FakeDevice:
@@ -58,10 +57,23 @@ class FakeDevice:
         self.memory = 64
         self.seconds = 0.0
         self.clock = 0.0  # advanced by every pass
+        self.finished: list[list[int]] = []
+        self.finish_begun: threading.Event | None = None  # set by a finish that then waits until it is allowed
+        self.finish_allowed = threading.Event()
 
     def task(self, number: int, order: Order) -> Task:
         assert isinstance(order, EncodeRequest)
         return FakeTask(number, order)
+
+    def finish(self, tasks: Sequence[Task]) -> list[Outcome]:
+        works = [task for task in tasks if isinstance(task, FakeTask)]
+        self.finished.append([w.number for w in works])
+        if self.finish_begun is not None:
+            self.finish_begun.set()
+            assert self.finish_allowed.wait(10)
+        if any(w.fault == "finish" for w in works):
+            raise ValueError("a defect")
+        return [EncodeResult(b"", "m", "", 1, 1, 0, 1, 0.0) for _ in works]
 
     def run(self, units: Sequence[tuple[Task, Unit]]) -> None:
         works = [w for w, _ in units if isinstance(w, FakeTask)]
@@ -175,6 +187,30 @@ def test_failures_before_and_after_the_tiles(harness: Harness, fault: str, error
     assert isinstance(failed, Failed)
     assert isinstance(failed.error, error)
     assert isinstance(harness.answers()[1], Finished)
+
+
+@pytest.mark.parametrize("fault", ["together", "finish"])
+def test_those_that_end_while_their_company_is_finished_are_finished_together(harness: Harness, fault: str) -> None:
+    """And when that fails, one by one."""
+    harness.device.finish_begun = threading.Event()
+    harness.submit(0, 1, "together")
+    while not harness.device.passes:
+        harness.loop.step()
+    assert harness.device.finish_begun.wait(10)
+    for job in (1, 2):
+        harness.submit(job, 1, "together")
+    harness.submit(3, 1, fault)
+    while (
+        any(r.status is not Status.FINISHING for r in harness.loop._requests.values()) or len(harness.device.passes) < 2
+    ):
+        harness.loop.step()
+    harness.device.finish_allowed.set()
+    harness.run(until=4)
+    assert [sorted(numbers) for numbers in harness.device.finished[:2]] == [[0], [1, 2, 3]]
+    answers = harness.answers()
+    assert all(isinstance(answers[job], Finished) for job in (0, 1, 2))
+    assert isinstance(answers[3], Failed if fault == "finish" else Finished)
+    assert not harness.loop._ended
 
 
 def test_a_cancelled_request_takes_no_further_pass_and_is_not_answered(harness: Harness) -> None:
