@@ -33,6 +33,20 @@ MAX_GAMMA = 2.0
 QUALITIES = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 RATES = (0, 35, 68, 96, 120, 142, 164, 185, 206, 229, 255)
 
+EFFORT_ROUNDS = (0, 1, 2, 3, 4, 5, 6, 8, 10)  # rounds of refinement of the efforts 1..9
+MAX_EFFORT, DEFAULT_EFFORT = len(EFFORT_ROUNDS), 1
+
+
+def rounds_of(effort: int, highest: int = MAX_EFFORT) -> int:
+    """Effort 1..`highest` of a model -> rounds of refinement.
+
+    Raises:
+        InvalidParameter: out of range.
+    """
+    if not 1 <= effort <= highest:
+        raise InvalidParameter(f"effort must be 1..{highest} with this model, not {effort}")
+    return EFFORT_ROUNDS[effort - 1]
+
 
 def rate_of_quality(quality: int) -> int:
     """Quality 1..100 -> rate byte 0..255.

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.config import LATENT_STRIDE, padded
+from model.config import DEFAULT_EFFORT, LATENT_STRIDE, MAX_EFFORT, padded, rounds_of
 from model.container import Header, Section, SectionType, pack
 from model.entropy.coder import Symbols
 from model.errors import InvalidParameter
 from model.loaded import LoadedModel
-from model.refinement import DEFAULT_EFFORT, MAX_EFFORT, Between, Refiner, nothing, rounds_of
+from model.refinement import Between, Refiner, nothing
 from model.tiling import tiles
 from model.types import Analysis, Latents, Pixels, Quantised
 

@@ -8,10 +8,10 @@ from functools import cache
 from typing import Literal
 
 from model.codec import Codec
-from model.config import DEFAULT_QUALITY, quality_of_rate, rate_of_quality
+from model.config import DEFAULT_EFFORT, DEFAULT_QUALITY, quality_of_rate, rate_of_quality
 from model.container import Section
 from model.errors import InvalidParameter, TargetUnreachable
-from model.refinement import DEFAULT_EFFORT, Between, nothing
+from model.refinement import Between, nothing
 from model.types import Latents
 
 MAX_RATE = 255

@@ -16,18 +16,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from model.config import LATENT_STRIDE
+from model.config import EFFORT_ROUNDS, LATENT_STRIDE
 from model.entropy.entropy_model import EntropyModel
 from model.entropy.likelihood import LEVELS_PER_NAT, gaussian_bits, sigma_of_index
 from model.entropy.passes import Pass
-from model.errors import InvalidParameter
 from model.networks.family import Family, interpolate_levels
 from model.networks.lite import LARGEST_INDEX
 from model.tiling import Tile, tiles
 from model.types import Latents, Quantised
 
-MAX_EFFORT, DEFAULT_EFFORT = 9, 1
-ROUNDS = (0, 1, 2, 3, 4, 5, 6, 8, 10)  # of the efforts 1..9
 WORTH = 0.11  # squared error in quantisation steps that a bit is worth in the last round
 HOTTEST = 1.5  # times that in the first of ten rounds
 DAMPING = 0.5  # of the way to the new target
@@ -79,7 +76,7 @@ class Refiner:
                     best, least = now, cost
                 if number == rounds:
                     break
-                worth = WORTH * HOTTEST ** ((rounds - 1 - number) / (ROUNDS[-1] - 1))
+                worth = WORTH * HOTTEST ** ((rounds - 1 - number) / (EFFORT_ROUNDS[-1] - 1))
                 target += DAMPING * (now.y_hat - worth / 2 * gradient - target)
                 symbols, means, indices = self._entropy.choose_latents(
                     target[None], now.hyper[None], [now.rate], worth=worth
@@ -134,13 +131,6 @@ class Refiner:
             bits = (gaussian_bits(y_hat.detach() - mean, sigma) * coded).sum()
             (gradient,) = torch.autograd.grad(bits, y_hat)
         return gradient[0].cpu()
-
-
-def rounds_of(effort: int, highest: int = MAX_EFFORT) -> int:
-    """Effort 1..highest -> rounds. Raises InvalidParameter."""
-    if not 1 <= effort <= highest:
-        raise InvalidParameter(f"effort must be 1..{highest} with this model, not {effort}")
-    return ROUNDS[effort - 1]
 
 
 def _part(now: Quantised, tile: Tile) -> Quantised:

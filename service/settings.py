@@ -135,7 +135,8 @@ class Settings(BaseSettings):
     max_pixel_steps: int = Field(
         default=850_000_000,
         ge=1,
-        description="Most work of one decode, pixels x steps. The default lets the largest image take 17 steps.",
+        description="Most work of one decode, pixels x steps, or encode, pixels x rounds of refinement. The default "
+        "lets the largest image take 17 steps.",
     )
     max_concurrent_uploads: int = Field(
         default=128,

@@ -17,7 +17,7 @@ from cdc_client.command.backend import Made, Precision
 from cdc_client.command.terminal import naming, progress, read_bytes, report
 from cdc_client.command.transcode import Gamma, JsonFlag, Steps
 from cdc_client.options import DecodeOptions, EncodeOptions
-from model.config import quality_of_rate
+from model.config import DEFAULT_EFFORT, quality_of_rate
 from model.container import Header, SectionType, parse, unpack_space
 from model.errors import CodecError
 from service.errors import ServiceError
@@ -66,7 +66,8 @@ class Local:
         codec = self._models().get(options.get("model"))
         start = time.perf_counter()
         latents = analyse(codec, source.pixels, self._quiet)
-        with _bar(self._quiet, "packing"):
+        effort = options.get("effort", DEFAULT_EFFORT)
+        with _bar(self._quiet, "packing" if effort == DEFAULT_EFFORT else "refining"):
             packed = pack_to_target(
                 codec,
                 latents,
@@ -74,6 +75,7 @@ class Local:
                 target_bpp=options.get("target_bpp"),
                 max_bytes=options.get("max_bytes"),
                 sections=sections_of(source),
+                effort=effort,
             )
         if options.get("drawing", "refuse") == "refuse":
             check_worth(source.pixels, packed.quality, len(packed.data))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
+from model.config import DEFAULT_EFFORT
 from model.container import Container
 from service.framing import Fit, Frame
 
@@ -36,13 +37,15 @@ class WorkState(StrEnum):
 class EncodeOptions:
     """How to encode. At most one of `quality` (1..100), `target_bpp` (> 0), `max_bytes` (> 0); none: quality 50.
 
-    `colour` keeps a space that has a name, or converts to sRGB. `drawing` says what becomes of an image that is smaller
-    without loss, see `service.images.drawings`.
+    `effort` 1..9 is what the encoder spends: one pass, or ever more rounds of refinement. `colour` keeps a space that
+    has a name, or converts to sRGB. `drawing` says what becomes of an image that is smaller without loss, see
+    `service.images.drawings`.
     """
 
     quality: int | None = None
     target_bpp: float | None = None
     max_bytes: int | None = None
+    effort: int = DEFAULT_EFFORT
     model: str | None = None
     alpha: Literal["keep", "drop"] = "keep"
     metadata: Literal["strip", "copyright", "keep"] = "strip"
@@ -98,7 +101,7 @@ class Work:
         container: of a decode, the parsed file, whose checksum holds.
         frame: of a decode, its region and size.
         reduction: of a decode, the fraction 1/n of the size that it is done at.
-        steps: of a decode, the denoising steps it will take.
+        steps: of a decode, the denoising steps it will take; of an encode, the rounds of its refinement.
         cost: estimated device work, in pixels of one denoising step of the default model.
         request_id: of the request that brought it, for the logs.
     """
@@ -158,7 +161,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Progress:
-    """`step` of `steps` denoising steps are done; `preview` is a small JPEG of the x0 estimate, where asked for."""
+    """`step` of `steps` denoising steps, or rounds of refinement, are done.
+
+    `preview` is a small JPEG of the x0 estimate, where asked for.
+    """
 
     step: int
     steps: int

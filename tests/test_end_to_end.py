@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -186,6 +187,22 @@ def test_a_caller_who_leaves_frees_the_worker(client: httpx.Client, small: bytes
     start = time.monotonic()
     decoded(client, small, steps="1")
     assert time.monotonic() - start < 5
+
+
+def test_effort_is_a_job_with_progress_and_an_end(client: httpx.Client, crop: Pixels, photograph: Pixels) -> None:
+    plain, refined = (encoded(client, crop, quality="40", effort=effort).content for effort in ("1", "6"))
+    assert 0.85 * len(plain) < len(refined) < len(plain)
+    png = save(Image.fromarray(photograph))
+    query = {"effort": "9", "quality": "40"}
+    headers = {"Content-Type": "image/png", "Prefer": "respond-async"}
+    job = client.post("/encode", params=query, content=png, headers=headers).json()
+    with client.stream("GET", f"/jobs/{job['id']}/events", timeout=60) as events:
+        for line in events.iter_lines():
+            if line.startswith("data:") and json.loads(line[5:])["step"]:
+                assert json.loads(line[5:])["steps"] == 11
+                break
+    assert client.delete(f"/jobs/{job['id']}").json()["state"] == "cancelled"
+    wait_until_none_is_left(client)
 
 
 def test_livez_answers_under_load(client: httpx.Client, large: bytes) -> None:

@@ -15,6 +15,7 @@ class EncodeOptions(TypedDict, total=False):
     quality: 1..100; 50 if no target is given.
     target_bpp: bits per pixel of the whole file to aim at.
     max_bytes: best quality within this size.
+    effort: 1..9: one pass (1, the default), or ever more rounds of refinement, for a smaller file at the same error.
     model: name of the model; None: the default.
     alpha: "keep" (default) stores transparency without loss, "drop" lays the image over white.
     metadata: "copyright" stores creator, credit, copyright and terms; "keep" these, and EXIF without location; "strip"
@@ -30,6 +31,7 @@ class EncodeOptions(TypedDict, total=False):
     quality: int | None
     target_bpp: float | None
     max_bytes: int | None
+    effort: int
     model: str | None
     alpha: Literal["keep", "drop"]
     metadata: Literal["strip", "copyright", "keep"]

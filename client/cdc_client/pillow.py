@@ -9,8 +9,8 @@
 image without a profile is sRGB, and `info["srgb"]` says so as for a PNG. `save` keeps Display P3, Adobe RGB (1998) and
 ProPhoto RGB, and converts from other profiles to sRGB. The work is done by the service at
 CDC_URL (key: CDC_API_KEY); without one by an installed `cdc-codec[model]`; without that, onnxruntime decodes
-(`cdc-client[decode]`). `save` takes `quality` 1..100, `target_bpp`, `max_bytes`, `drawing` and `exif`. `steps`, `gamma`
-and `seed` of a decode are attributes of the opened image, to be set before it is loaded.
+(`cdc-client[decode]`). `save` takes `quality` 1..100, `target_bpp`, `max_bytes`, `effort`, `drawing` and `exif`.
+`steps`, `gamma` and `seed` of a decode are attributes of the opened image, to be set before it is loaded.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from cdc_client.sources import png_of_image
 FORMAT = "CDC"
 LONGEST = 1 << 40  # bytes of a section; no file has one so long
 MAX_METADATA = 1 << 24  # bytes of EXIF or XMP
-SAVED = ("quality", "target_bpp", "max_bytes", "drawing")  # options of `save` that are the encode's own
+SAVED = ("quality", "target_bpp", "max_bytes", "effort", "drawing")  # options of `save` that are the encode's own
 DRAFTS = (8, 4, 2)  # by which a decode is scaled down
 BACKENDS = "cdc_client.backends"
 

@@ -168,7 +168,7 @@ async def _answer(
 
 
 def _over_sync(state: State, work: Work) -> bool:
-    """True for a decode that is only taken as a job. Raises TooMuchWork where it is not taken at all."""
+    """True for work that is only taken as a job. Raises TooMuchWork where it is not taken at all."""
     bound, cost = state.settings.max_sync_pixel_steps, work.width * work.height * work.steps
     if not bound or cost <= bound:
         return False

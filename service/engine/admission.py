@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from model.config import rounds_of
 from service.engine.port import Decode, EncodeRequest, ModelInfo, Order
 from service.errors import Busy
 from service.machine import memory_limit
@@ -33,8 +34,9 @@ def estimate(order: Order, models: tuple[ModelInfo, ...]) -> Estimate:
         height, width = order.pixels.shape[:2]
         name = order.model
         info = next((m for m in models if m.name == name or (name is None and m.default)), models[0])
-        cost = info.encode_cost(width, height)
-        return Estimate(cost, cost, info.encode_bytes * info.encode_pixels(width, height))
+        rounds = rounds_of(order.effort)
+        analysis = info.encode_cost(width, height)
+        return Estimate(info.encode_cost(width, height, rounds), analysis, info.encode_bytes_of(width, height, rounds))
     header = order.container.header
     codec_id = header.codec_id.hex()
     fitting = [m for m in models if (m.name == order.model if order.model else m.codec_id == codec_id)] or models

@@ -148,6 +148,7 @@ class TorchDevice:
             reductions=codec.reductions,
             radius=kind.tiling.radius,
             step_radius=kind.tiling.step_radius,
+            max_effort=codec.max_effort,
         )
 
     def _probe(self, pixels: int) -> float:

@@ -25,6 +25,7 @@ from service.engine.request import STAGES, Request, Status, Task, Unit
 from service.engine.scheduler import Scheduler
 from service.errors import Busy, ServiceError
 from service.logs import request_id
+from service.work import Progress
 
 log = logging.getLogger(__name__)
 CPU_THREADS = 2
@@ -61,6 +62,10 @@ class _Ended:
     at: float
 
 
+class _Abandoned(Exception):
+    """Nobody waits for this refinement any more."""
+
+
 Inbox = Submit | Cancel | _Left | None
 
 
@@ -85,6 +90,7 @@ class Loop:
         self.put: Callable[[Submit | Cancel | None], None] = self._inbox.put  # from any thread; None ends the loop
         self._requests: dict[int, Request] = {}
         self._threads = ThreadPoolExecutor(CPU_THREADS, "cdc-cpu")
+        self._refining = ThreadPoolExecutor(1, "cdc-refine")
         self._ended: dict[Hashable, list[_Ended]] = {}  # whose last tile is done, by company; a key while one is at it
         self._ended_lock = threading.Lock()
         self._open = True
@@ -93,7 +99,8 @@ class Loop:
         """Tick until told to end."""
         while self._open:
             self.step()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._refining):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def step(self) -> None:
         """One tick."""
@@ -212,10 +219,33 @@ class Loop:
             if request.task.done():
                 self._scheduler.remove(request)
                 request.status = Status.FINISHING
-                self._gather(_Ended(request, self._clock()))
+                ended = _Ended(request, self._clock())
+                if request.task.refines:
+                    self._refining.submit(self._refine, ended)
+                else:
+                    self._gather(ended)
             else:
                 self._scheduler.offer(request.number, request.task.ready())
         self._begin()  # those that left have made room; nothing else may wake the loop
+
+    def _refine(self, ended: _Ended) -> None:
+        """In a thread for it alone: what takes minutes keeps no other request from its end."""
+        request, last = ended.request, Progress(0, 1)
+
+        def report(progress: Progress) -> None:
+            nonlocal last
+            if request.cancelled:
+                raise _Abandoned
+            if progress != last:
+                last = progress
+                self._send(Advanced(request.number, progress))
+
+        try:
+            request.task.refine(report)
+        except Exception as error:
+            self._inbox.put(_Left(request.number, error))
+        else:
+            self._gather(ended)
 
     def _gather(self, ended: _Ended) -> None:
         """Have a request finished, with all of its company that end while the ones before them are finished."""

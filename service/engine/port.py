@@ -9,6 +9,7 @@ from typing import Literal, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
+from model.config import DEFAULT_EFFORT
 from model.container import Container, Section
 from model.tiling import Region, Tiling, encode_area, layout_of
 from service.work import Progress
@@ -19,6 +20,8 @@ REDUCED: dict[int, Kind] = {1: "condition", 2: "half", 4: "quarter"}  # the cond
 
 # Multiply-adds of a kind of pass per pixel, relative to one denoising step of cdc-lite (12.8 GFLOP at 768x512).
 WEIGHT: dict[Kind, float] = {"denoise": 1.0, "condition": 2.1, "analyse": 0.8, "half": 0.8, "quarter": 0.4}
+REFINEMENT_WEIGHT = 8.0  # of the gradients of a round: forwards and backwards through synthesis and entropy model
+REFINEMENT_BYTES, REFINEMENT_PIXEL_BYTES = 700 << 20, 40  # of a tile's backward pass, and of a pixel's latents
 SYMBOL_BYTES = 40  # a pixel of the whole image, in the worker, while its symbols are decoded
 
 
@@ -44,6 +47,7 @@ class ModelInfo:
         default_gamma: strength of the start noise of a decode that asks for none.
         direct: True where a decode without noise runs no denoising pass.
         reductions: fractions 1/n of the size that it decodes an image at, without noise.
+        max_effort: the highest effort of an encode.
     """
 
     name: str
@@ -66,10 +70,17 @@ class ModelInfo:
     reductions: tuple[int, ...] = (1,)
     radius: int = Tiling.radius
     step_radius: int = Tiling.step_radius
+    max_effort: int = 1
 
-    def encode_cost(self, width: int, height: int) -> float:
-        """Device work of an encode, in pixels of one denoising step of the default model, padding included."""
-        return WEIGHT["analyse"] * self.step_cost * self.encode_pixels(width, height)
+    def encode_cost(self, width: int, height: int, rounds: int = 0) -> float:
+        """Work of an encode, in pixels of one denoising step of the default model, padding and refinement included."""
+        passes = WEIGHT["analyse"] + (REFINEMENT_WEIGHT * (rounds + 1) if rounds else 0)
+        return passes * self.step_cost * self.encode_pixels(width, height)
+
+    def encode_bytes_of(self, width: int, height: int, rounds: int = 0) -> int:
+        """Memory that an encode takes in the worker."""
+        refined = REFINEMENT_PIXEL_BYTES * width * height + REFINEMENT_BYTES if rounds else 0
+        return self.encode_bytes * self.encode_pixels(width, height) + refined
 
     def decode_cost(self, work: Decode) -> float:
         """Device work of a decode, in the same unit."""
@@ -123,6 +134,7 @@ class EncodeRequest:
         target_bpp: aim at this many bits per pixel, file overhead and extra sections included (> 0).
         max_bytes: the best quality whose file has at most this many bytes (> 0).
         sections: further sections of the file (alpha, EXIF), in file order.
+        effort: 1..`max_effort` of the model.
     """
 
     pixels: Pixels
@@ -131,6 +143,7 @@ class EncodeRequest:
     target_bpp: float | None = None
     max_bytes: int | None = None
     sections: tuple[Section, ...] = ()
+    effort: int = DEFAULT_EFFORT
 
 
 @dataclass(frozen=True)
@@ -246,13 +259,13 @@ class Engine(EngineView, Protocol):
     """Where requests go. Errors are those of `model.errors` and `service.errors`."""
 
     @overload
-    async def run(self, order: EncodeRequest) -> EncodeResult: ...
+    async def run(self, order: EncodeRequest, on_progress: OnProgress | None = None) -> EncodeResult: ...
 
     @overload
     async def run(self, order: DecodeRequest, on_progress: OnProgress | None = None) -> DecodeResult: ...
 
     async def run(self, order: Order, on_progress: OnProgress | None = None) -> Outcome:
-        """Encode one image, or decode one file; `on_progress` is told of every denoising step.
+        """Encode one image, or decode one file; `on_progress` is told of every denoising step and round of refinement.
 
-        Cancelling the awaiting task cancels the work within one denoising step.
+        Cancelling the awaiting task cancels the work within one denoising step, or tile of a round.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Literal, Protocol
@@ -54,6 +54,13 @@ class Task(Protocol):
 
     def done(self) -> bool:
         """True when no tile is left."""
+
+    @property
+    def refines(self) -> bool:
+        """True when `refine` has to run between the last tile and the end."""
+
+    def refine(self, report: Callable[[Progress], None]) -> None:
+        """Minutes of work on one image, in a thread for such; `report`, called often, raises when nobody waits."""
 
     @property
     def company(self) -> Hashable | None:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from model.codec import Codec, seed_of
-from model.rate_control import pack_to_quality, pack_to_target
+from model.config import DEFAULT_EFFORT
+from model.rate_control import Packed, pack_to_quality, pack_to_target
+from model.refinement import Between, nothing
 from model.types import Analysis, DecodeState
 from service.engine.port import REDUCED, DecodeRequest, DecodeResult, EncodeRequest, EncodeResult, Kind
 from service.engine.request import Key, Unit
@@ -29,6 +31,8 @@ class EncodeTask:
         self.request = request
         self._offered = False
         self.analysis: Analysis
+        self.packed: Packed | None = None
+        self.seconds: dict[str, float] = {}
 
     def prepare(self) -> None:
         """Fetch the model and pad the image."""
@@ -53,10 +57,36 @@ class EncodeTask:
         return not self.analysis.pending
 
     @property
+    def refines(self) -> bool:
+        """True when more than one pass over the symbols was asked for."""
+        return self.request.effort > DEFAULT_EFFORT
+
+    def refine(self, report: Callable[[Progress], None]) -> None:
+        """Choose the rate and write the file, with effort."""
+        start = time.perf_counter()
+        self.packed = self.pack(lambda done, of: report(Progress(int(done), of)))
+        self.seconds = {"refinement": time.perf_counter() - start}
+
+    def pack(self, between: Between = nothing) -> Packed:
+        """Choose the rate and write the file."""
+        request = self.request
+        return pack_to_target(
+            self.codec,
+            self.analysis.latents,
+            quality=request.quality,
+            target_bpp=request.target_bpp,
+            max_bytes=request.max_bytes,
+            sections=request.sections,
+            effort=request.effort,
+            between=between,
+        )
+
+    @property
     def company(self) -> tuple[bytes, int, int] | None:
-        """Small images of one shape are packed together, unless they look for a rate of their own."""
+        """Small images of one shape are packed together, unless they look for a rate of their own or are refined."""
         height, width = self.analysis.canvas.shape[:2]
         searches = self.request.target_bpp is not None or self.request.max_bytes is not None
+        searches = searches or self.refines
         return None if searches or height * width > TOGETHER_PIXELS else (self.codec.codec_id, height, width)
 
 
@@ -67,18 +97,8 @@ def finish_encodes(tasks: Sequence[EncodeTask]) -> list[EncodeResult]:
     if len(tasks) > 1:
         files = pack_to_quality(codec, [(latents, r.quality, r.sections) for latents, r in company])
     else:
-        latents, request = company[0]
-        files = [
-            pack_to_target(
-                codec,
-                latents,
-                quality=request.quality,
-                target_bpp=request.target_bpp,
-                max_bytes=request.max_bytes,
-                sections=request.sections,
-            )
-        ]
-    seconds = time.perf_counter() - start
+        files = [tasks[0].packed or tasks[0].pack()]
+    seconds = tasks[0].seconds or {"entropy": time.perf_counter() - start}
     return [
         EncodeResult(
             data=file.data,
@@ -89,7 +109,7 @@ def finish_encodes(tasks: Sequence[EncodeTask]) -> list[EncodeResult]:
             rate=file.rate,
             quality=file.quality,
             bpp=8 * len(file.data) / (latents.width * latents.height),
-            seconds={"entropy": seconds},
+            seconds=seconds,
             target=file.target,
         )
         for (latents, _), file in zip(company, files, strict=True)
@@ -164,6 +184,11 @@ class DecodeTask:
     def done(self) -> bool:
         """True when all steps are."""
         return self.state.done
+
+    refines = False
+
+    def refine(self, report: Callable[[Progress], None]) -> None:
+        """A decode has nothing to refine."""
 
     @property
     def company(self) -> None:

@@ -18,6 +18,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
+from model.config import rounds_of
 from model.container import Container, Header, parse
 from model.errors import CorruptStream, InvalidParameter, UnknownCodec, UnknownModel
 from service.engine.port import Decode, DecodeRequest, DecodeResult, EncodeRequest, Engine, EngineView, ModelInfo
@@ -122,8 +123,10 @@ class Door:
             raise InvalidParameter(f"model {info.name!r} has one rate: leave out quality")
         width, height = probe_image(body, max_pixels=self._limits.max_pixels, frame=options.frame)
         _check_canvas(info, width, height)
-        cost = info.encode_cost(width, height)
-        return Work(options, body, digest, width, height, cost=cost, request_id=request)
+        rounds = rounds_of(options.effort, info.max_effort)
+        self._limits.check_refinement(width * height, rounds)
+        cost = info.encode_cost(width, height, rounds)
+        return Work(options, body, digest, width, height, steps=rounds, cost=cost, request_id=request)
 
     def _open_file(self, body: bytes, options: DecodeOptions, seconds_left: float, request: str | None) -> Work:
         """The work of a decode; blocks."""
@@ -238,7 +241,7 @@ class Executor(Door):
         answer = 0 if work.frame is None else math.prod(work.frame.size)  # with fit=contain more than is decoded
         with self._pixels.hold(max(work.width * work.height, answer)):
             if isinstance(work.options, EncodeOptions):
-                result = await self._encode(work, work.options)
+                result = await self._encode(work, work.options, on_progress)
                 self._metrics.bpp.observe(result.metadata.bpp)
             else:
                 result = await self._decode(work, work.options, on_progress)
@@ -248,9 +251,9 @@ class Executor(Door):
         self._metrics.pixels.observe(work.width * work.height)
         return result
 
-    async def _encode(self, work: Work, options: EncodeOptions) -> Result:
+    async def _encode(self, work: Work, options: EncodeOptions, on_progress: OnProgress | None) -> Result:
         request, seconds = await self._in_thread(lambda: self._encode_request(work.body, options))
-        found = await self._running.run(request)
+        found = await self._running.run(request, on_progress)
         data = found.data
         if options.drawing == "refuse" and (found.quality or 0) > LOSSY_QUALITY:
             await self._in_thread(lambda: check_worth(request.pixels, found.quality, len(data)))
@@ -273,7 +276,8 @@ class Executor(Door):
             colour=options.colour,
         )
         targets = (options.quality, options.target_bpp, options.max_bytes)
-        return EncodeRequest(image.pixels, options.model, *targets, sections_of(image)), time.perf_counter() - start
+        found = EncodeRequest(image.pixels, options.model, *targets, sections_of(image), options.effort)
+        return found, time.perf_counter() - start
 
     async def _decode(self, work: Work, options: DecodeOptions, on_progress: OnProgress | None) -> Result:
         assert work.container is not None

@@ -49,6 +49,14 @@ class Limits:
                 + advice
             )
 
+    def check_refinement(self, pixels: int, rounds: int) -> None:
+        """Raise TooMuchWork for an encode of `pixels` in `rounds` of refinement that is over the limit."""
+        if pixels * rounds > self.max_pixel_steps:
+            raise TooMuchWork(
+                f"{pixels} pixels x {rounds} rounds = {pixels * rounds} exceed the limit of {self.max_pixel_steps}; "
+                "ask for less effort"
+            )
+
 
 class Budget:
     """An amount that requests hold for a while, such as pixels. Used on the event loop only.

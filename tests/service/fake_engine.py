@@ -27,7 +27,14 @@ from service.work import Progress
 CODEC_ID = bytes.fromhex("00112233445566ff")
 OTHER_ID = bytes.fromhex("ffeeddccbbaa9900")
 LITE = ModelInfo(
-    "lite", CODEC_ID.hex(), default_steps=17, max_steps=200, parameters=1000, default=True, reductions=(1, 2, 4)
+    "lite",
+    CODEC_ID.hex(),
+    default_steps=17,
+    max_steps=200,
+    parameters=1000,
+    default=True,
+    reductions=(1, 2, 4),
+    max_effort=9,
 )
 OTHER = ModelInfo("other", OTHER_ID.hex(), default_steps=200, max_steps=20000, parameters=2000, default=False)
 

@@ -57,6 +57,7 @@ async def test_encode_answers_a_file_and_describes_it(client: httpx.AsyncClient,
     [
         ("target_bpp=0.25", "target_bpp", 0.25),
         ("max_bytes=20000", "max_bytes", 20000),
+        ("effort=9", "effort", 9),
         ("model=lite", "model", "lite"),
         ("", "quality", None),
     ],

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
 from model.errors import CorruptStream
 from service.engine.loop import Loop
-from service.engine.messages import Cancel, Failed, Finished, FromWorker, Started, Submit, Ticked
+from service.engine.messages import Advanced, Cancel, Failed, Finished, FromWorker, Started, Submit, Ticked
 from service.engine.port import EncodeRequest, EncodeResult, Order, Outcome
 from service.engine.profile import Profile
 from service.engine.request import Key, Status, Task, Unit
@@ -27,7 +27,8 @@ class FakeTask:
 
     def __init__(self, number: int, request: EncodeRequest) -> None:
         self.number, self.left, self.fault = number, request.quality or 0, request.model
-        self.offered = -1
+        self.offered, self.request = -1, request
+        self.refining, self.refine_allowed = threading.Event(), threading.Event()
 
     def prepare(self) -> None:
         if self.fault == "prepare":
@@ -44,6 +45,19 @@ class FakeTask:
 
     def done(self) -> bool:
         return self.left == 0
+
+    @property
+    def refines(self) -> bool:
+        return self.request.effort > 1
+
+    def refine(self, report: Callable[[Progress], None]) -> None:
+        report(Progress(1, 9))
+        self.refining.set()
+        while not self.refine_allowed.wait(0.001):
+            report(Progress(1, 9))
+        report(Progress(2, 9))
+        if self.fault == "refine":
+            raise ValueError("a defect")
 
     @property
     def company(self) -> str | None:
@@ -93,9 +107,17 @@ class Harness:
         self.device, self.sent = FakeDevice(), list[FromWorker]()
         self.loop = Loop(self.device, self.sent.append, lambda: self.device.clock)
 
-    def submit(self, job: int, steps: int, fault: str | None = None) -> None:
-        request = EncodeRequest(np.zeros((1, 1, 3), np.uint8), model=fault, quality=steps)
+    def submit(self, job: int, steps: int, fault: str | None = None, effort: int = 1) -> None:
+        request = EncodeRequest(np.zeros((1, 1, 3), np.uint8), model=fault, quality=steps, effort=effort)
         self.loop.put(Submit(job, request, steps * KEY.cost, KEY.cost))
+
+    def refining(self, job: int) -> FakeTask:
+        """The task of a request whose refinement has begun."""
+        while not ((known := self.loop._requests.get(job)) and known.task.refining.is_set()):  # type: ignore[attr-defined]
+            self.loop.step()
+        task = self.loop._requests[job].task
+        assert isinstance(task, FakeTask)
+        return task
 
     def run(self, until: int, seconds: float = 10.0) -> None:
         """Step until that many requests are answered."""
@@ -211,6 +233,31 @@ def test_those_that_end_while_their_company_is_finished_are_finished_together(ha
     assert all(isinstance(answers[job], Finished) for job in (0, 1, 2))
     assert isinstance(answers[3], Failed if fault == "finish" else Finished)
     assert not harness.loop._ended
+
+
+@pytest.mark.parametrize("fault", [None, "refine"])
+def test_a_refinement_reports_and_keeps_nobody_waiting(harness: Harness, fault: str | None) -> None:
+    harness.submit(0, 1, fault, effort=9)
+    task = harness.refining(0)
+    for job in range(1, 4):
+        harness.submit(job, 2)
+    harness.run(until=3)
+    assert 0 not in harness.answers()
+    task.refine_allowed.set()
+    harness.run(until=4)
+    reported = [m.progress for m in harness.sent if isinstance(m, Advanced) and m.number == 0][1:]
+    assert reported == [Progress(1, 9), Progress(2, 9)]  # each once, however often it was said
+    assert isinstance(harness.answers()[0], Failed if fault else Finished)
+
+
+def test_a_cancelled_refinement_ends_at_its_next_report(harness: Harness) -> None:
+    harness.submit(0, 1, effort=9)
+    harness.refining(0)
+    harness.loop.put(Cancel(0))
+    harness.submit(1, 1, effort=2)
+    harness.refining(1).refine_allowed.set()  # the thread is free again
+    harness.run(until=1)
+    assert list(harness.answers()) == [1]
 
 
 def test_a_cancelled_request_takes_no_further_pass_and_is_not_answered(harness: Harness) -> None:

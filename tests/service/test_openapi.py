@@ -102,6 +102,7 @@ def test_parameters_are_described() -> None:
         "quality",
         "target_bpp",
         "max_bytes",
+        "effort",
         "alpha",
         "metadata",
         "frame",

@@ -54,6 +54,7 @@ def encode(
     quality: Annotated[int | None, typer.Option(min=1, max=100, help="1..100; 50 if no target is given.")] = None,
     target_bpp: Annotated[float | None, typer.Option(help="Bits of the whole file per pixel.")] = None,
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Best quality of at most this many bytes.")] = None,
+    effort: Annotated[int, typer.Option(min=1, max=9, help="1: one pass; up to 9: smaller files, longer work.")] = 1,
     model: ModelOption = None,
     alpha: Annotated[Literal["keep", "drop"], typer.Option(help="Keep transparency, or flatten on white.")] = "keep",
     metadata: Annotated[
@@ -80,6 +81,7 @@ def encode(
         "quality": quality,
         "target_bpp": target_bpp,
         "max_bytes": max_bytes,
+        "effort": effort,
         "model": model,
         "alpha": alpha,
         "metadata": metadata,

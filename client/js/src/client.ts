@@ -16,6 +16,8 @@ export interface EncodeOptions {
   readonly quality?: number;
   readonly targetBpp?: number;
   readonly maxBytes?: number;
+  /** 1 (one pass) .. 9: smaller files, longer work. */
+  readonly effort?: number;
   readonly model?: string;
   readonly alpha?: "keep" | "drop";
   readonly metadata?: "strip" | "copyright" | "keep";
