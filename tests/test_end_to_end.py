@@ -21,6 +21,7 @@ from benchmarks.hostile_files import MAX_PIXELS, damaged_files
 from benchmarks.hostile_images import hostile_images, save
 from benchmarks.server import running_server
 from model.distortion import psnr
+from tests.polling import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -78,17 +79,11 @@ def jobs(client: httpx.Client) -> dict[str, int]:
 
 
 def wait_until_one_runs(client: httpx.Client) -> None:
-    until = time.monotonic() + 10
-    while not jobs(client)["running"]:
-        assert time.monotonic() < until, "no request got to the worker"
-        time.sleep(0.02)
+    wait_for(lambda: jobs(client)["running"])
 
 
 def wait_until_none_is_left(client: httpx.Client) -> None:
-    until = time.monotonic() + 10
-    while sum(jobs(client).values()):
-        assert time.monotonic() < until, f"the engine still holds {jobs(client)}"
-        time.sleep(0.02)
+    wait_for(lambda: not sum(jobs(client).values()))
 
 
 def worker_of(process: psutil.Process) -> psutil.Process:
@@ -98,12 +93,9 @@ def worker_of(process: psutil.Process) -> psutil.Process:
 
 def ended(processes: list[psutil.Process], seconds: float) -> bool:
     """Whether all of them end in time; one that nobody has collected the exit code of has ended as well."""
-    until = time.monotonic() + seconds
-    while True:
-        running = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-        if not running or time.monotonic() > until:
-            return not running
-        time.sleep(0.05)
+    return wait_for(
+        lambda: not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], seconds
+    )
 
 
 def test_quality_decides_size_and_likeness(client: httpx.Client, crop: Pixels) -> None:

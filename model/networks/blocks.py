@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,19 +34,6 @@ class ResBlock(nn.Module):
             h = torch.addcmul(b, h, 1 + a)
         out: Tensor = x + self.conv2(F.silu(h))
         return out
-
-
-class ResBlocks(nn.ModuleList):
-    """`count` blocks of the same width, run in order."""
-
-    def __init__(self, width: int, count: int, embedding: int | None = None) -> None:
-        super().__init__(ResBlock(width, embedding) for _ in range(count))
-
-    def forward(self, x: Tensor, films: Sequence[Tensor | None] | None = None) -> Tensor:
-        """x [B, width, H, W], a film [B, 2 width] for each block or None -> [B, width, H, W]."""
-        for block, film in zip(self, films or [None] * len(self), strict=True):
-            x = block(x, film)
-        return x
 
 
 def _zero_bias(conv: nn.Conv2d) -> None:

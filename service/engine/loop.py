@@ -29,6 +29,7 @@ from service.work import Progress
 
 log = logging.getLogger(__name__)
 CPU_THREADS = 2
+TOGETHER = 16  # requests that are finished together: more would gain little and all wait for the last
 
 
 class Device(Protocol):
@@ -258,9 +259,9 @@ class Loop:
             self._threads.submit(self._finish_company, key)
 
     def _finish_company(self, key: Hashable) -> None:
-        """In a CPU thread: finish all that have gathered; the next of them after others that wait for a thread."""
+        """In a CPU thread: finish those that have gathered; the next of them after others that wait for a thread."""
         with self._ended_lock:
-            ended, self._ended[key] = self._ended[key], []
+            ended, self._ended[key] = self._ended[key][:TOGETHER], self._ended[key][TOGETHER:]
         self._finish(ended)
         with self._ended_lock:
             if not self._ended[key]:

@@ -13,6 +13,7 @@ from cdc_client import AsyncClient, Client
 from service.api.app import create_app
 from service.local import LocalService
 from service.settings import Settings
+from tests.service.conftest import Clock
 from tests.service.fake_engine import FakeEngine
 
 QUICK = {"first_backoff_s": 0.01, "max_backoff_s": 0.02}
@@ -45,12 +46,18 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def serve(engine: FakeEngine) -> Iterator[Serve]:
+def clock() -> Clock:
+    """By which jobs and results expire."""
+    return Clock()
+
+
+@pytest.fixture
+def serve(engine: FakeEngine, clock: Clock) -> Iterator[Serve]:
     """A function that serves the application with the given settings."""
     with ExitStack() as stack:
 
         def start(**settings: Any) -> Served:
-            service = LocalService(create_app(Settings(**settings), engine))
+            service = LocalService(create_app(Settings(**settings), engine, clock))
             service.start()
             stack.callback(service.stop)
             return Served(service.socket)

@@ -11,6 +11,7 @@ import pytest
 
 from cdc_client import AsyncClient, ConnectionFailed, DamagedFile, JobCancelled, NotFound, WaitTimeout
 from tests.client.conftest import QUICK, Serve, Served
+from tests.polling import eventually
 from tests.service.conftest import image_file, photograph
 from tests.service.fake_engine import FakeEngine, make_file
 
@@ -38,12 +39,9 @@ async def test_many(served: Served, engine: FakeEngine) -> None:
         assert [p.width async for p in cdc.decode_many(files, concurrency=3, steps=1)] == list(range(8, 17))
         engine.delay, before = 60, len(engine.requests)
         first = asyncio.ensure_future(anext(cdc.decode_many(files, steps=1)))
-        async with asyncio.timeout(20):
-            while len(engine.requests) < before + 8:
-                await asyncio.sleep(0.01)
-            first.cancel()
-            while len(engine.cancelled) < 8:  # the service drops them as their connections close
-                await asyncio.sleep(0.01)
+        await eventually(lambda: len(engine.requests) >= before + 8)
+        first.cancel()
+        await eventually(lambda: len(engine.cancelled) >= 8)  # the service drops them as their connections close
         assert len(engine.requests) == before + 8
         with pytest.raises(ValueError, match="concurrency"):
             await anext(cdc.decode_many([], concurrency=0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +27,8 @@ from cdc_client import (
 )
 from service.errors import Busy as EngineBusy
 from tests.client.conftest import QUICK, Serve, Served
-from tests.service.conftest import image_file, photograph
+from tests.polling import wait_for
+from tests.service.conftest import Clock, image_file, photograph
 from tests.service.fake_engine import FakeEngine, make_file
 
 FILE = make_file(40, 30)
@@ -130,17 +130,15 @@ def test_cancelled_jobs(served: Served, engine: FakeEngine) -> None:
         assert job.cancel().state == "cancelled"
         with pytest.raises(JobCancelled):
             job.result()
-        until = time.monotonic() + 5  # the engine hears of it after the answer
-        while not engine.cancelled and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_for(lambda: engine.cancelled)  # the engine hears of it after the answer
         assert len(engine.cancelled) == 1
 
 
-def test_results_that_are_gone(serve: Serve) -> None:
-    with serve(job_result_ttl_s=1).client() as cdc:
+def test_results_that_are_gone(served: Served, clock: Clock) -> None:
+    with served.client() as cdc:
         job = cdc.submit_decode(FILE, steps=1)
         job.wait()
-        time.sleep(1.2)
+        clock.now += 3601
         with pytest.raises(Gone):
             job.result()
 

@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.server import free_port
+from tests.polling import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,11 +37,8 @@ class RunningCluster:
 
     def wait_for(self, count: int, seconds: float = 180) -> None:
         """Wait until it has told its state so often."""
-        until = time.monotonic() + seconds
-        while len(self.states) < count:
-            if time.monotonic() > until or self.process.poll() is not None:
-                raise RuntimeError(f"no state after {seconds} s")
-            time.sleep(0.05)
+        wait_for(lambda: len(self.states) >= count or self.process.poll() is not None, seconds)
+        assert len(self.states) >= count, "it has ended"
 
     def _read(self) -> None:
         assert self.process.stdout is not None

@@ -7,12 +7,12 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.deploy.files import ROOT, environment, instructions
+from tests.polling import wait_for
 from tests.programs import need
 
 pytestmark = pytest.mark.slow
@@ -102,11 +102,12 @@ def test_it_serves_and_its_health_check_says_so(folder: Path) -> None:
     with subprocess.Popen(command, cwd="/", env=env, stderr=subprocess.PIPE, text=True) as server:
         try:
             check = [folder / "opt/cdc/bin/python", "-m", "service.probe", "api"]
-            deadline = time.monotonic() + 60
-            while subprocess.run(check, env=env, cwd="/", check=False, capture_output=True).returncode != 0:
+
+            def answers() -> bool:
                 assert server.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
+                return subprocess.run(check, env=env, cwd="/", check=False, capture_output=True).returncode == 0
+
+            wait_for(answers, 60, every=0.2)
             ready = subprocess.run([*check, "/readyz"], env=env, cwd="/", check=False, capture_output=True, text=True)
             assert (ready.returncode, ready.stderr) == (1, "unwell: /readyz answered 503\n")
         finally:

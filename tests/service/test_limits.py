@@ -73,7 +73,7 @@ async def test_a_body_that_comes_too_slowly(make_client: MakeClient) -> None:
 
     async def slow() -> AsyncIterator[bytes]:
         yield PNG[:10]
-        await asyncio.sleep(5)
+        await asyncio.Event().wait()
         yield PNG[10:]
 
     start = time.perf_counter()

@@ -260,6 +260,21 @@ def test_a_cancelled_refinement_ends_at_its_next_report(harness: Harness) -> Non
     assert list(harness.answers()) == [1]
 
 
+def test_a_company_is_finished_by_sixteens(harness: Harness) -> None:
+    harness.device.finish_begun = threading.Event()
+    for job in range(21):
+        harness.submit(job, 1, "together")
+    while not harness.device.passes:
+        harness.loop.step()
+    assert harness.device.finish_begun.wait(10)
+    while sum(len(waiting) for waiting in harness.loop._ended.values()) + len(harness.device.finished[0]) < 21:
+        harness.loop.step()
+    harness.device.finish_allowed.set()
+    harness.run(until=21)
+    assert max(map(len, harness.device.finished)) <= 16
+    assert sorted(number for numbers in harness.device.finished for number in numbers) == list(range(21))
+
+
 def test_a_cancelled_request_takes_no_further_pass_and_is_not_answered(harness: Harness) -> None:
     harness.submit(0, 10**6)
     while not harness.device.passes:

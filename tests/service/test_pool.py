@@ -24,6 +24,7 @@ from service.engine.pool import PoolEngine
 from service.engine.port import DecodeRequest, EncodeRequest
 from service.errors import Busy, Draining, NotReady, WorkerFailed
 from service.work import Progress
+from tests.polling import eventually
 
 pytestmark = pytest.mark.anyio
 START_SECONDS = 120.0
@@ -31,9 +32,7 @@ START_SECONDS = 120.0
 
 async def wait_until(condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
     """Ask again and again: a change of `status` is not announced."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
+    await eventually(condition, seconds)
 
 
 async def wait_ready(engine: PoolEngine) -> None:

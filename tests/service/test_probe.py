@@ -21,6 +21,7 @@ from service.metrics import Metrics
 from service.probe import STALE_S, Unwell, main, probe_api, probe_worker
 from service.settings import Settings
 from service.worker import work
+from tests.polling import eventually
 from tests.service.conftest import MakeClient
 from tests.service.fake_engine import FakeEngine
 
@@ -123,13 +124,7 @@ def test_a_real_worker_is_well_until_it_stops(redis_url: str) -> None:
 
     async def main() -> None:
         task = asyncio.create_task(work(Settings(redis_url=redis_url, metrics_port=port, grace_s=1), engine))
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    await asyncio.to_thread(probe_worker, port, True)
-                    break
-                except Unwell:
-                    await asyncio.sleep(0.05)
+        await eventually(lambda: asyncio.to_thread(well, port), 20)
         engine.state = EngineStatus(False, False, 0, 0, 0)
         await asyncio.to_thread(probe_worker, port)
         with pytest.raises(Unwell, match="no work yet"):
@@ -147,6 +142,15 @@ def test_a_real_worker_is_well_until_it_stops(redis_url: str) -> None:
     asyncio.run(main())
 
 
+def well(port: int) -> bool:
+    """Whether the worker that tells of itself there is ready."""
+    try:
+        probe_worker(port, True)
+    except Unwell:
+        return False
+    return True
+
+
 async def _empty(execution: str) -> Place:
     return Place(None, 0, 0, 0.0)
 
@@ -158,9 +162,7 @@ async def _fleet(url: str, workers: int = 1) -> tuple[bool, int]:
         assert remote.fleet() == (False, 0)
         await remote.start()
         try:
-            async with asyncio.timeout(20):
-                while remote.fleet() != (True, workers):
-                    await asyncio.sleep(0.05)
+            await eventually(lambda: remote.fleet() == (True, workers), 20)
             return remote.fleet()
         finally:
             await remote.stop(0)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from service.api.app import create_app
 from service.api.server import Server, config_of
 from service.settings import Settings
+from tests.polling import eventually, wait_for
 from tests.service.fake_engine import FakeEngine, make_file
 from tests.service.test_problems import check
 
@@ -35,9 +35,8 @@ def serving(engine: FakeEngine, **values: Any) -> Iterator[Server]:
         server = Server(config_of(app, settings), app.state.parts)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
+        wait_for(lambda: server.started or not thread.is_alive())
+        assert thread.is_alive()
         try:
             yield server
         finally:
@@ -59,9 +58,7 @@ async def test_too_many_requests_are_told_in_words_and_health_checks_are_not_amo
     with serving(engine, max_connections=8) as server:
         async with client_of(server) as client:
             held = [asyncio.create_task(client.post(f"/decode?seed={n}", content=CDC)) for n in range(8)]
-            async with asyncio.timeout(10):
-                while len(engine.requests) < 8:
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: len(engine.requests) >= 8)
             refused = [await client.post("/decode", content=CDC), await client.get("/models")]
             for answer in refused:
                 check(answer, 503, "overloaded")
@@ -72,9 +69,11 @@ async def test_too_many_requests_are_told_in_words_and_health_checks_are_not_amo
             for task in held:
                 task.cancel()
             await asyncio.gather(*held, return_exceptions=True)
-            async with asyncio.timeout(10):
-                while (await client.get("/models")).status_code != 200:
-                    await asyncio.sleep(0.02)
+
+            async def answered() -> bool:
+                return (await client.get("/models")).status_code == 200
+
+            await eventually(answered)
 
 
 async def test_connections_that_say_nothing_keep_nobody_out(engine: FakeEngine) -> None:
@@ -130,8 +129,7 @@ async def test_headers_of_some_length_and_refused_bodies_are_no_such_case(engine
 
 def test_a_line_of_the_log_says_when_it_is_ready(engine: FakeEngine, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"), serving(engine) as server:
-        while not (found := [r for r in caplog.records if r.getMessage() == "ready to serve"]):
-            time.sleep(0.01)
+        found = wait_for(lambda: [r for r in caplog.records if r.getMessage() == "ready to serve"])
         assert vars(found[0])["url"] == f"http://127.0.0.1:{server.config.port}/"
         assert vars(found[0])["models"] == "lite, other"
 
@@ -148,9 +146,12 @@ async def test_addresses_behind_a_proxy_that_takes_a_prefix_away(engine: FakeEng
             location = (await job_of(client))["location"]
             assert location.startswith("/codec/jobs/")
             inside = location.removeprefix("/codec")
-            async with asyncio.timeout(10):
-                while (job := (await client.get(inside)).json())["state"] != "succeeded":
-                    await asyncio.sleep(0.01)
+
+            async def ended() -> Any:
+                found = (await client.get(inside)).json()
+                return found if found["state"] == "succeeded" else None
+
+            job = await eventually(ended)
             assert job["result"]["href"] == f"{location}/result"
             assert f'"href":"{location}/result"' in (await client.get(f"{inside}/events")).text
             link = (await client.post(f"{inside}/links")).json()["href"]

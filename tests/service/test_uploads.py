@@ -19,6 +19,7 @@ from service.api.refusals import SlowBody
 from service.api.uploads import STALLED_S, Upload, Uploads
 from service.errors import Busy
 from service.settings import Settings
+from tests.polling import eventually, wait_for
 from tests.service.conftest import image_file, photograph
 from tests.service.fake_engine import FakeEngine
 
@@ -35,7 +36,7 @@ def coming(*parts: bytes, more: bool = True) -> Callable[[], Any]:
 
     async def receive() -> Message:
         if not left:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         return {"type": "http.request", "body": left.pop(0), "more_body": more or bool(left)}
 
     return receive
@@ -126,8 +127,7 @@ def address(engine: FakeEngine) -> Iterator[tuple[str, int]]:
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    wait_for(lambda: server.started)
     yield server.servers[0].sockets[0].getsockname()
     server.should_exit = True
     thread.join(20)
@@ -156,8 +156,7 @@ async def test_a_full_queue_is_told_before_the_body_has_arrived(address: tuple[s
     engine.delay = 1.0
     async with httpx.AsyncClient(base_url="http://{}:{}".format(*address)) as client:
         running = [asyncio.create_task(client.post(f"/encode?quality={n + 1}", content=PNG)) for n in range(2)]
-        while len(engine.requests) < 2:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: len(engine.requests) >= 2)
         reader, writer = await asyncio.open_connection(*address)
         writer.write(HEAD % len(PNG))
         assert b" 429 " in await asyncio.wait_for(reader.readline(), 0.5)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from model.training.loop import Trainer
 from model.training.report import Line, Report
 from model.weights.files import export_weights, load_weights, read_info, with_floats
 from model.weights.registry import SHIPPED, Registry
+from tests.polling import wait_for
 
 ROOT = Path(__file__).parents[3]
 DEFAULT = SHIPPED / "cdc-lite.safetensors"
@@ -111,11 +111,8 @@ def test_a_killed_run_goes_on_exactly(pictures: Path, tmp_path: Path) -> None:
         [*command, "--steps", "500", *assignments], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 120
-        while not _saved(tmp_path / "killed") >= 2:
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.05)
+        wait_for(lambda: _saved(tmp_path / "killed") >= 2 or process.poll() is not None, 120)
+        assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     finally:
         process.kill()

@@ -6,11 +6,12 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 from urllib.parse import quote
 
 import redis
+
+from tests.polling import wait_for
 
 
 class RedisServer:
@@ -35,14 +36,14 @@ class RedisServer:
         command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always", *self._options]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         client = redis.Redis(port=self.port, password=self.password)
-        deadline = time.monotonic() + 10
-        while True:
+
+        def answers() -> bool:
             try:
-                client.ping()
-                break
+                return bool(client.ping())
             except redis.exceptions.RedisError:  # refused, or still loading
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+                return False
+
+        wait_for(answers)
         client.close()
 
     def pause(self) -> None:

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from benchmarks.server import running_server
+from tests.polling import wait_for
 from tests.programs import need
 from tests.service.conftest import image_file, photograph
 from tests.service.jobs.redis_server import RedisServer
@@ -74,15 +75,13 @@ def file(client: httpx.Client) -> bytes:
 
 
 def ended(client: httpx.Client, location: str, seconds: float = 60) -> dict[str, object]:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    def job() -> dict[str, object] | None:
         answer = client.get(location)
         assert answer.status_code == 200, answer.text
-        job: dict[str, object] = answer.json()
-        if job["state"] not in ("queued", "running"):
-            return job
-        time.sleep(0.05)
-    raise AssertionError(f"not done after {seconds} s")
+        found: dict[str, object] = answer.json()
+        return None if found["state"] in ("queued", "running") else found
+
+    return wait_for(job, seconds) or {}
 
 
 def test_requests_and_jobs_have_the_same_answers(client: httpx.Client, file: bytes) -> None:
@@ -122,10 +121,7 @@ def test_events_and_previews_cross_the_queue(client: httpx.Client, file: bytes) 
 
 def test_cancel_frees_the_worker(client: httpx.Client, file: bytes) -> None:
     long = client.post("/decode", content=file, params={**LONG, "seed": 3}, headers=ASYNC).headers["location"]
-    deadline = time.monotonic() + 30
-    while (client.get(long).json()["step"] or 0) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: (client.get(long).json()["step"] or 0) >= 2, 30)
     assert client.delete(long).json()["state"] == "cancelled"
     start = time.monotonic()
     assert client.post("/decode", content=file, params={"steps": 1, "seed": 4}).status_code == 200
@@ -140,10 +136,7 @@ def test_a_killed_worker_loses_no_job(server: RedisServer, client: httpx.Client,
             client.post("/decode", content=file, params={**params, "seed": seed}, headers=ASYNC).headers["location"]
             for seed in range(12)
         ]
-        deadline = time.monotonic() + 60
-        while sum(client.get(job).json()["state"] == "running" for job in jobs) < 12:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: all(client.get(job).json()["state"] == "running" for job in jobs), 60)
         kill(doomed)
         for job in jobs:
             assert ended(client, job, 120)["state"] == "succeeded"
@@ -164,10 +157,8 @@ def test_a_redis_restart_is_answered_503_and_mended_by_itself(
     assert int(refused.headers["retry-after"]) >= 1
     assert client.get("/livez").status_code == 200
     server.start()
-    deadline = time.monotonic() + 30
-    while client.post("/decode", content=file, params={"steps": 1, "seed": 10}).status_code != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    small = {"steps": 1, "seed": 10}
+    wait_for(lambda: client.post("/decode", content=file, params=small).status_code == 200, 30, every=0.2)
     assert ended(client, location)["state"] == "succeeded"
 
 
@@ -197,10 +188,7 @@ def test_a_key_a_304_and_the_end_of_events(client: httpx.Client, file: bytes) ->
 @pytest.mark.slow
 def test_a_worker_told_to_stop_finishes_what_it_runs(server: RedisServer, client: httpx.Client, file: bytes) -> None:
     with running_worker(server) as other:
-        deadline = time.monotonic() + 60
-        while "cdc_workers 2.0" not in client.get("/metrics").text:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: "cdc_workers 2.0" in client.get("/metrics").text, 60)
         jobs = [
             client.post("/decode", content=file, params={**LONG, "steps": 20, "seed": 100 + n}, headers=ASYNC)
             for n in range(8)

@@ -21,6 +21,7 @@ from service.engine.port import EngineStatus, ModelInfo
 from service.jobs.connection import check_access
 from service.settings import Settings, SettingsError
 from service.worker import work
+from tests.polling import eventually
 from tests.programs import need
 from tests.service.conftest import client_of
 from tests.service.fake_engine import FakeEngine, make_file
@@ -50,13 +51,12 @@ async def running_api(url: str) -> AsyncIterator[httpx.AsyncClient]:
 
 async def becomes(client: httpx.AsyncClient, status: int) -> str:
     """Wait until /readyz answers `status`, and return its text; fail after five seconds."""
-    start = time.monotonic()
-    while True:
+
+    async def text() -> str | None:
         answer = await client.get("/readyz")
-        if answer.status_code == status:
-            return answer.text
-        assert time.monotonic() - start < WITHIN_S, answer.text
-        await asyncio.sleep(0.05)
+        return answer.text if answer.status_code == status else None
+
+    return await eventually(text, WITHIN_S) or ""
 
 
 async def test_it_follows_redis_and_the_workers(redis: RedisServer) -> None:

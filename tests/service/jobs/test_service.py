@@ -12,6 +12,7 @@ from service.errors import Busy, Draining, JobCancelled, JobExpired, JobNotFinis
 from service.jobs.records import Event, Job
 from service.jobs.service import Jobs
 from service.work import Progress
+from tests.polling import eventually
 from tests.service.jobs.conftest import SAID, Clock, FakeExecutor, MakeJobs, work_of
 
 pytestmark = pytest.mark.anyio
@@ -45,9 +46,8 @@ async def test_a_job_runs_and_keeps_its_result(jobs: Jobs, clock: Clock) -> None
     answer = await jobs.result(job.id, "ann")
     assert (answer.data, answer.metadata, answer.seconds) == (b"cba", SAID, {"denoise": 0.5})
     assert job.result.digest == answer.digest
-    async with asyncio.timeout(5):  # Redis is asked every two seconds
-        while {state: n for state, n in jobs.counts().items() if n} != {"succeeded": 1}:
-            await asyncio.sleep(0.01)
+    # Redis is asked every two seconds.
+    await eventually(lambda: {state: n for state, n in jobs.counts().items() if n} == {"succeeded": 1})
 
 
 async def test_nobody_else_sees_a_job(jobs: Jobs) -> None:
