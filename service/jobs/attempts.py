@@ -207,7 +207,7 @@ class Attempts:
 
         running = asyncio.create_task(self._until_done(attempt, on_progress))
         others: list[asyncio.Task[Any]] = [asyncio.create_task(self._watch(attempt, running))]
-        if isinstance(attempt.found.options, DecodeOptions):  # an encode has no steps
+        if attempt.found.steps:  # a plain encode has none
             others.append(asyncio.create_task(self._publish(attempt, steps)))
         try:
             await asyncio.wait({running})
