@@ -65,7 +65,8 @@ export class Settings {
     const text = this.#field(name).value.trim();
     const value = Number(text);
     if (!text || !(value >= least && value <= most) || (whole && !Number.isInteger(value))) throw this.#fault(name, words);
-    return { [name]: text };
+    const effort = this.#field("effort").value;
+    return effort === "1" ? { [name]: text } : { [name]: text, effort };
   }
 
   /** Query of POST /decode; `steps` may be "auto". Throws a Problem. */
@@ -112,6 +113,7 @@ export class Settings {
     const auto = this.#field("auto").checked;
     this.#field("steps").disabled = auto;
     this.#field("quality-value").textContent = this.#field("quality").value;
+    this.#field("effort-value").textContent = this.#field("effort").value;
     this.#field("steps-value").textContent = auto ? "auto" : this.#field("steps").value;
     this.#field("gamma-value").textContent = String(Number(this.#field("gamma").value));
     for (const field of this.form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
