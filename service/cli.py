@@ -82,12 +82,14 @@ def worker() -> None:
 
     from service.logs import configure_logging
     from service.settings import SettingsError, load_settings
+    from service.tracing import configure
     from service.worker import work
 
     need_models("cdc worker")
     try:
         settings = load_settings()
         configure_logging(settings.log_level)
+        configure("cdc-worker")
         asyncio.run(work(settings))
     except SettingsError as error:
         typer.echo(f"cdc: {error}", err=True)

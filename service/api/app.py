@@ -21,7 +21,7 @@ from service.api import documentation as docs
 from service.api import jobs as job_routes
 from service.api.batches import services_of
 from service.api.layers import Capacity, Head
-from service.api.middleware import Observe
+from service.api.middleware import QUIET_ROUTES, Observe
 from service.api.responses import webhook_body
 from service.api.schemas import ParameterFault, Problem
 from service.api.state import State
@@ -114,6 +114,13 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,  # what generated clients call their methods
         lifespan=_lifespan,
+        telemetry={  # spans of requests, where `service.tracing` exports any; all else is our metrics' and logs'
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+            "exclude": lambda scope: scope["path"].endswith(tuple(QUIET_ROUTES)),
+        },
     )
     links = Links([secret.get_secret_value() for secret in settings.link_secrets], clock)
     fetched = Budget(settings.max_upload_bytes, "bytes of sources")

@@ -121,7 +121,7 @@ class Loop:
             self._fail(request, error)
         elif request.status is Status.PREPARING:
             request.ticking = self._clock()
-            self._send(Started(request.number))
+            self._send(Started(request.number, request.ticking - request.started))
             self._scheduler.offer(request.number, request.task.ready())
         else:
             self._end(request)
@@ -210,7 +210,8 @@ class Loop:
             outcome = request.task.finish()
             if not request.cancelled:
                 seconds = request.stages(ended, outcome.seconds)
-                self._send(Finished(request.number, replace(outcome, seconds=seconds)))
+                done = replace(outcome, seconds=seconds)
+                self._send(Finished(request.number, done, self._clock() - ended))
             self._inbox.put(_Left(request.number))
         except Exception as error:
             self._inbox.put(_Left(request.number, error))
