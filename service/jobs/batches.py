@@ -93,11 +93,15 @@ class Batches:
 
     async def output(self, id: str, owner: str, *, errors: bool) -> bytes:
         """The lines that succeeded, or those that failed, as far as they are there. Raises UnknownBatch."""
-        found = await self.get(id, owner)
         name = "errors" if errors else "output"
-        if found.state != "in_progress" and (whole := await self._store.blobs.get(f"batch/{id}/{name}")) is not None:
-            return whole
-        return (await self._parts(id, found))[errors]
+        while True:
+            found = await self.get(id, owner)
+            whole = None if found.state == "in_progress" else await self._store.blobs.get(f"batch/{id}/{name}")
+            if whole is not None:
+                return whole
+            parts = await self._parts(id, found)
+            if found.state != "in_progress" or (await self.get(id, owner)).state == "in_progress":
+                return parts[errors]  # else it has ended meanwhile, and parts may have been gone
 
     async def advance(self, id: str) -> float | None:
         """Do a slice; return the seconds until the next one, None after the last."""
