@@ -39,7 +39,7 @@ def entries_of(text: str) -> list[str]:
 def roots_of(name: str) -> list[str]:
     """What a lock was made from."""
     if (alone := FOLDER / f"{name}.in").is_file():
-        return alone.read_text().split()
+        return alone.read_text().splitlines()
     project, client = (
         tomllib.loads((folder / "pyproject.toml").read_text())["project"] for folder in (ROOT, ROOT / "client")
     )
