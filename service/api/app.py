@@ -16,7 +16,7 @@ from service.access.gate import Gate
 from service.access.links import Links
 from service.access.stores import store_of
 from service.api import batches as batch_routes
-from service.api import decoder, docs_page, health, playground, problems, routes
+from service.api import decoder, docs_page, health, iiif, playground, problems, routes
 from service.api import documentation as docs
 from service.api import jobs as job_routes
 from service.api.batches import services_of
@@ -150,6 +150,7 @@ def create_app(
     app.include_router(routes.router)
     app.include_router(job_routes.router)
     app.include_router(batch_routes.router)
+    app.include_router(iiif.router)
     app.include_router(health.router)
     if settings.docs:
         app.include_router(docs_page.make_router())
