@@ -53,10 +53,11 @@ class Transcoder:
 
     def __init__(self, job: Job, client: Client | None = None) -> None:
         """`client`: of a service that is there already, instead of one of this worker's own."""
-        logging.getLogger("service").setLevel(logging.CRITICAL)  # each failure is in the manifest
         self._open = ExitStack()
-        cdc = client or self._open.enter_context(local_client(threads=job.threads))
-        self._many = cdc.encode_many if job.operation == "encode" else cdc.decode_many
+        if client is None:
+            logging.getLogger("service").setLevel(logging.CRITICAL)  # each failure is in the manifest
+            client = self._open.enter_context(local_client(threads=job.threads))
+        self._many = client.encode_many if job.operation == "encode" else client.decode_many
         self._job = job
         self._source, self._target = fsspec.core.url_to_fs(job.source), fsspec.core.url_to_fs(job.target)
 

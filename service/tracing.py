@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ from service.version import __version__
 log = logging.getLogger(__name__)
 Attribute = str | int | float
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+FLUSH_S = 2.0
 _W3C = TraceContextTextMapPropagator()
 
 
@@ -44,9 +46,18 @@ def configure(service: str) -> None:
         return
     if "service.name=" not in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
         os.environ.setdefault("OTEL_SERVICE_NAME", service)
-    provider = TracerProvider()
+    provider = TracerProvider(shutdown_on_exit=False)  # which waits for a collector that does not answer
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter() if wanted == "otlp" else ConsoleSpanExporter()))
     trace.set_tracer_provider(provider)
+
+
+def flush() -> None:
+    """Export what has not been exported yet, for FLUSH_S seconds at most; blocks. For the end of a process."""
+    provider = trace.get_tracer_provider()
+    if (export := getattr(provider, "force_flush", None)) is not None:  # the SDK's; the interface has none
+        exporting = threading.Thread(target=export, daemon=True)
+        exporting.start()
+        exporting.join(FLUSH_S)
 
 
 @contextmanager

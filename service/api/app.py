@@ -44,6 +44,7 @@ from service.outside.fetching import sources_of
 from service.outside.sinks import sinks_of
 from service.outside.webhooks import webhooks_of
 from service.settings import Settings, load_settings
+from service.tracing import flush
 from service.version import __version__
 
 DESCRIPTION = """
@@ -252,3 +253,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if server is not None:
             server.shutdown()
             server.server_close()
+        await asyncio.to_thread(flush)  # uvicorn ends the process by its signal: nothing is called at exit

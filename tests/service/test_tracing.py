@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -210,6 +211,7 @@ from service import tracing
 tracing.configure("cdc-api")
 with tracing.span("a"):
     found = tracing.traceparent()
+tracing.flush()
 print("opentelemetry.sdk" in sys.modules, "opentelemetry.exporter" in sys.modules, bool(found))
 """
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
@@ -251,17 +253,18 @@ def test_one_trace_over_a_worker_that_is_killed(server: RedisServer, monkeypatch
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
     headers = {"traceparent": PARENT, "Prefer": "respond-async"}
     params = {"steps": 250, "gamma": 0.8}
-    with running_worker(server) as first, running_server(redis_url=server.url) as (client, _):
-        file = client.post("/encode", content=image_file(photograph(96, 64))).raise_for_status().content
-        location = client.post("/decode", content=file, params=params, headers=headers).headers["location"]
-        while (client.get(location).json()["step"] or 0) < 3:
-            pass
-        kill(first)
-        with running_worker(server):
-            assert ended(client, location)["state"] == "succeeded"
-            collector.until(
-                lambda: any(s.name == "attempt" and s.trace == TRACE and not s.failure for s in collector.spans)
-            )
+    with running_worker(server) as first:
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")  # the others export at their end
+        with running_server(redis_url=server.url) as (client, _):
+            file = client.post("/encode", content=image_file(photograph(96, 64))).raise_for_status().content
+            location = client.post("/decode", content=file, params=params, headers=headers).headers["location"]
+            until = time.monotonic() + 20
+            while not any(s.name == "queue" and s.trace == TRACE for s in collector.spans):
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            kill(first)
+            with running_worker(server):
+                assert ended(client, location)["state"] == "succeeded"
     found = [s for s in collector.spans if s.trace == TRACE]
     received = one(found, "POST /decode")
     assert received.parent == PARENT.split("-")[2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -116,9 +115,3 @@ class Collector:
                 times = s.start_time_unix_nano / 1e9, s.end_time_unix_nano / 1e9
                 said = {a.key: a.value.string_value or a.value.int_value for a in s.attributes}
                 self.spans.append(Seen(s.name, *ids, failure, *times, said))
-
-    def until(self, condition: Callable[[], bool], seconds: float = 20) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, [s.name for s in self.spans]
-            time.sleep(0.05)

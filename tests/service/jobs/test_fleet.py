@@ -6,17 +6,20 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from service.engine.port import EngineStatus, ModelInfo
 from service.jobs.connection import connect
 from service.jobs.fleet import Fleet, WorkerReport
-from service.jobs.redis import PREFIX
+from service.jobs.records import BatchRecord
+from service.jobs.redis import _KINDS, PREFIX
 
-pytestmark = [pytest.mark.anyio, pytest.mark.redis]
+pytestmark = pytest.mark.anyio
 MODEL = ModelInfo("lite", "00", 17, 200, 1000, default=True, reductions=(1, 2, 4))
 REPORT = WorkerReport((MODEL,), EngineStatus(True, False, 1, 2, 0), 1e-6)
 
 
+@pytest.mark.redis
 async def test_reports_are_read_across_versions(redis_url: str) -> None:
     async with connect(redis_url) as redis:
         await redis.flushdb()
@@ -34,3 +37,8 @@ async def test_reports_are_read_across_versions(redis_url: str) -> None:
         assert len(found) == 2
         assert REPORT in found
         assert {report.models[0].reductions for report in found} == {(1,), (1, 2, 4)}
+
+
+def test_records_of_a_newer_version_are_read() -> None:
+    raw = TypeAdapter(BatchRecord).dump_python(BatchRecord("ann", 3, 1.0)) | {"mood": [1]}
+    assert _KINDS["batch"].validate_python(raw) == BatchRecord("ann", 3, 1.0)
