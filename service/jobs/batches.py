@@ -149,7 +149,7 @@ class Batches:
         return self._split[1]
 
     async def _line(self, id: str, number: int, text: bytes, batch: BatchRecord) -> Line:
-        with span("batch line", link=batch.trace, batch=id, line=number):  # a trace of its own: a batch has thousands
+        with span("batch line", link=batch.trace, line=number):  # a trace of its own: a batch has thousands
             return await self._answer(id, number, text, batch.owner)
 
     async def _answer(self, id: str, number: int, text: bytes, owner: str) -> Line:

@@ -142,7 +142,7 @@ class Hooks:
         first = hook.first_at or seen.now
         sent = replace(hook, state="pending", attempts=hook.attempts + 1, first_at=first, error="")
         try:
-            with span("webhook", hook.trace, kind=SpanKind.CLIENT, job=id, attempt=sent.attempts):
+            with span("webhook", hook.trace, kind=SpanKind.CLIENT, attempt=sent.attempts):
                 await self._sender.send(hook.url, f"msg_{id}", int(seen.now), self._body(id, job, seen.now))
             after = replace(sent, state="delivered")
         except AddressNotAllowed as error:

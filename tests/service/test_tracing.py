@@ -18,7 +18,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from benchmarks.server import running_server
-from cdc_client import AsyncClient
+from cdc_client import AsyncClient, Client
 from service import tracing
 from service.api.app import create_app
 from service.engine import pool
@@ -37,6 +37,13 @@ from tests.service.jobs.conftest import FakeExecutor, jobs_of, work_of
 from tests.service.jobs.redis_server import RedisServer
 from tests.service.jobs.test_cluster import ended, kill, running_worker
 from tests.service.jobs.test_cluster import server as server
+from tests.service.outside.test_webhooks import SETTINGS as WEBHOOKS
+from tests.service.outside.test_webhooks import Receiver, until
+from tests.service.outside.test_webhooks import receiver as receiver
+from tests.service.test_batches import SETTINGS as BATCHES
+from tests.service.test_batches import Site, jsonl, line
+from tests.service.test_batches import ended as batch_ended
+from tests.service.test_batches import site as site
 from tests.service.test_pool_deaths import RESULT, FakeWorker, settle
 from tests.service.tracing_collector import Collector, Seen, kept_spans
 
@@ -152,6 +159,51 @@ async def test_an_attempt_that_died_is_told_by_the_next_one(spans: Spans) -> Non
     assert (died.begin, died.end, died.failure) == (first, first + 5, "its worker died")
     assert (done.failure, died.attributes["cdc.attempt"], done.attributes["cdc.attempt"]) == ("", 1, 2)
     assert {(s.trace, s.parent) for s in (queue, died, done)} == {(TRACE, submission.id)}
+
+
+async def test_a_webhook_is_in_the_trace_of_its_job(
+    spans: Spans, make_client: MakeClient, receiver: Receiver, clock: Clock
+) -> None:
+    receiver.statuses = [500, 204]
+    client = await make_client(**WEBHOOKS)
+    headers = {"Prefer": "respond-async", "traceparent": PARENT}
+    answer = await client.post("/decode", params={"callback": receiver.url}, content=CDC, headers=headers)
+    await until(client, answer.json()["id"], "delivered", clock)
+    failed, delivered = (s for s in spans() if s.name == "webhook")
+    received = one([s for s in spans() if s.trace == TRACE], "POST /decode")
+    assert {(s.trace, s.parent) for s in (failed, delivered)} == {(TRACE, received.id)}
+    assert (failed.failure, delivered.failure) == ("OutsideFailed", "")
+    assert answer.json()["id"] not in repr(spans())
+
+
+async def test_lines_of_a_batch_have_traces_of_their_own(spans: Spans, make_client: MakeClient, site: Site) -> None:
+    client = await make_client(**BATCHES)
+    data = jsonl(line("good", "/decode", source=site.url + "/a.cdc"), line("bad", "/decode", source=site.url + "/none"))
+    location = (await client.post("/batches", content=data, headers={"traceparent": PARENT})).headers["location"]
+    await batch_ended(client, location)
+    lines = [s for s in spans() if s.name == "batch line"]
+    assert [s.links for s in lines] == [(TRACE,)] * 2
+    assert len({s.trace for s in lines} | {TRACE}) == 3
+    by_line = {s.attributes["cdc.line"]: s for s in lines}
+    assert one(spans(), "attempt").parent == by_line[0].id
+    assert (by_line[0].failure, by_line[1].failure) == ("", "/problems/source-failed")
+    assert location.rsplit("/", 1)[1] not in repr(spans())
+
+
+async def test_both_clients_send_their_span(spans: Spans) -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["traceparent"])
+        return httpx.Response(200, json={"models": []})
+
+    with tracing.span("program", PARENT):
+        Client("http://cdc.test", transport=httpx.MockTransport(answer)).models()
+        async with AsyncClient("http://cdc.test", transport=httpx.MockTransport(answer)) as cdc:
+            await cdc.models()
+    sent = [s for s in spans() if s.name == "cdc GET /models"]
+    assert [f"00-{TRACE}-{s.id}-01" for s in sent] == seen
+    assert {s.parent for s in sent} == {one(spans(), "program").id}
 
 
 async def test_a_job_that_joins_is_linked(spans: Spans) -> None:
