@@ -11,10 +11,12 @@ ARG BASE=python:3.11-slim-bookworm
 ARG BASE_DIGEST=""
 
 FROM ${BASE}${BASE_DIGEST} AS build
+# Not empty: with what exports traces.
+ARG OTEL=""
 ARG TORCH_INDEX=""
 ARG TORCH_SHA256=""
 WORKDIR /src
-COPY requirements/serve.lock requirements/build.lock requirements/
+COPY requirements/serve.lock requirements/build.lock requirements/otel.lock requirements/
 RUN python -m venv --without-pip /opt/cdc \
  && if [ -z "${TORCH_INDEX}" ]; then cp requirements/serve.lock /tmp/rest.lock; else \
     awk '/^[^ ]/ { skip = /^(torch|triton|nvidia-|cuda-)/ } !skip' requirements/serve.lock > /tmp/rest.lock \
@@ -23,6 +25,8 @@ RUN python -m venv --without-pip /opt/cdc \
     && python -m pip --python /opt/cdc/bin/python install --no-cache-dir --no-deps --index-url "${TORCH_INDEX}" \
        -r /tmp/torch.txt; fi \
  && python -m pip --python /opt/cdc/bin/python install --no-cache-dir --no-deps --require-hashes -r /tmp/rest.lock
+RUN if [ -n "${OTEL}" ]; then python -m pip --python /opt/cdc/bin/python install --no-cache-dir --no-deps \
+    --require-hashes -r requirements/otel.lock; fi
 RUN python -m venv /opt/build \
  && /opt/build/bin/python -m pip install --no-cache-dir --no-deps --require-hashes -r requirements/build.lock
 COPY pyproject.toml README.md LICENSE ./

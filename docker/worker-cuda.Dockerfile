@@ -10,10 +10,14 @@ ARG BASE=python:3.11-slim-bookworm
 ARG BASE_DIGEST=""
 
 FROM ${BASE}${BASE_DIGEST} AS build
+# Not empty: with what exports traces.
+ARG OTEL=""
 WORKDIR /src
-COPY requirements/serve.lock requirements/build.lock requirements/
+COPY requirements/serve.lock requirements/build.lock requirements/otel.lock requirements/
 RUN python -m venv --without-pip /opt/cdc \
  && python -m pip --python /opt/cdc/bin/python install --no-cache-dir --no-deps --require-hashes -r requirements/serve.lock
+RUN if [ -n "${OTEL}" ]; then python -m pip --python /opt/cdc/bin/python install --no-cache-dir --no-deps \
+    --require-hashes -r requirements/otel.lock; fi
 RUN python -m venv /opt/build \
  && /opt/build/bin/python -m pip install --no-cache-dir --no-deps --require-hashes -r requirements/build.lock
 COPY pyproject.toml README.md LICENSE ./

@@ -82,13 +82,16 @@ def worker() -> None:
 
     from service.logs import configure_logging
     from service.settings import SettingsError, load_settings
+    from service.tracing import configure, flush
     from service.worker import work
 
     need_models("cdc worker")
     try:
         settings = load_settings()
         configure_logging(settings.log_level)
+        configure("cdc-worker")
         asyncio.run(work(settings))
+        flush()
     except SettingsError as error:
         typer.echo(f"cdc: {error}", err=True)
         raise typer.Exit(1) from None

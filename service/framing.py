@@ -12,7 +12,7 @@ from typing import Literal
 from model.errors import InvalidParameter
 from model.tiling import Region
 
-Fit = Literal["inside", "contain", "cover"]
+Fit = Literal["inside", "contain", "cover", "fill"]
 ROUNDING = 0.005  # of a side, that sizes in proportion are off by
 NUMBER = r"[0-9]{1,6}(?:\.[0-9]{1,6})?"
 # x,y,w,h in pixels, or in percent of the sides behind pct: (IIIF Image API 3.0, 4.1).
@@ -58,7 +58,8 @@ def frame_of(
         region: as REGION_PATTERN says; what of it lies outside the image is left out. None: all of it.
         width, height: of the answer, in pixels; with one of them the other follows from the region.
         fit: with both of them. inside: as large as fits, at the region's own proportions. contain: the same, padded to
-            exactly that size. cover: exactly that size, the middle of the region.
+            exactly that size. cover: exactly that size, the middle of the region. fill: exactly that size, out of
+            proportion, at most the region's.
 
     Raises:
         InvalidParameter: the region has no pixels of the image, or `cover` would enlarge it.
@@ -68,6 +69,8 @@ def frame_of(
         return Frame(part, (part.width, part.height), (part.width, part.height))
     if width is not None and height is not None and fit == "cover":
         return _covering(part, width, height)
+    if width is not None and height is not None and fit == "fill":
+        return Frame(part, (width, height), (width, height))
     across = 1.0 if width is None else width / part.width
     down = 1.0 if height is None else height / part.height
     scale = min(1.0, across, down)

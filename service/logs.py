@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import IO, Any
 
+from service.tracing import trace_id
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 # What every LogRecord carries; anything beyond it came in through `extra=`.
@@ -16,7 +18,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON: ts, level, logger, message, request_id, and the fields of `extra=`."""
+    """Formats a record as one line of JSON: ts, level, logger, message, request_id, trace_id, fields of `extra=`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end."""
@@ -44,9 +46,8 @@ class TextFormatter(logging.Formatter):
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """The id of the request, and the fields of `extra=`."""
-    current = request_id.get()
-    own = {} if current is None else {"request_id": current}
+    """The ids of the request and of its trace, and the fields of `extra=`."""
+    own = {name: value for name, value in (("request_id", request_id.get()), ("trace_id", trace_id())) if value}
     return own | {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 

@@ -10,7 +10,8 @@ from prometheus_client.registry import Collector
 
 from service.engine.messages import Ticked
 from service.engine.port import EngineStatus
-from service.work import WorkState
+from service.tracing import exemplar
+from service.work import Operation, Result, WorkState
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120)
 _LAGS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -18,6 +19,8 @@ _BPP = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1, 1.5, 2, 3, 4)
 _PIXELS = (1e4, 1e5, 2.5e5, 5e5, 1e6, 2e6, 4e6, 8e6, 12e6, 24e6, 50e6, 100e6)
 _STEPS = (1, 2, 4, 8, 12, 17, 25, 33, 50, 65, 100, 200, 500)
 _ROWS = (1, 2, 4, 8, 16, 32, 64)
+_MODEL = ("model", "codec_id")
+_WORK = ("operation", *_MODEL)
 _RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 
 
@@ -33,13 +36,14 @@ class Metrics:
         registry: what `/metrics` writes out.
         duration: cdc_request_duration_seconds{route,stage}; stage "total" is the whole request.
         requests: cdc_requests_total{route,status}.
-        work: cdc_work_total{operation,model,codec_id}, encodes and decodes done.
-        bpp: bits per pixel of encoded images.
-        pixels: pixels of encoded and decoded images.
-        steps: denoising steps of decodes.
+        work: cdc_work_total{operation,model,codec_id}, encodes and decodes done; work_seconds: what they took,
+            waiting in the engine included.
+        bpp: {model,codec_id}, bits per pixel of encoded images.
+        pixels: {operation,model,codec_id}, pixels of encoded and decoded images.
+        steps: {model,codec_id}, denoising steps of decodes.
         step_seconds: of denoising passes; batch_rows, batch_fill: of all passes.
         loop_lag: how late the API's event loop is; a second without a turn counts as twenty late ones.
-        entropy_failures: files with a right checksum whose symbols make no sense.
+        entropy_failures: {codec_id}, files with a right checksum whose symbols make no sense.
     """
 
     def __init__(self) -> None:
@@ -52,11 +56,18 @@ class Metrics:
             registry=self.registry,
         )
         self.requests = Counter("cdc_requests_total", "Requests answered", ("route", "status"), registry=self.registry)
-        self.bpp = Histogram("cdc_bpp", "Bits per pixel of encoded images", buckets=_BPP, registry=self.registry)
-        self.pixels = Histogram("cdc_pixels", "Pixels per image", buckets=_PIXELS, registry=self.registry)
-        self.steps = Histogram("cdc_steps", "Denoising steps per decode", buckets=_STEPS, registry=self.registry)
+        self.bpp = Histogram(
+            "cdc_bpp", "Bits per pixel of encoded images", _MODEL, buckets=_BPP, registry=self.registry
+        )
+        self.pixels = Histogram("cdc_pixels", "Pixels per image", _WORK, buckets=_PIXELS, registry=self.registry)
+        self.steps = Histogram(
+            "cdc_steps", "Denoising steps per decode", _MODEL, buckets=_STEPS, registry=self.registry
+        )
         self.entropy_failures = Counter(
-            "cdc_entropy_failures_total", "Files whose entropy-coded symbols make no sense", registry=self.registry
+            "cdc_entropy_failures_total",
+            "Files whose entropy-coded symbols make no sense",
+            ("codec_id",),
+            registry=self.registry,
         )
         self.step_seconds = Histogram(
             "cdc_denoise_step_seconds",
@@ -80,7 +91,14 @@ class Metrics:
         self.work = Counter(
             "cdc_work_total",
             "Encodes and decodes done, by the model that did them",
-            ("operation", "model", "codec_id"),
+            _WORK,
+            registry=self.registry,
+        )
+        self.work_seconds = Histogram(
+            "cdc_work_seconds",
+            "Seconds of an encode or decode where it is done, waiting for the device included",
+            _WORK,
+            buckets=_SECONDS,
             registry=self.registry,
         )
         self._webhooks = Counter(
@@ -113,6 +131,18 @@ class Metrics:
         """Count an attempt to send a webhook: delivered, failed, or dead."""
         self._webhooks.labels(outcome).inc()
 
+    def observe_work(self, operation: Operation, result: Result, pixels: int, seconds: float) -> None:
+        """Add an encode or decode that is done."""
+        said = result.metadata
+        model = said.model, said.codec_id
+        self.work.labels(operation, *model).inc()
+        self.work_seconds.labels(operation, *model).observe(seconds, exemplar())
+        self.pixels.labels(operation, *model).observe(pixels)
+        if operation == "encode":
+            self.bpp.labels(*model).observe(said.bpp)
+        else:
+            self.steps.labels(*model).observe(said.steps or 0)
+
     def observe_tick(self, tick: Ticked) -> None:
         """Add one forward pass of the engine."""
         if tick.kind == "denoise":
@@ -123,8 +153,9 @@ class Metrics:
 
     def observe_stages(self, route: str, seconds: Mapping[str, float]) -> None:
         """Add the stages of one request to the durations."""
+        found = exemplar()
         for stage, value in seconds.items():
-            self.duration.labels(route, stage).observe(value)
+            self.duration.labels(route, stage).observe(value, found)
 
 
 class _EngineCollector(Collector):

@@ -22,11 +22,15 @@ with a sentence. `python -m service.settings_page` makes this page.
 | variable | default | what it is |
 |---|---|---|
 """
+TRACES = """
+Traces (extra `otel`) have OpenTelemetry's own variables, above all `OTEL_EXPORTER_OTLP_ENDPOINT`; without it, or
+`OTEL_TRACES_EXPORTER` (`otlp`, `console`, `none`), there are none. See [operations.md](operations.md).
+"""
 
 
 def render() -> str:
     """Return the page as Markdown."""
-    return HEAD + "".join(_row(name, field) for name, field in Settings.model_fields.items())
+    return HEAD + "".join(_row(name, field) for name, field in Settings.model_fields.items()) + TRACES
 
 
 def _row(name: str, field: FieldInfo) -> str:

@@ -24,7 +24,8 @@ SERVE = ("service", "model", "demo", "build")
 EXTRAS = {
     "api": ("service",),
     "build": ("build",),
-    "dev": (*SERVE, "train", "dev", "s3", "hub", "evaluate", "onnx"),
+    "dev": (*SERVE, "train", "dev", "s3", "hub", "evaluate", "onnx", "otel"),
+    "otel": ("otel",),
     "serve": SERVE,
 }
 Requires = Mapping[str, list[str]]
@@ -37,8 +38,8 @@ def entries_of(text: str) -> list[str]:
 
 def roots_of(name: str) -> list[str]:
     """What a lock was made from."""
-    if name == "generator":
-        return (FOLDER / "generator.in").read_text().split()
+    if (alone := FOLDER / f"{name}.in").is_file():
+        return alone.read_text().splitlines()
     project, client = (
         tomllib.loads((folder / "pyproject.toml").read_text())["project"] for folder in (ROOT, ROOT / "client")
     )
@@ -197,11 +198,20 @@ def test_locks_name_no_host_and_pin_everything_with_hashes(path: Path) -> None:
 
 def test_locks_agree_on_versions() -> None:
     """The images' locks are parts of the serving one, which is a part of that for development."""
-    assert [p.name for p in LOCKS] == ["api.lock", "build.lock", "dev.lock", "generator.lock", "serve.lock"]
-    api, build, dev, _, serve = (
-        {line.split(" ")[0] for line in path.read_text().splitlines() if re.match(r"[a-z0-9]", line)} for path in LOCKS
-    )
-    assert api | build <= serve <= dev
+    pins = {
+        path.stem: {line.split(" ")[0] for line in path.read_text().splitlines() if re.match(r"[a-z0-9]", line)}
+        for path in LOCKS
+    }
+    assert set(pins) == {"api", "build", "dev", "generator", "otel", "ray", "serve"}
+    api, serve, dev = pins["api"], pins["serve"], pins["dev"]
+    assert api | pins["build"] <= serve <= dev
+    assert pins["otel"] <= dev
+    beside = {
+        name: {r.name: r for r in wanted(entries_of((FOLDER / name).read_text()), environment("3.11.2", "x86_64"))}
+        for name in ("dev.lock", "ray.lock")
+    }
+    for package, locked in beside["ray.lock"].items():  # it is installed beside the one for development
+        assert beside["dev.lock"].get(package, locked).specifier == locked.specifier
     assert not [name for name in api if name.startswith(("torch", "nvidia", "cuda", "constriction"))]
 
 

@@ -26,6 +26,7 @@ from cdc_client.options import DecodeOptions, EncodeOptions
 from cdc_client.records import Decoded, Encoded, Inspection, JobStatus, Model
 from cdc_client.saving import FileSink
 from cdc_client.sources import Body, Source, read_source
+from cdc_client.tracing import client_span
 
 T = TypeVar("T")
 
@@ -275,14 +276,15 @@ class AsyncClient:
 
     async def _send(self, request: Request) -> Response | ConnectionFailed:
         try:
-            async with self._http.stream(**calls.arguments(self.config, request)) as answer:
-                headers = calls.headers_in(answer.headers)
-                if request.out is None or answer.status_code != 200:
-                    return Response(answer.status_code, headers, await answer.aread())
-                with FileSink(request.out, headers.get("etag", "")) as sink:
-                    async for chunk in answer.aiter_bytes():
-                        await asyncio.to_thread(sink.write, chunk)
-                return Response(answer.status_code, headers, request.out)
+            with client_span(request.method, request.path) as more:
+                async with self._http.stream(**calls.arguments(self.config, request, more)) as answer:
+                    headers = calls.headers_in(answer.headers)
+                    if request.out is None or answer.status_code != 200:
+                        return Response(answer.status_code, headers, await answer.aread())
+                    with FileSink(request.out, headers.get("etag", "")) as sink:
+                        async for chunk in answer.aiter_bytes():
+                            await asyncio.to_thread(sink.write, chunk)
+                    return Response(answer.status_code, headers, request.out)
         except httpx.TransportError as error:
             return calls.failed(request, error)
         except ConnectionFailed as error:

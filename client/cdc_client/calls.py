@@ -206,13 +206,13 @@ def events_request(id: str, last_id: int | None) -> Request:
     return Request("GET", f"/jobs/{id}/events", headers=headers, timeout=60.0)  # heartbeats come every 15 s
 
 
-def arguments(config: ClientConfig, request: Request) -> dict[str, Any]:
-    """What httpx builds the request from."""
+def arguments(config: ClientConfig, request: Request, more: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What httpx builds the request from; `more` are further headers."""
     return {
         "method": request.method,
         "url": config.base_url + request.path,
         "params": dict(request.params) or None,
-        "headers": {**_headers(config), **request.headers},
+        "headers": {**_headers(config), **request.headers, **(more or {})},
         "content": request.body,
         "timeout": httpx.Timeout(request.timeout or config.timeout, connect=config.connect_timeout),
     }

@@ -23,6 +23,7 @@ from cdc_client.options import DecodeOptions, EncodeOptions
 from cdc_client.records import Decoded, Encoded, Inspection, JobStatus, Model
 from cdc_client.saving import FileSink
 from cdc_client.sources import Source, read_source
+from cdc_client.tracing import client_span
 
 T = TypeVar("T")
 
@@ -305,7 +306,10 @@ class Client:
 
     def _send(self, request: Request) -> Response | ConnectionFailed:
         try:
-            with self._http.stream(**calls.arguments(self.config, request)) as answer:
+            with (
+                client_span(request.method, request.path) as more,
+                self._http.stream(**calls.arguments(self.config, request, more)) as answer,
+            ):
                 headers = calls.headers_in(answer.headers)
                 if request.out is None or answer.status_code != 200:
                     return Response(answer.status_code, headers, answer.read())

@@ -16,12 +16,12 @@ from service.access.gate import Gate
 from service.access.links import Links
 from service.access.stores import store_of
 from service.api import batches as batch_routes
-from service.api import decoder, docs_page, health, playground, problems, routes
+from service.api import decoder, docs_page, health, iiif, playground, problems, routes
 from service.api import documentation as docs
 from service.api import jobs as job_routes
 from service.api.batches import services_of
 from service.api.layers import Capacity, Head
-from service.api.middleware import Observe
+from service.api.middleware import QUIET_ROUTES, Observe
 from service.api.responses import webhook_body
 from service.api.schemas import ParameterFault, Problem
 from service.api.state import State
@@ -44,6 +44,7 @@ from service.outside.fetching import sources_of
 from service.outside.sinks import sinks_of
 from service.outside.webhooks import webhooks_of
 from service.settings import Settings, load_settings
+from service.tracing import flush
 from service.version import __version__
 
 DESCRIPTION = """
@@ -114,6 +115,13 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,  # what generated clients call their methods
         lifespan=_lifespan,
+        telemetry={  # spans of requests, where `service.tracing` exports any; all else is our metrics' and logs'
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+            "exclude": lambda scope: scope["path"].endswith(tuple(QUIET_ROUTES)),
+        },
     )
     links = Links([secret.get_secret_value() for secret in settings.link_secrets], clock)
     fetched = Budget(settings.max_upload_bytes, "bytes of sources")
@@ -143,6 +151,7 @@ def create_app(
     app.include_router(routes.router)
     app.include_router(job_routes.router)
     app.include_router(batch_routes.router)
+    app.include_router(iiif.router)
     app.include_router(health.router)
     if settings.docs:
         app.include_router(docs_page.make_router())
@@ -244,3 +253,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if server is not None:
             server.shutdown()
             server.server_close()
+        await asyncio.to_thread(flush)  # uvicorn ends the process by its signal: nothing is called at exit

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+import anyio.to_thread
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import JSONResponse, Response
@@ -53,7 +54,7 @@ async def create_batch(request: Request, state: StateOf, caller: Batcher) -> Res
     """
     state.door.check_open()
     upload = await read_upload(request, JSONL_TYPES)
-    total = _check(upload.data, state.sinks)
+    total = await anyio.to_thread.run_sync(_check, upload.data, state.sources, state.sinks)
     id, record = await state.batches.submit(upload.data, total, caller.owner)
     root = root_of(request)
     return JSONResponse(
@@ -127,7 +128,7 @@ def batch_answer(id: str, record: BatchRecord, root: str) -> BatchAnswer:
     )
 
 
-def _check(data: bytes, sinks: Sinks) -> int:
+def _check(data: bytes, sources: Sources, sinks: Sinks) -> int:
     """Count the lines of a batch, each of which must be a request that can be begun. Raises InvalidParameter."""
     seen: set[str] = set()
     for number, text in enumerate((line for line in data.splitlines() if line.strip()), 1):
@@ -146,13 +147,15 @@ def _check(data: bytes, sinks: Sinks) -> int:
             raise InvalidParameter(f"line {number}: {where}: {fault['msg']}") from None
         if "callback" in line["body"]:
             raise InvalidParameter(f"line {number}: callback is of jobs, not of batches")
-        if (target := line["body"].get("result")) is not None:
-            if not isinstance(target, str):
-                raise InvalidParameter(f"line {number}: result must be an address")
-            try:
+        target = line["body"].get("result")
+        if target is not None and not isinstance(target, str):
+            raise InvalidParameter(f"line {number}: result must be an address")
+        try:
+            sources.check(line["body"]["source"])
+            if target is not None:
                 sinks.check(target)
-            except AddressNotAllowed as error:
-                raise AddressNotAllowed(f"line {number}: {error}") from None
+        except AddressNotAllowed as error:
+            raise AddressNotAllowed(f"line {number}: {error}") from None
     if not seen:
         raise InvalidParameter("the batch has no lines")
     return len(seen)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.openmetrics import exposition as openmetrics
 from starlette.responses import RedirectResponse, Response
 
 from model.container.header import VERSION
@@ -13,6 +14,8 @@ from service.api.schemas import HealthAnswer, VersionAnswer
 from service.api.state import StateOf
 from service.errors import Draining, NotReady
 from service.version import __version__
+
+OPENMETRICS = "application/openmetrics-text"
 
 router = APIRouter(tags=["operation"])
 metrics_router = APIRouter(tags=["operation"])
@@ -50,8 +53,16 @@ async def index() -> Response:
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"description": "Text format 0.0.4.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {
+            "description": "Text format 0.0.4, or OpenMetrics 1.0, which has ids of traces as exemplars.",
+            "content": {kind: {"schema": {"type": "string"}} for kind in ("text/plain", OPENMETRICS)},
+        }
+    },
 )
-def get_metrics(state: StateOf) -> Response:
-    """Return the metrics of this process."""
+def get_metrics(state: StateOf, request: Request) -> Response:
+    """Return the metrics of this process; as OpenMetrics where the Accept header names that."""
+    if OPENMETRICS in request.headers.get("accept", ""):
+        text: bytes = openmetrics.generate_latest(state.metrics.registry)  # type: ignore[no-untyped-call]
+        return Response(text, 200, {"Content-Type": openmetrics.CONTENT_TYPE_LATEST})
     return Response(generate_latest(state.metrics.registry), 200, {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

@@ -13,10 +13,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.logs import request_id
 from service.metrics import Metrics
+from service.tracing import annotate, exemplar
 
 _access = logging.getLogger("service.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds
+QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -60,6 +61,8 @@ class Observe:
                 sent += len(message.get("body", b""))
             await send(message)
 
+        # FastAPI's span has them: sources, links and ids of jobs are secrets. The route is in http.route.
+        annotate(url__path="REDACTED", url__query="REDACTED", cdc__request_id=current)
         try:
             await self.app(scope, receive, send_marked)
         finally:
@@ -69,8 +72,8 @@ class Observe:
     def _record(self, scope: Scope, status: int, sent: int, seconds: float) -> None:
         route = route_of(scope)
         self._metrics.requests.labels(route, str(status)).inc()
-        self._metrics.duration.labels(route, "total").observe(seconds)
-        level = logging.DEBUG if route in _QUIET_ROUTES and status < 400 else logging.INFO
+        self._metrics.duration.labels(route, "total").observe(seconds, exemplar())
+        level = logging.DEBUG if route in QUIET_ROUTES and status < 400 else logging.INFO
         fields = {
             "method": scope["method"],
             "route": route,

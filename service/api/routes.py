@@ -155,7 +155,7 @@ async def _answer(
         callback = getattr(query, "callback", None) or ""
         if callback:
             state.webhooks.check(callback)
-        if prefer.respond_async or _over_sync(state, work):
+        if prefer.respond_async or over_sync(state, work):
             return await submit(request, state, work, prefer, caller, callback)
         if callback:
             raise InvalidParameter("a callback is of a job: send Prefer: respond-async")
@@ -167,7 +167,7 @@ async def _answer(
     return await serve_upload(request, state, accepted, query, answer)
 
 
-def _over_sync(state: State, work: Work) -> bool:
+def over_sync(state: State, work: Work) -> bool:
     """True for work that is only taken as a job. Raises TooMuchWork where it is not taken at all."""
     bound, cost = state.settings.max_sync_pixel_steps, work.width * work.height * work.steps
     if not bound or cost <= bound:

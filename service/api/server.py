@@ -20,6 +20,7 @@ from service.extras import need_models
 from service.jobs.connection import check_access
 from service.logs import configure_logging
 from service.settings import Settings, load_settings
+from service.tracing import configure
 
 log = logging.getLogger(__name__)
 READY_POLL_S = 0.1
@@ -32,6 +33,7 @@ def run(values: dict[str, Any]) -> None:
     """Serve until a signal; `values` take precedence over the environment. Raises SettingsError, Missing."""
     settings = load_settings(**values)
     configure_logging(settings.log_level)
+    configure("cdc-api")
     if settings.redis_url is None:
         need_models("without CDC_REDIS_URL cdc serve does the work itself and")
     else:

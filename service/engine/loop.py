@@ -143,7 +143,7 @@ class Loop:
             self._fail(request, error)
         elif request.status is Status.PREPARING:
             request.ticking = self._clock()
-            self._send(Started(request.number))
+            self._send(Started(request.number, request.ticking - request.started))
             self._scheduler.offer(request.number, request.task.ready())
         else:
             self._end(request)
@@ -288,7 +288,8 @@ class Loop:
         """In a CPU thread: the loop may be in the middle of a long tick."""
         request = ended.request
         if not request.cancelled:
-            self._send(Finished(request.number, replace(outcome, seconds=request.stages(ended.at, outcome.seconds))))
+            done = replace(outcome, seconds=request.stages(ended.at, outcome.seconds))
+            self._send(Finished(request.number, done, self._clock() - ended.at))
         self._inbox.put(_Left(request.number))
 
     def _fail(self, request: Request, error: Exception | None) -> None:

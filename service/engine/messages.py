@@ -69,9 +69,10 @@ class Ready:
 
 @dataclass(frozen=True)
 class Started:
-    """From the worker: the request is prepared and its first tile may run in the next tick."""
+    """From the worker: the request is prepared, in `seconds`, and its first tile may run in the next tick."""
 
     number: int
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,11 @@ class Advanced:
 
 @dataclass(frozen=True)
 class Finished:
-    """From the worker: the request is done."""
+    """From the worker: the request is done; `seconds` went by behind its last tile."""
 
     number: int
     outcome: Outcome
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import time as now
 from typing import overload
 
 from service.engine.admission import Admission, Permit, default_memory, estimate
@@ -39,9 +40,11 @@ from service.errors import Draining, NotReady, WorkerFailed
 from service.logs import request_id
 from service.machine import cpu_limit
 from service.settings import Settings
+from service.tracing import span, stages
 
 log = logging.getLogger(__name__)
 MAX_DEATHS = 2  # of workers that had the request: it is tried once more, then given up
+STAGES = ("wait", "prepare", "run", "finish")  # in a worker
 LEAVE_S = 2.0  # that a worker has for leaving by itself
 LARGE_TICK = 1 << 16  # pixels; smaller passes say little of throughput
 LEARNING_RATE = 0.05
@@ -62,6 +65,7 @@ class _Pending:
     handed_over: bool = False  # the slot's worker has it
     deaths: int = 0
     running: bool = False
+    moments: list[float] = field(default_factory=lambda: [now()])  # between its stages, seconds since 1970
 
 
 @dataclass(eq=False)
@@ -189,7 +193,10 @@ class PoolEngine:
         self._idle.clear()
         self._assign(pending, slot)
         try:
-            return await future
+            with span("engine"):
+                outcome = await future
+                stages(STAGES, pending.moments)
+                return outcome
         except asyncio.CancelledError:
             if pending.handed_over and pending.slot is not None and pending.slot.worker is not None:
                 pending.slot.worker.send(Cancel(pending.number))
@@ -259,11 +266,13 @@ class PoolEngine:
     def _deliver(self, pending: _Pending, message: Started | Advanced | Finished | Failed) -> None:
         if isinstance(message, Started):
             pending.running = True
+            pending.moments[1:] = [now() - message.seconds, now()]
         elif isinstance(message, Advanced):
             pending.permit.share_done = message.progress.step / message.progress.steps
             if pending.on_progress is not None:
                 pending.on_progress(message.progress)
         elif isinstance(message, Finished):
+            pending.moments += [now() - message.seconds, now()]
             pending.future.set_result(message.outcome)
         else:
             pending.future.set_exception(message.error)

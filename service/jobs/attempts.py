@@ -13,11 +13,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
+from opentelemetry.trace import SpanKind
+
 from service.errors import Busy, Draining, JobExpired, NotReady, QueueUnavailable, ServiceError, WorkerFailed
 from service.jobs.limits import JobLimits
 from service.jobs.records import Entry, Execution, Failure, ResultInfo, ShareRecord
 from service.jobs.store import KEEP_S, Change, Puts, Store, unshared
 from service.logs import request_id
+from service.tracing import fail, past, span
 from service.work import DecodeOptions, Options, Progress, Result, Work, WorkState
 
 T = TypeVar("T")
@@ -79,6 +82,11 @@ class Attempts:
             await self._fail(attempt, WorkerFailed(f"{MAX_DEATHS} workers died on this job"))
             return
         request_id.set(attempt.found.request_id)  # of this delivery's own task
+        operation, number = attempt.found.options.operation, attempt.fence
+        with span("attempt", attempt.found.trace, kind=SpanKind.CONSUMER, operation=operation, attempt=number):
+            await self._execute(attempt)
+
+    async def _execute(self, attempt: Attempt) -> None:
         try:
             result = await self._run(attempt)
         except (Draining, NotReady) as error:
@@ -118,10 +126,16 @@ class Attempts:
                 deaths=found.deaths + (not first and not found.released),
                 released=False,
                 started_at=seen.now if first else found.started_at,
+                attempted_at=seen.now,
                 events=found.events + first,
             )
             events = (Entry(WorkState.RUNNING),) if first else ()
             if await self._store.commit(seen, Change(execution, {f"exec:{execution}": (after, KEEP_S)}, events=events)):
+                if first:
+                    past("queue", found.queued_at, seen.now, found.trace)
+                elif after.deaths > found.deaths:  # nobody else can say so
+                    began = found.attempted_at or seen.now
+                    past("attempt", began, seen.now, found.trace, error="its worker died", attempt=found.fence)
                 return Attempt(execution, after.fence, after)
 
     async def beat(self, attempt: Attempt) -> bool:
@@ -300,6 +314,7 @@ class Attempts:
     async def _fail(self, attempt: Attempt, error: Exception) -> None:
         failure = Failure.of(error)
         defect = failure.error == ServiceError.__name__
+        fail(failure.error)
         log.log(logging.ERROR if defect else logging.INFO, "a job failed", exc_info=error if defect else None,
                 extra={"error": type(error).__name__, "execution": attempt.execution})  # fmt: skip
         if await _until_reached(lambda: self.finish(attempt, WorkState.FAILED, failure=failure)):

@@ -21,6 +21,7 @@ from service.jobs.hooks import BATCH
 from service.jobs.records import BatchRecord, Failure, Job, new_id
 from service.jobs.service import Jobs
 from service.jobs.store import KEEP_S, Change, Store
+from service.tracing import fail, span, traceparent
 from service.work import Result, Work
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Batches:
         id = new_id()
         await self._put(f"batch/{id}/input", data)
         seen = await self._store.read(f"batch:{id}")
-        record = BatchRecord(owner, total, seen.now)
+        record = BatchRecord(owner, total, seen.now, trace=traceparent())
         change = Change(id, {f"batch:{id}": (record, KEEP_S)}, notify=(BATCH + id,))
         await self._store.commit(seen, change)
         return id, record
@@ -92,11 +93,15 @@ class Batches:
 
     async def output(self, id: str, owner: str, *, errors: bool) -> bytes:
         """The lines that succeeded, or those that failed, as far as they are there. Raises UnknownBatch."""
-        found = await self.get(id, owner)
         name = "errors" if errors else "output"
-        if found.state != "in_progress" and (whole := await self._store.blobs.get(f"batch/{id}/{name}")) is not None:
-            return whole
-        return (await self._parts(id, found))[errors]
+        while True:
+            found = await self.get(id, owner)
+            whole = None if found.state == "in_progress" else await self._store.blobs.get(f"batch/{id}/{name}")
+            if whole is not None:
+                return whole
+            parts = await self._parts(id, found)
+            if found.state != "in_progress" or (await self.get(id, owner)).state == "in_progress":
+                return parts[errors]  # else it has ended meanwhile, and parts may have been gone
 
     async def advance(self, id: str) -> float | None:
         """Do a slice; return the seconds until the next one, None after the last."""
@@ -113,7 +118,7 @@ class Batches:
             lines = whole[found.next : found.next + SLICE]
             numbers = range(found.next, found.next + len(lines))
             made = await asyncio.gather(
-                *(self._line(id, n, line, found.owner) for n, line in zip(numbers, lines, strict=True))
+                *(self._line(id, n, line, found) for n, line in zip(numbers, lines, strict=True))
             )
             text = json.dumps(made).encode()
             await self._put(f"batch/{id}/part/{found.next}", text)
@@ -143,7 +148,11 @@ class Batches:
             self._split = id, [line for line in data.splitlines() if line.strip()]
         return self._split[1]
 
-    async def _line(self, id: str, number: int, text: bytes, owner: str) -> Line:
+    async def _line(self, id: str, number: int, text: bytes, batch: BatchRecord) -> Line:
+        with span("batch line", link=batch.trace, line=number):  # a trace of its own: a batch has thousands
+            return await self._answer(id, number, text, batch.owner)
+
+    async def _answer(self, id: str, number: int, text: bytes, owner: str) -> Line:
         line: Line = json.loads(text)
         answer: Line = {"id": f"{id}-{number}", "custom_id": line["custom_id"], "response": None, "error": None}
         try:
@@ -154,6 +163,7 @@ class Batches:
             if isinstance(error, QueueUnavailable | Draining):
                 raise  # of this process, not of the line
             status, kind = self._services.kind(error)
+            fail(kind)
             answer["error"] = {"status": status, "type": kind, "detail": Failure.of(error).detail}
         return answer
 

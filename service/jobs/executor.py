@@ -238,17 +238,15 @@ class Executor(Door):
             CorruptStream, TargetUnreachable: see `model.errors`.
         """
         self.check_open()
+        start = time.perf_counter()
         answer = 0 if work.frame is None else math.prod(work.frame.size)  # with fit=contain more than is decoded
         with self._pixels.hold(max(work.width * work.height, answer)):
             if isinstance(work.options, EncodeOptions):
                 result = await self._encode(work, work.options, on_progress)
-                self._metrics.bpp.observe(result.metadata.bpp)
             else:
                 result = await self._decode(work, work.options, on_progress)
-                self._metrics.steps.observe(work.steps)
-        said = result.metadata
-        self._metrics.work.labels(work.options.operation, said.model, said.codec_id).inc()
-        self._metrics.pixels.observe(work.width * work.height)
+        seconds = time.perf_counter() - start
+        self._metrics.observe_work(work.options.operation, result, work.width * work.height, seconds)
         return result
 
     async def _encode(self, work: Work, options: EncodeOptions, on_progress: OnProgress | None) -> Result:
@@ -297,7 +295,7 @@ class Executor(Door):
         try:
             found = await self._running.run(request, on_progress)
         except CorruptStream:
-            self._metrics.entropy_failures.inc()
+            self._metrics.entropy_failures.labels(header.codec_id.hex()).inc()
             raise
         data, digest, seconds = await self._in_thread(lambda: _image_file(found, work, options))
         said = Metadata(8 * len(work.body) / header.pixels, *frame.size, found.model, found.codec_id)

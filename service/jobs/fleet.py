@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
 
 from service.engine.port import EngineStatus, ModelInfo
@@ -16,6 +16,7 @@ from service.errors import ServiceError
 from service.jobs.redis import PREFIX, reachable
 from service.jobs.store import Place
 
+log = logging.getLogger(__name__)
 REPORT_S = 1.0
 SILENT_S = 4.0  # without a report a worker counts as gone
 LOOK_S = 2.0  # that Redis has for an answer before it counts as gone
@@ -30,8 +31,13 @@ class WorkerReport:
     seconds_per_cost: float
 
 
+_REPORT = TypeAdapter(
+    WorkerReport
+)  # fields that this version does not know are passed over, those it lacks have defaults
+
+
 class Fleet:
-    """Writes and reads reports."""
+    """Writes and reads reports. Workers of an older or a newer version may report too."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -40,7 +46,7 @@ class Fleet:
         """Say how a worker is; forgotten after SILENT_S. Raises QueueUnavailable."""
         async with reachable(), self._redis.pipeline(transaction=False) as pipe:
             pipe.sadd(f"{PREFIX}workers", worker)
-            pipe.set(f"{PREFIX}worker:{worker}", json.dumps(asdict(report)), px=round(1000 * SILENT_S))
+            pipe.set(f"{PREFIX}worker:{worker}", _REPORT.dump_json(report), px=round(1000 * SILENT_S))
             await pipe.execute()
 
     async def leave(self, worker: str) -> None:
@@ -60,12 +66,15 @@ class Fleet:
             gone = [name for name, text in zip(names, raw, strict=True) if text is None]
             if gone:
                 await self._redis.srem(f"{PREFIX}workers", *gone)
-        return [_read(json.loads(text)) for text in raw if text is not None]
+        return [report for text in raw if text is not None and (report := _read(text)) is not None]
 
 
-def _read(values: dict[str, Any]) -> WorkerReport:
-    models = tuple(ModelInfo(**{**m, "reductions": tuple(m.get("reductions", (1,)))}) for m in values["models"])
-    return WorkerReport(models, EngineStatus(**values["status"]), values["seconds_per_cost"])
+def _read(text: bytes | str) -> WorkerReport | None:
+    try:
+        return _REPORT.validate_json(text)
+    except ValidationError as error:
+        log.warning("a worker's report cannot be read", extra={"fields": [e["loc"] for e in error.errors()][:5]})
+        return None
 
 
 def _string(value: bytes | str) -> str:

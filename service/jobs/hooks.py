@@ -14,9 +14,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
+from opentelemetry.trace import SpanKind
+
 from service.errors import AddressNotAllowed, JobError, OutsideFailed, QueueUnavailable, ServiceError
 from service.jobs.records import HookRecord, Job
 from service.jobs.store import KEEP_S, Change, Store
+from service.tracing import span
 
 log = logging.getLogger(__name__)
 POLL_S = 0.5
@@ -139,7 +142,8 @@ class Hooks:
         first = hook.first_at or seen.now
         sent = replace(hook, state="pending", attempts=hook.attempts + 1, first_at=first, error="")
         try:
-            await self._sender.send(hook.url, f"msg_{id}", int(seen.now), self._body(id, job, seen.now))
+            with span("webhook", hook.trace, kind=SpanKind.CLIENT, attempt=sent.attempts):
+                await self._sender.send(hook.url, f"msg_{id}", int(seen.now), self._body(id, job, seen.now))
             after = replace(sent, state="delivered")
         except AddressNotAllowed as error:
             after = replace(sent, state="dead", error=str(error))

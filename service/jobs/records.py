@@ -65,6 +65,8 @@ class Execution:
         released: the present attempt was given up by its worker, without blame.
         events: how many there are.
         hooks: jobs whose end a webhook tells.
+        attempted_at: when the present attempt began.
+        trace: traceparent of the submission that began it, "" for none.
     """
 
     options: Options
@@ -89,6 +91,8 @@ class Execution:
     expires_at: float | None = None
     failure: Failure | None = None
     result: ResultInfo | None = None
+    attempted_at: float | None = None
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ class HookRecord:
         state: "waiting" for the end of the job, "pending", "delivered", "dead" once nothing more is tried.
         attempts: how often it was sent; the first at `first_at`, seconds since 1970.
         error: why the last one failed.
+        trace: traceparent of the submission, "" for none.
     """
 
     owner: str
@@ -145,6 +150,7 @@ class HookRecord:
     attempts: int = 0
     first_at: float | None = None
     error: str = ""
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,7 @@ class BatchRecord:
         created_at, finished_at: seconds since 1970.
         state: "expired": its file was no longer kept.
         next: the first line that is not done yet.
+        trace: traceparent of its submission, "" for none.
     """
 
     owner: str
@@ -167,6 +174,7 @@ class BatchRecord:
     completed: int = 0
     failed: int = 0
     finished_at: float | None = None
+    trace: str = ""
 
 
 Record = Execution | JobRecord | KeyRecord | ShareRecord | HookRecord | BatchRecord

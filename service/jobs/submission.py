@@ -9,6 +9,7 @@ from service.errors import Busy, KeyReused
 from service.jobs.limits import JobLimits
 from service.jobs.records import Execution, HookRecord, JobRecord, KeyRecord, ShareRecord, new_id
 from service.jobs.store import KEEP_S, Change, Puts, Snapshot, Store, left
+from service.tracing import link, traceparent
 from service.work import Work, WorkState
 
 DIRECT_TTL_S = 60.0  # results of direct requests are kept for a repeated request, no longer
@@ -113,6 +114,7 @@ class Submission:
         change = Change(name, puts, ended=ended, notify=notify, listed=self._listed())
         if not await self._store.commit(seen, change):
             raise _Overtaken
+        link(found.trace)
         return self.id
 
     async def _begin(self, seen: Snapshot) -> str:
@@ -135,6 +137,7 @@ class Submission:
             queued_at=seen.now,
             jobs={self.id: self.key},
             hooks=(self.id,) if self._callback else (),
+            trace=traceparent(),
         )
         puts = self._puts(execution, self._record(name, seen, joined=0, told=1), KEEP_S)
         if self.share:
@@ -161,7 +164,7 @@ class Submission:
     def _puts(self, execution: Execution, record: JobRecord, life: float) -> Puts:
         puts: Puts = {f"exec:{record.execution}": (execution, life), f"job:{self.id}": (record, life)}
         if self._callback:
-            puts[f"hook:{self.id}"] = HookRecord(self._owner, self._callback), KEEP_S
+            puts[f"hook:{self.id}"] = HookRecord(self._owner, self._callback, trace=traceparent()), KEEP_S
         if self.key:
             puts[f"key:{self.key}"] = KeyRecord(self.id, self._fingerprint), life
         return puts

@@ -34,6 +34,13 @@ class Sources:
         """Close the connections."""
         await self._client.close()
 
+    def check(self, source: str) -> None:
+        """Raise AddressNotAllowed for what is refused by its looks."""
+        if source.startswith("s3://"):
+            object_path(source, self._buckets)
+        else:
+            self._client.rules.check(source)
+
     async def read(self, source: str) -> bytes:
         """Return a file.
 

@@ -15,7 +15,7 @@ import yaml
 
 from service.settings import Settings, SettingsError, load_settings
 from service.version import __version__
-from tests.deploy.files import DEPLOY, ROOT, load
+from tests.deploy.files import DEPLOY, ROOT, load, values_of
 from tests.programs import need
 
 COMPOSE = DEPLOY / "compose.yaml"
@@ -46,6 +46,28 @@ def test_every_service_is_confined(services: dict[str, Any]) -> None:
         assert any(mount.startswith("/tmp:") for mount in service["tmpfs"]), name  # noqa: S108
         assert "privileged" not in service
         assert name in OURS or re.search(r":v?\d+\.\d+", service["image"]), f"{name}: a tag with a version"
+
+
+def test_traces_are_an_addition(services: dict[str, Any]) -> None:
+    """Nothing but an exporter in our processes, and Jaeger, as confined as the others."""
+    more: dict[str, Any] = load(DEPLOY / "traces.yaml")["services"]
+    jaeger = more.pop("jaeger")
+    assert set(more) == set(OURS)
+    for name, service in more.items():
+        assert set(service) == {"build", "environment"}
+        assert set(service["build"]["args"]) <= {
+            arg.split("=")[0] for arg in values_of(dockerfile(services, name), "ARG")
+        }
+        assert all(variable.startswith("OTEL_") for variable in service["environment"])
+    assert {key: jaeger[key] for key in ("read_only", "cap_drop", "security_opt", "restart")} == {
+        key: services["redis"].get(key) for key in ("read_only", "cap_drop", "security_opt", "restart")
+    }
+    assert jaeger["ports"] == ["127.0.0.1:16686:16686"]
+
+
+def dockerfile(services: dict[str, Any], name: str) -> Path:
+    build = services[name]["build"]
+    return (DEPLOY / build["context"] / build["dockerfile"]).resolve()
 
 
 def test_only_the_api_and_grafana_are_published(services: dict[str, Any]) -> None:
@@ -122,7 +144,9 @@ def compose_command() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", [[], ["--profile", "gpu"]], ids=["cpu", "gpu"])
+@pytest.mark.parametrize(
+    "profile", [[], ["--profile", "gpu"], ["-f", str(DEPLOY / "traces.yaml")]], ids=["cpu", "gpu", "traces"]
+)
 def test_compose_takes_it(profile: list[str], tmp_path: Path) -> None:
     command = compose_command()
     values = example() | {

@@ -21,6 +21,7 @@ from tests.programs import find, need
 from tests.service.fake_engine import FakeEngine
 from tests.service.jobs.redis_server import RedisServer, given_url
 
+BUCKET = "cdc-test"  # of the object store
 MakeClient = Callable[..., Awaitable[httpx.AsyncClient]]
 KINDS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM"]  # of image files that are accepted
 
@@ -111,3 +112,26 @@ def redis_url(request: pytest.FixtureRequest) -> str:
         return url
     server: RedisServer = request.getfixturevalue("redis_server")
     return server.url
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """Options of a file system on moto's S3 server, which runs in a thread of its own."""
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")  # for those who give no options
+    options = {"endpoint_url": f"http://{host}:{port}", "skip_instance_cache": True, "use_listings_cache": False}
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    files = s3fs.S3FileSystem(**options)
+    if not files.exists(BUCKET):  # moto keeps buckets as long as the process
+        files.mkdir(BUCKET)
+    yield options
+    server.stop()

@@ -112,11 +112,15 @@ async def test_metrics_count_requests_stages_and_pictures(client: httpx.AsyncCli
     assert found['cdc_request_duration_seconds_count{route="/decode",stage="denoise"}'] == 1
     assert found['cdc_request_duration_seconds_sum{route="/decode",stage="denoise"}'] == pytest.approx(0.003)
     assert found['cdc_request_duration_seconds_bucket{le="120.0",route="/encode",stage="total"}'] == 1
-    assert found["cdc_bpp_count"] == 1
-    assert found["cdc_pixels_count"] == 2
-    assert found["cdc_pixels_sum"] == 2 * 32 * 24
-    assert found["cdc_steps_sum"] == 3
-    assert found["cdc_entropy_failures_total"] == 1
+    model = 'codec_id="00112233445566ff",model="lite"'
+    assert found[f"cdc_bpp_count{{{model}}}"] == 1
+    assert found[f"cdc_steps_sum{{{model}}}"] == 3
+    for operation in ("encode", "decode"):
+        labels = f'{{{model},operation="{operation}"}}'
+        assert found[f"cdc_work_total{labels}"] == 1
+        assert found[f"cdc_work_seconds_count{labels}"] == 1
+        assert found[f"cdc_pixels_sum{labels}"] == 32 * 24
+    assert found['cdc_entropy_failures_total{codec_id="00112233445566ff"}'] == 1
     assert found['cdc_engine_requests{state="waiting"}'] == 3
     assert found['cdc_engine_requests{state="running"}'] == 2
     assert found["cdc_worker_restarts_total"] == 1

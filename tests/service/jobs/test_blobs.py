@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,33 +16,11 @@ from service.jobs.queue import Enqueuer
 from service.jobs.redis import RedisStore
 from service.jobs.service import Jobs
 from tests.programs import need
-from tests.service.conftest import Clock
+from tests.service.conftest import BUCKET, Clock
 from tests.service.jobs.conftest import FakeExecutor, jobs_of, work_of
 from tests.service.jobs.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
-BUCKET = "cdc-test"
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """Options of a file system on moto's S3 server, which runs in a thread of its own."""
-    from moto.server import ThreadedMotoServer
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {"endpoint_url": f"http://{host}:{port}", "skip_instance_cache": True, "use_listings_cache": False}
-    import s3fs
-
-    files = s3fs.S3FileSystem(**options)
-    if not files.exists(BUCKET):  # moto keeps buckets as long as the process
-        files.mkdir(BUCKET)
-    yield options
-    server.stop()
 
 
 @pytest.fixture(
