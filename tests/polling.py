@@ -12,7 +12,7 @@ T = TypeVar("T")
 EVERY_S = 0.01
 
 
-def wait_for(found: Callable[[], T], seconds: float = 10.0, every: float = EVERY_S) -> T:
+def wait_for(found: Callable[[], T | None], seconds: float = 10.0, every: float = EVERY_S) -> T:
     """Return the first result that counts as true. Raises AssertionError after so many seconds."""
     until = time.monotonic() + seconds
     while not (result := found()):
@@ -21,7 +21,9 @@ def wait_for(found: Callable[[], T], seconds: float = 10.0, every: float = EVERY
     return result
 
 
-async def eventually(found: Callable[[], T | Awaitable[T]], seconds: float = 10.0, every: float = EVERY_S) -> T:
+async def eventually(
+    found: Callable[[], T | Awaitable[T | None] | None], seconds: float = 10.0, every: float = EVERY_S
+) -> T:
     """The same in an event loop, also of what must be awaited."""
     until = time.monotonic() + seconds
     while True:

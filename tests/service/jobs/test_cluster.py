@@ -81,7 +81,7 @@ def ended(client: httpx.Client, location: str, seconds: float = 60) -> dict[str,
         found: dict[str, object] = answer.json()
         return None if found["state"] in ("queued", "running") else found
 
-    return wait_for(job, seconds) or {}
+    return wait_for(job, seconds)
 
 
 def test_requests_and_jobs_have_the_same_answers(client: httpx.Client, file: bytes) -> None:

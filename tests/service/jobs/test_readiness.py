@@ -56,7 +56,7 @@ async def becomes(client: httpx.AsyncClient, status: int) -> str:
         answer = await client.get("/readyz")
         return answer.text if answer.status_code == status else None
 
-    return await eventually(text, WITHIN_S) or ""
+    return await eventually(text, WITHIN_S)
 
 
 async def test_it_follows_redis_and_the_workers(redis: RedisServer) -> None:
