@@ -183,15 +183,16 @@ class EntropyModel:
         Rate-distortion optimised: the nearest integer, or the next one towards zero where its (r - k)^2 + worth * bits
         is smaller. An encoder's choice alone: any symbols decode.
         """
-        r, groups = residual.numpy(), indices.numpy()
-        nearest = np.round(r).clip(-SYMBOL_LIMIT, SYMBOL_LIMIT)
-        if not worth:
-            plain: Symbols = nearest.astype(np.int32)
-            return plain
-        smaller = nearest - np.sign(nearest)
-        saved = self._latent_coder.bits(nearest, groups) - self._latent_coder.bits(smaller, groups)
-        worse = np.square(r - smaller) - np.square(r - nearest)
-        return np.where(worse < worth * saved, smaller, nearest).astype(np.int32)
+        r = residual.numpy()
+        symbols: Symbols = np.round(r).clip(-SYMBOL_LIMIT, SYMBOL_LIMIT).astype(np.int32)
+        if worth:
+            at = np.nonzero(symbols)  # few of all
+            r, nearest, groups = r[at], symbols[at], indices.numpy()[at]
+            smaller = nearest - np.sign(nearest)
+            saved = self._latent_coder.bits(nearest, groups) - self._latent_coder.bits(smaller, groups)
+            worse = np.square(r - smaller) - np.square(r - nearest)
+            symbols[at] = np.where(worse < worth * saved, smaller, nearest)
+        return symbols
 
     def encode_hyper(self, hyper: Symbols) -> bytes:
         """Return the stream of the symbols of z, int32 [C, h, w]."""
