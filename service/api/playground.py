@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from model.config import DEFAULT_EFFORT, MAX_EFFORT, rounds_of
 from service import playground
 from service.api.access import Encoder
 from service.api.body import BYTES_TYPE
@@ -47,6 +48,7 @@ class EstimateQuery(BaseModel):
     height: int = Field(ge=1, le=1 << 20)
     steps: int = Field(ge=1, le=1 << 16)
     gamma: float = Field(default=0.0, ge=0, le=2, allow_inf_nan=False)
+    effort: int = Field(default=DEFAULT_EFFORT, ge=1, le=MAX_EFFORT)
 
 
 def make_router() -> APIRouter:
@@ -85,7 +87,7 @@ def make_router() -> APIRouter:
         model = next(model for model in state.door.models() if model.default)
         engine = state.door.engine
         waiting = engine.status().backlog_seconds
-        encode = engine.seconds_of(model.encode_cost(query.width, query.height))
+        encode = engine.seconds_of(model.encode_cost(query.width, query.height, rounds_of(query.effort)))
         asked = Decode(query.width, query.height, query.steps, noiseless=not query.gamma)
         decode = engine.seconds_of(model.decode_cost(asked))
         return {"encode": round(waiting + encode, 2), "decode": round(decode, 2)}

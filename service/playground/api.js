@@ -17,8 +17,9 @@ export class Service {
   }
 
   /** Seconds that an encode and a decode of that size are expected to take: {encode, decode}. */
-  async estimate(width, height, { steps, gamma }) {
-    return (await this.#fetch(`playground/estimate?${new URLSearchParams({ width, height, steps, gamma })}`)).json();
+  async estimate(width, height, { steps, gamma, effort }) {
+    const query = new URLSearchParams({ width, height, steps, gamma, effort });
+    return (await this.#fetch(`playground/estimate?${query}`)).json();
   }
 
   /** The best file of another codec within so many bytes. @returns {Promise<{blob: Blob, headers: Headers}>} */

@@ -68,8 +68,8 @@ async function choose(file) {
 async function expect() {
   if (!picture?.visible) return;
   const { width, height } = comparison.canvases.original;
-  const { steps, gamma } = settings;
-  expected = await service.estimate(width, height, { steps, gamma }).catch(() => null);
+  const { steps, gamma, effort } = settings;
+  expected = await service.estimate(width, height, { steps, gamma, effort }).catch(() => null);
   if (expected === null) return;
   showExpected(width * height, expected);
   suggest(width * height, expected, steps);

@@ -50,6 +50,11 @@ export class Settings {
     return Number(this.#field("gamma").value);
   }
 
+  /** What the encoder is to spend, 1..9. */
+  get effort() {
+    return Number(this.#field("effort").value);
+  }
+
   /** Ask for so many steps. */
   set steps(value) {
     this.#field("steps").value = String(value);
@@ -65,8 +70,7 @@ export class Settings {
     const text = this.#field(name).value.trim();
     const value = Number(text);
     if (!text || !(value >= least && value <= most) || (whole && !Number.isInteger(value))) throw this.#fault(name, words);
-    const effort = this.#field("effort").value;
-    return effort === "1" ? { [name]: text } : { [name]: text, effort };
+    return this.effort === 1 ? { [name]: text } : { [name]: text, effort: this.effort };
   }
 
   /** Query of POST /decode; `steps` may be "auto". Throws a Problem. */

@@ -107,14 +107,17 @@ async def test_the_page_is_told_the_defaults_of_the_model(client: httpx.AsyncCli
     }
 
 
-async def test_an_estimate_grows_with_pixels_and_steps(client: httpx.AsyncClient) -> None:
-    async def seconds(width: int, height: int, steps: int) -> dict[str, float]:
-        values = {"width": width, "height": height, "steps": steps}
+async def test_an_estimate_grows_with_pixels_steps_and_effort(client: httpx.AsyncClient) -> None:
+    async def seconds(width: int, height: int, steps: int, effort: int = 1) -> dict[str, float]:
+        values = {"width": width, "height": height, "steps": steps, "effort": effort}
         return dict((await client.get("/playground/estimate", params=values)).json())
 
     small, large, long = [await seconds(*values) for values in ((64, 64, 1), (4000, 3000, 1), (4000, 3000, 17))]
     assert small["encode"] <= large["encode"] == long["encode"]
     assert small["decode"] <= large["decode"] <= long["decode"]
+    refined = await seconds(4000, 3000, 1, 9)
+    assert refined["encode"] >= large["encode"]
+    assert refined["decode"] == large["decode"]
     check(await client.get("/playground/estimate?width=0&height=1&steps=1"), 422, "invalid-parameter")
 
 
