@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -57,7 +57,7 @@ class _Left:
 
 @dataclass(frozen=True)
 class _Ended:
-    """A request without tiles left, and when the last one was done."""
+    """A request without tiles left, and since when nothing but its end is left to do."""
 
     request: Request
     at: float
@@ -92,6 +92,7 @@ class Loop:
         self._requests: dict[int, Request] = {}
         self._threads = ThreadPoolExecutor(CPU_THREADS, "cdc-cpu")
         self._refining = ThreadPoolExecutor(1, "cdc-refine")
+        self._refinements: dict[int, Future[None]] = {}  # by request, until it ends
         self._ended: dict[Hashable, list[_Ended]] = {}  # whose last tile is done, by company; a key while one is at it
         self._ended_lock = threading.Lock()
         self._open = True
@@ -149,10 +150,11 @@ class Loop:
             self._end(request)
 
     def _cancel(self, request: Request) -> None:
-        """Drop a request at once if it is between tiles; if a CPU thread has it, when that is through."""
+        """Drop a request at once if no thread has it; else when that is through."""
         request.cancelled = True
         self._scheduler.remove(request)
-        if request.status in (Status.WAITING, Status.RUNNING):
+        waiting = (found := self._refinements.get(request.number)) is not None and found.cancel()
+        if request.status in (Status.WAITING, Status.RUNNING) or waiting:
             self._end(request)
 
     # Begin, run, advance ------------------------------------------------------------------------------------------
@@ -220,22 +222,22 @@ class Loop:
             if request.task.done():
                 self._scheduler.remove(request)
                 request.status = Status.FINISHING
-                ended = _Ended(request, self._clock())
-                if request.task.refines:
-                    self._refining.submit(self._refine, ended)
+                if request.task.refines:  # by number: what is cancelled while it waits there keeps no image
+                    self._refinements[number] = self._refining.submit(self._refine, number)
                 else:
-                    self._gather(ended)
+                    self._gather(_Ended(request, self._clock()))
             else:
                 self._scheduler.offer(request.number, request.task.ready())
         self._begin()  # those that left have made room; nothing else may wake the loop
 
-    def _refine(self, ended: _Ended) -> None:
+    def _refine(self, number: int) -> None:
         """In a thread for it alone: what takes minutes keeps no other request from its end."""
+        ended = _Ended(self._requests[number], self._clock())
         request, last = ended.request, Progress(0, 1)
 
         def report(progress: Progress) -> None:
             nonlocal last
-            if request.cancelled:
+            if request.cancelled or not self._open:  # a process waits for its threads before it leaves
                 raise _Abandoned
             if progress != last:
                 last = progress
@@ -309,6 +311,7 @@ class Loop:
         request.status = Status.ENDED
         self._scheduler.remove(request)
         del self._requests[request.number]
+        self._refinements.pop(request.number, None)
 
     def _report(self, batch: list[Unit], seconds: float) -> None:
         key = batch[0].key
