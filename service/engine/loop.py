@@ -1,9 +1,9 @@
 """The engine's loop in the worker process: collect, schedule, run, advance. No torch.
 
 A request goes through: waiting -> preparing (CPU thread) -> running: tiles, step by step (this loop) -> finishing (CPU
-thread) -> ended. Everything that happens arrives in one inbox; between two ticks the loop empties it, so a request
-joins at the next tick and leaves the moment it is done, cancelled or failed. When nothing is ready the loop sleeps on
-the inbox: an idle engine never delays.
+thread; an encode with effort is refined before, in a thread for one such at a time) -> ended. Everything that happens
+arrives in one inbox; between two ticks the loop empties it, so a request joins at the next tick and leaves the moment
+it is done, cancelled or failed. When nothing is ready the loop sleeps on the inbox: an idle engine never delays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from model.errors import CodecError
 from service.engine.messages import Advanced, Cancel, Failed, Finished, FromWorker, Started, Submit, Ticked
 from service.engine.port import Order, Outcome
 from service.engine.profile import Profile
-from service.engine.request import STAGES, Request, Status, Task, Unit
+from service.engine.request import STAGES, Report, Request, Status, Task, Unit
 from service.engine.scheduler import Scheduler
 from service.errors import Busy, ServiceError
 from service.logs import request_id
@@ -42,6 +42,9 @@ class Device(Protocol):
 
     def run(self, units: Sequence[tuple[Task, Unit]]) -> None:
         """One forward pass over tiles of one key; if it raises, none has changed. MemoryError: too many rows."""
+
+    def refine(self, task: Task, report: Report) -> None:
+        """`Task.refine`, in a thread for such. MemoryError: the device has too little memory at present."""
 
     def finish(self, tasks: Sequence[Task]) -> list[Outcome]:
         """Everything after the last tile, of one task or of several of one company; for a CPU thread."""
@@ -244,7 +247,7 @@ class Loop:
                 self._send(Advanced(request.number, progress))
 
         try:
-            request.task.refine(report)
+            self._device.refine(request.task, report)
         except Exception as error:
             self._inbox.put(_Left(request.number, error))
         else:

@@ -31,6 +31,7 @@ class FakeTask:
         self.number, self.left, self.fault = number, request.quality or 0, request.model
         self.offered, self.request = -1, request
         self.refining, self.refine_allowed = threading.Event(), threading.Event()
+        self.stuck = False
 
     def prepare(self) -> None:
         if self.fault == "prepare":
@@ -57,7 +58,8 @@ class FakeTask:
         self.refining.set()
         deadline = time.monotonic() + 10.0
         while not self.refine_allowed.wait(0.001):
-            assert time.monotonic() < deadline, "stuck"
+            self.stuck = time.monotonic() > deadline
+            assert not self.stuck
             report(Progress(1, 9))
         report(Progress(2, 9))
         if self.fault == "refine":
@@ -82,6 +84,9 @@ class FakeDevice:
     def task(self, number: int, order: Order) -> Task:
         assert isinstance(order, EncodeRequest)
         return FakeTask(number, order)
+
+    def refine(self, task: Task, report: Callable[[Progress], None]) -> None:
+        task.refine(report)
 
     def finish(self, tasks: Sequence[Task]) -> list[Outcome]:
         works = [task for task in tasks if isinstance(task, FakeTask)]
@@ -117,10 +122,10 @@ class Harness:
 
     def refining(self, job: int) -> FakeTask:
         """The task of a request whose refinement has begun."""
-        while not ((known := self.loop._requests.get(job)) and known.task.refining.is_set()):  # type: ignore[attr-defined]
-            self.loop.step()
+        self.finishing(job)
         task = self.loop._requests[job].task
         assert isinstance(task, FakeTask)
+        assert task.refining.wait(10)  # nothing of it wakes the loop
         return task
 
     def finishing(self, *jobs: int) -> None:
@@ -291,10 +296,11 @@ def test_a_cancelled_request_keeps_no_image_while_it_waits_for_another_refinemen
 def test_a_refinement_ends_with_the_loop(harness: Harness) -> None:
     """Else its process would wait for it, for minutes, with nobody left to answer."""
     harness.submit(0, 1, effort=9)
-    harness.refining(0)
+    task = harness.refining(0)
     harness.loop.put(None)
     harness.loop.run()
     harness.loop._refining.shutdown(wait=True)
+    assert not task.stuck
     assert not harness.answers()
 
 
