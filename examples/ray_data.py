@@ -104,15 +104,27 @@ def address_of(place: str) -> str:
     return str(files.unstrip_protocol(root))
 
 
+def option_of(pair: str) -> tuple[str, Any]:
+    """NAME=VALUE; a value that is no number, true or false is a text. Raises ValueError."""
+    name, value = pair.split("=", 1)
+    try:
+        return name, value if name == "model" else json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
 def sizes_of(url: str, endings: tuple[str, ...]) -> dict[str, int]:
-    """Files below a folder, with their bytes, by their names in it."""
+    """Files below a folder, with their bytes, by their names in it.
+
+    A key of a bucket may have "..", which would lead out of the target's folder: it is passed over.
+    """
     files, root = fsspec.core.url_to_fs(url)
     files.invalidate_cache()
     found = files.find(root, detail=True) if files.exists(root) else {}
     return {
         str(PurePosixPath(path).relative_to(PurePosixPath(root))): int(info["size"])
         for path, info in found.items()
-        if path.lower().endswith(endings)
+        if path.lower().endswith(endings) and ".." not in path.split("/")
     }
 
 
@@ -157,8 +169,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each")
     parser.add_argument("--batch", type=int, default=16, help="files that a worker has at a time")
     given = parser.parse_intermixed_args(arguments)
-    pairs = (option.split("=", 1) for option in given.options)
-    options = {name: value if name in ("model", "format") else json.loads(value) for name, value in pairs}
+    if wrong := [option for option in given.options if "=" not in option]:
+        parser.error(f"an option is NAME=VALUE, not {wrong[0]}")
+    options = dict(map(option_of, given.options))
     job = Job(given.operation, address_of(given.source), address_of(given.target), options, given.threads)
     left, rows = plan(job)
     print(f"{len(rows)} files are done, {len(left)} are left")

@@ -104,6 +104,8 @@ def pack_to_target(
 
     @cache
     def attempt(rate: int) -> Packed:
+        if effort > DEFAULT_EFFORT:
+            between(0.0, 1)  # whoever waits for minutes may have left before the first gradient
         return Packed(codec.pack(latents, rate, sections), rate, fixed_rate)
 
     def missed(packed: Packed) -> float:
@@ -113,7 +115,8 @@ def pack_to_target(
     tried = [packed for packed in _bracket(attempt, budget, highest) if packed is not None]
     if effort > DEFAULT_EFFORT:
         rates = sorted({_bracket(attempt, goal, highest)[0].rate for goal in (budget, REFINED * budget)})
-        tried = [tried[0], *(_refined(codec, latents, rates, sections, effort, between))]
+        refined = _refined(codec, latents, rates, sections, effort, between)
+        tried = refined if max_bytes is None else [tried[0], *refined]  # of these one is sure to fit
     if max_bytes is not None:
         return replace(next(p for p in reversed(tried) if len(p.data) <= budget), target="met")
     nearest = min(tried, key=missed)
@@ -130,7 +133,8 @@ def _refined(
         def within(done: float, of: int, before: int = number) -> None:
             between(before * of + done, len(rates) * of)
 
-        found.append(Packed(codec.pack(latents, rate, sections, effort=effort, between=within), rate))
+        file = codec.pack(latents, rate, sections, effort=effort, between=within)
+        found.append(Packed(file, rate, codec.architecture.fixed_rate))
     return found
 
 

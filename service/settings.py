@@ -166,7 +166,9 @@ class Settings(BaseSettings):
     )
     max_waiting: int = Field(default=256, ge=0, le=100_000, description="Requests in flight on a device before a 429.")
     max_backlog_s: float = Field(
-        default=120.0, gt=0, description="Estimated device seconds that may wait on a device before a 429."
+        default=120.0,
+        gt=0,
+        description="Estimated device seconds that may wait on a device before a 429; of refinements as many again.",
     )
     memory_bytes: int = Field(
         default=0,
@@ -180,10 +182,11 @@ class Settings(BaseSettings):
     max_sync_pixel_steps: int = Field(
         default=0,
         ge=0,
-        description="Most work, pixels x steps, of a decode that is answered at once; 0: no bound but max_pixel_steps.",
+        description="Most work, pixels x steps or rounds of refinement, that is answered at once; 0: no bound but "
+        "max_pixel_steps.",
     )
     over_sync: Literal["refuse", "job"] = Field(
-        default="refuse", description="What a larger decode gets: 413, or 202 and a job."
+        default="refuse", description="What a larger one gets: 413, or 202 and a job."
     )
     job_result_ttl_s: float = Field(
         default=3600.0, ge=1, le=30 * 86400, description="Seconds the result of a job is kept; then 410."

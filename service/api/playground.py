@@ -87,7 +87,9 @@ def make_router() -> APIRouter:
         model = next(model for model in state.door.models() if model.default)
         engine = state.door.engine
         waiting = engine.status().backlog_seconds
-        encode = engine.seconds_of(model.encode_cost(query.width, query.height, rounds_of(query.effort)))
+        size = query.width, query.height
+        refinement = model.refinement_cost(*size, rounds_of(query.effort), sized=False)
+        encode = engine.seconds_of(model.encode_cost(*size) + refinement)
         asked = Decode(query.width, query.height, query.steps, noiseless=not query.gamma)
         decode = engine.seconds_of(model.decode_cost(asked))
         return {"encode": round(waiting + encode, 2), "decode": round(decode, 2)}

@@ -21,11 +21,13 @@ class Estimate:
         cost: device work, in pixels of one denoising step.
         area: that of one step, or of the encoder's single pass.
         bytes: in the worker's memory.
+        refinement: work of an encode with effort beside the passes, in the unit of `cost`; one at a time.
     """
 
     cost: float
     area: float
     bytes: int
+    refinement: float = 0.0
 
 
 def estimate(order: Order, models: tuple[ModelInfo, ...]) -> Estimate:
@@ -35,8 +37,9 @@ def estimate(order: Order, models: tuple[ModelInfo, ...]) -> Estimate:
         name = order.model
         info = next((m for m in models if m.name == name or (name is None and m.default)), models[0])
         rounds = rounds_of(order.effort)
-        analysis = info.encode_cost(width, height)
-        return Estimate(info.encode_cost(width, height, rounds), analysis, info.encode_bytes_of(width, height, rounds))
+        cost, sized = info.encode_cost(width, height), order.target_bpp is not None or order.max_bytes is not None
+        refinement = info.refinement_cost(width, height, rounds, sized=sized)
+        return Estimate(cost, cost, info.encode_bytes_of(width, height, rounds), refinement)
     header = order.container.header
     codec_id = header.codec_id.hex()
     fitting = [m for m in models if (m.name == order.model if order.model else m.codec_id == codec_id)] or models
@@ -72,6 +75,11 @@ class Permit:
         """Device work that is still to be done for it."""
         return self.estimate.cost * (1 - self.share_done)
 
+    @property
+    def refinement_left(self) -> float:
+        """Refinement that is still to be done for it."""
+        return self.estimate.refinement * (1 - self.share_done)
+
     def move(self, admission: Admission) -> None:
         """Take the same place on another device, whatever its limits: this request was promised; begin anew."""
         self.give_back()
@@ -89,7 +97,7 @@ class Admission:
 
     Attributes:
         max_waiting: requests in flight beyond one.
-        max_backlog_seconds: device time that may be waiting when a request comes.
+        max_backlog_seconds: device time that may be waiting when a request comes; of refinements as much again.
         max_bytes: memory of all requests in work together; a single one is always let in.
         seconds_per_cost: of the device.
         permits: of all that are in.
@@ -103,9 +111,14 @@ class Admission:
 
     @property
     def backlog_seconds(self) -> float:
-        """Estimated device time of all that are in."""
+        """Estimated time of the passes of all that are in: what whoever comes waits for."""
         permits = list(self.permits)  # in one piece: metrics are read from other threads
         return self.seconds_per_cost * sum(permit.cost_left for permit in permits)
+
+    @property
+    def refinement_seconds(self) -> float:
+        """Estimated time of the refinements of all that are in, for which further refinements alone wait."""
+        return self.seconds_per_cost * sum(permit.refinement_left for permit in self.permits)
 
     def admit(self, new: Estimate) -> Permit:
         """Let a request in. Raises Busy, with the seconds after which there will be room."""
@@ -115,6 +128,9 @@ class Admission:
         if backlog > self.max_backlog_seconds:
             wait = max(MIN_RETRY_SECONDS, backlog - self.max_backlog_seconds)
             raise Busy(f"{backlog:.0f} s of work are waiting", retry_after=wait)
+        if new.refinement and (refining := self.refinement_seconds) > self.max_backlog_seconds:
+            wait = max(MIN_RETRY_SECONDS, refining - self.max_backlog_seconds)
+            raise Busy(f"{refining:.0f} s of refinement are waiting", retry_after=wait)
         held = sum(permit.estimate.bytes for permit in self.permits)
         if held and held + new.bytes > self.max_bytes:
             wait = max(MIN_RETRY_SECONDS, backlog)

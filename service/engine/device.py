@@ -1,11 +1,12 @@
-"""The device side of the engine: the only file of the service that knows torch and the codec."""
+"""The device side of the engine: with its tasks, all of the service that knows torch and the codec."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from model.weights.registry import DEFAULT_MODEL, Registry
 from service.engine.messages import DeviceOptions
 from service.engine.port import EncodeRequest, ModelInfo, Order, Outcome
 from service.engine.profile import Profile, cached, measure, store
-from service.engine.request import Task, Unit
+from service.engine.request import Report, Task, Unit
 from service.engine.tasks import DecodeTask, EncodeTask, finish_encodes
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class TorchDevice:
         encodes = [(w, u) for w, u in units if isinstance(w, EncodeTask)]
         decodes = [(w, u) for w, u in units if isinstance(w, DecodeTask)]
         self._share_cores(units)
-        try:
+        with _memory_errors():
             if encodes:
                 encodes[0][0].codec.analyse_tiles([(w.analysis, u.tile) for w, u in encodes])
             elif units[0][1].key.kind == "denoise":
@@ -74,18 +75,18 @@ class TorchDevice:
                 decodes[0][0].codec.condition_tiles([(w.state, u.tile) for w, u in decodes])
             if self.device != "cpu":
                 torch.cuda.synchronize(self.device)  # a tick ends when its work has: caps and cancels depend on it
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            raise MemoryError(str(error)) from error
-        except RuntimeError as error:
-            if "can't allocate memory" in str(error):  # what torch's CPU allocator says
-                raise MemoryError(str(error)) from error
-            raise
+
+    def refine(self, task: Task, report: Report) -> None:
+        """Refine an encode, in a thread for such. Raises MemoryError as `run`."""
+        torch.set_num_threads(self._threads)  # a thread keeps what was set when it first ran an operation
+        with _memory_errors():
+            task.refine(report)
 
     def finish(self, tasks: Sequence[Task]) -> list[Outcome]:
-        """Everything after the last tile, of one task or of several of one company; for a CPU thread."""
+        """Everything after the last tile, of one task or of several of one company. Raises MemoryError as `run`."""
         encodes = [task for task in tasks if isinstance(task, EncodeTask)]
-        return [*finish_encodes(encodes)] if encodes else [t.finish() for t in tasks if isinstance(t, DecodeTask)]
+        with _memory_errors():
+            return [*finish_encodes(encodes)] if encodes else [t.finish() for t in tasks if isinstance(t, DecodeTask)]
 
     def _share_cores(self, units: Sequence[tuple[Task, Unit]]) -> None:
         """Choose how many threads an operation takes, here and in the CPU threads: one for small encodes.
@@ -173,3 +174,17 @@ class TorchDevice:
         codec = self.registry.get()
         parts = (name, str(codec.dtype), torch.__version__, codec.info.architecture, str(codec.parameters))
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Raise MemoryError where torch has too little memory, on a GPU or not."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise MemoryError(str(error)) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # what torch's CPU allocator says
+            raise MemoryError(str(error)) from error
+        raise

@@ -1,9 +1,9 @@
 """The engine's loop in the worker process: collect, schedule, run, advance. No torch.
 
 A request goes through: waiting -> preparing (CPU thread) -> running: tiles, step by step (this loop) -> finishing (CPU
-thread) -> ended. Everything that happens arrives in one inbox; between two ticks the loop empties it, so a request
-joins at the next tick and leaves the moment it is done, cancelled or failed. When nothing is ready the loop sleeps on
-the inbox: an idle engine never delays.
+thread; an encode with effort is refined before, in a thread for one such at a time) -> ended. Everything that happens
+arrives in one inbox; between two ticks the loop empties it, so a request joins at the next tick and leaves the moment
+it is done, cancelled or failed. When nothing is ready the loop sleeps on the inbox: an idle engine never delays.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from model.errors import CodecError
 from service.engine.messages import Advanced, Cancel, Failed, Finished, FromWorker, Started, Submit, Ticked
 from service.engine.port import Order, Outcome
 from service.engine.profile import Profile
-from service.engine.request import STAGES, Request, Status, Task, Unit
+from service.engine.request import STAGES, Report, Request, Status, Task, Unit
 from service.engine.scheduler import Scheduler
 from service.errors import Busy, ServiceError
 from service.logs import request_id
@@ -43,6 +43,9 @@ class Device(Protocol):
     def run(self, units: Sequence[tuple[Task, Unit]]) -> None:
         """One forward pass over tiles of one key; if it raises, none has changed. MemoryError: too many rows."""
 
+    def refine(self, task: Task, report: Report) -> None:
+        """`Task.refine`, in a thread for such. MemoryError: the device has too little memory at present."""
+
     def finish(self, tasks: Sequence[Task]) -> list[Outcome]:
         """Everything after the last tile, of one task or of several of one company; for a CPU thread."""
 
@@ -57,7 +60,7 @@ class _Left:
 
 @dataclass(frozen=True)
 class _Ended:
-    """A request without tiles left, and when the last one was done."""
+    """A request without tiles left, and since when nothing but its end is left to do."""
 
     request: Request
     at: float
@@ -92,6 +95,7 @@ class Loop:
         self._requests: dict[int, Request] = {}
         self._threads = ThreadPoolExecutor(CPU_THREADS, "cdc-cpu")
         self._refining = ThreadPoolExecutor(1, "cdc-refine")
+        self._refinements: dict[int, Future[None]] = {}  # by request, until it ends
         self._ended: dict[Hashable, list[_Ended]] = {}  # whose last tile is done, by company; a key while one is at it
         self._ended_lock = threading.Lock()
         self._open = True
@@ -149,10 +153,11 @@ class Loop:
             self._end(request)
 
     def _cancel(self, request: Request) -> None:
-        """Drop a request at once if it is between tiles; if a CPU thread has it, when that is through."""
+        """Drop a request at once if no thread has it; else when that is through."""
         request.cancelled = True
         self._scheduler.remove(request)
-        if request.status in (Status.WAITING, Status.RUNNING):
+        waiting = (found := self._refinements.get(request.number)) is not None and found.cancel()
+        if request.status in (Status.WAITING, Status.RUNNING) or waiting:
             self._end(request)
 
     # Begin, run, advance ------------------------------------------------------------------------------------------
@@ -220,29 +225,29 @@ class Loop:
             if request.task.done():
                 self._scheduler.remove(request)
                 request.status = Status.FINISHING
-                ended = _Ended(request, self._clock())
-                if request.task.refines:
-                    self._refining.submit(self._refine, ended)
+                if request.task.refines:  # by number: what is cancelled while it waits there keeps no image
+                    self._refinements[number] = self._refining.submit(self._refine, number)
                 else:
-                    self._gather(ended)
+                    self._gather(_Ended(request, self._clock()))
             else:
                 self._scheduler.offer(request.number, request.task.ready())
         self._begin()  # those that left have made room; nothing else may wake the loop
 
-    def _refine(self, ended: _Ended) -> None:
+    def _refine(self, number: int) -> None:
         """In a thread for it alone: what takes minutes keeps no other request from its end."""
+        ended = _Ended(self._requests[number], self._clock())
         request, last = ended.request, Progress(0, 1)
 
         def report(progress: Progress) -> None:
             nonlocal last
-            if request.cancelled:
+            if request.cancelled or not self._open:  # a process waits for its threads before it leaves
                 raise _Abandoned
             if progress != last:
                 last = progress
                 self._send(Advanced(request.number, progress))
 
         try:
-            request.task.refine(report)
+            self._device.refine(request.task, report)
         except Exception as error:
             self._inbox.put(_Left(request.number, error))
         else:
@@ -309,6 +314,7 @@ class Loop:
         request.status = Status.ENDED
         self._scheduler.remove(request)
         del self._requests[request.number]
+        self._refinements.pop(request.number, None)
 
     def _report(self, batch: list[Unit], seconds: float) -> None:
         key = batch[0].key

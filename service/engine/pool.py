@@ -236,7 +236,11 @@ class PoolEngine:
             slot.worker.send(Submit(pending.number, pending.order, known.cost, known.area, pending.request_id))
 
     def _least_busy(self) -> _Slot:
-        return min(self._slots, key=lambda s: (not s.ready, s.admission.backlog_seconds, len(s.pending)))
+        def burden(slot: _Slot) -> tuple[bool, float, float, int]:
+            door = slot.admission
+            return not slot.ready, door.backlog_seconds, door.refinement_seconds, len(slot.pending)
+
+        return min(self._slots, key=burden)
 
     def _pending(self) -> list[_Pending]:
         return [pending for slot in self._slots for pending in list(slot.pending.values())]

@@ -72,10 +72,14 @@ class ModelInfo:
     step_radius: int = Tiling.step_radius
     max_effort: int = 1
 
-    def encode_cost(self, width: int, height: int, rounds: int = 0) -> float:
-        """Work of an encode, in pixels of one denoising step of the default model, padding and refinement included."""
-        passes = WEIGHT["analyse"] + (REFINEMENT_WEIGHT * (rounds + 1) if rounds else 0)
-        return passes * self.step_cost * self.encode_pixels(width, height)
+    def encode_cost(self, width: int, height: int) -> float:
+        """Device work of an encode, in pixels of one denoising step of the default model, padding included."""
+        return WEIGHT["analyse"] * self.step_cost * self.encode_pixels(width, height)
+
+    def refinement_cost(self, width: int, height: int, rounds: int, *, sized: bool) -> float:
+        """Work of its refinement, in the same unit; of a size that is asked for, two rates are refined."""
+        gradients = (rounds + 1) * (1 + sized) if rounds else 0
+        return REFINEMENT_WEIGHT * gradients * self.step_cost * self.encode_pixels(width, height)
 
     def encode_bytes_of(self, width: int, height: int, rounds: int = 0) -> int:
         """Memory that an encode takes in the worker."""
@@ -223,7 +227,7 @@ class EngineStatus:
         waiting: requests accepted and not yet started.
         running: requests being worked on.
         restarts: times a worker process died and was replaced.
-        backlog_seconds: estimated device time of everything accepted and not done.
+        backlog_seconds: estimated device time of everything accepted and not done, refinements aside.
         reason: why it is not ready, for people.
     """
 

@@ -40,6 +40,9 @@ class Unit:
     alone: bool = False
 
 
+Report = Callable[[Progress], None]  # how far a refinement is; raises when nobody waits for it
+
+
 class Task(Protocol):
     """What is done for a request, on the device and beside it."""
 
@@ -59,8 +62,8 @@ class Task(Protocol):
     def refines(self) -> bool:
         """True when `refine` has to run between the last tile and the end."""
 
-    def refine(self, report: Callable[[Progress], None]) -> None:
-        """Minutes of work on one image, in a thread for such; `report`, called often, raises when nobody waits."""
+    def refine(self, report: Report) -> None:
+        """Minutes of work on one image, in a thread for such; `report` is called often."""
 
     @property
     def company(self) -> Hashable | None:

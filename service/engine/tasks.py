@@ -12,7 +12,7 @@ from model.rate_control import Packed, pack_to_quality, pack_to_target
 from model.refinement import Between, nothing
 from model.types import Analysis, DecodeState
 from service.engine.port import REDUCED, DecodeRequest, DecodeResult, EncodeRequest, EncodeResult, Kind
-from service.engine.request import Key, Unit
+from service.engine.request import Key, Report, Unit
 from service.images.preview import SIDE, preview_file
 from service.work import Progress
 
@@ -61,7 +61,7 @@ class EncodeTask:
         """True when more than one pass over the symbols was asked for."""
         return self.request.effort > DEFAULT_EFFORT
 
-    def refine(self, report: Callable[[Progress], None]) -> None:
+    def refine(self, report: Report) -> None:
         """Choose the rate and write the file, with effort."""
         start = time.perf_counter()
         self.packed = self.pack(lambda done, of: report(Progress(int(done), of)))
@@ -82,12 +82,12 @@ class EncodeTask:
         )
 
     @property
-    def company(self) -> tuple[bytes, int, int] | None:
+    def company(self) -> tuple[str, int, int] | None:
         """Small images of one shape are packed together, unless they look for a rate of their own or are refined."""
         height, width = self.analysis.canvas.shape[:2]
         searches = self.request.target_bpp is not None or self.request.max_bytes is not None
         searches = searches or self.refines
-        return None if searches or height * width > TOGETHER_PIXELS else (self.codec.codec_id, height, width)
+        return None if searches or height * width > TOGETHER_PIXELS else (self.codec.info.name, height, width)
 
 
 def finish_encodes(tasks: Sequence[EncodeTask]) -> list[EncodeResult]:
@@ -187,7 +187,7 @@ class DecodeTask:
 
     refines = False
 
-    def refine(self, report: Callable[[Progress], None]) -> None:
+    def refine(self, report: Report) -> None:
         """A decode has nothing to refine."""
 
     @property

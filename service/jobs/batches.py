@@ -93,15 +93,18 @@ class Batches:
 
     async def output(self, id: str, owner: str, *, errors: bool) -> bytes:
         """The lines that succeeded, or those that failed, as far as they are there. Raises UnknownBatch."""
-        name = "errors" if errors else "output"
+        name = f"batch/{id}/{'errors' if errors else 'output'}"
         while True:
             found = await self.get(id, owner)
-            whole = None if found.state == "in_progress" else await self._store.blobs.get(f"batch/{id}/{name}")
-            if whole is not None:
+            ended = found.state != "in_progress"
+            if ended and (whole := await self._store.blobs.get(name)) is not None:
                 return whole
-            parts = await self._parts(id, found)
-            if found.state != "in_progress" or (await self.get(id, owner)).state == "in_progress":
-                return parts[errors]  # else it has ended meanwhile, and parts may have been gone
+            parts = (await self._parts(id, found))[errors]
+            if ended:  # a cancelled one is put together behind its record: parts may have been gone if it is there now
+                whole = await self._store.blobs.get(name)
+                return parts if whole is None else whole
+            if (await self.get(id, owner)).state == "in_progress":
+                return parts  # else it has ended meanwhile, and parts may have been gone
 
     async def advance(self, id: str) -> float | None:
         """Do a slice; return the seconds until the next one, None after the last."""

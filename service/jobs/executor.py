@@ -125,7 +125,8 @@ class Door:
         _check_canvas(info, width, height)
         rounds = rounds_of(options.effort, info.max_effort)
         self._limits.check_refinement(width * height, rounds)
-        cost = info.encode_cost(width, height, rounds)
+        sized = options.target_bpp is not None or options.max_bytes is not None
+        cost = info.encode_cost(width, height) + info.refinement_cost(width, height, rounds, sized=sized)
         return Work(options, body, digest, width, height, steps=rounds, cost=cost, request_id=request)
 
     def _open_file(self, body: bytes, options: DecodeOptions, seconds_left: float, request: str | None) -> Work:

@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 import httpx
 import pytest
+from fsspec.implementations.memory import MemoryFile
 
 from cdc_client import Client
 from model.config import rate_of_quality
@@ -140,6 +141,30 @@ def test_a_write_that_is_cut_short_leaves_nothing(
     with pytest.raises(ZeroDivisionError):
         transcoder._row("0.PNG", b"", Torn())
     assert example.plan(job)[1] == []
+
+
+def test_options_are_texts_where_they_are_no_numbers() -> None:
+    pairs = ("quality=40", "alpha=drop", "region=pct:0,0,50,50", "deterministic=true", "model=7")
+    assert dict(map(example.option_of, pairs)) == {
+        "quality": 40,
+        "alpha": "drop",
+        "region": "pct:0,0,50,50",
+        "deterministic": True,
+        "model": "7",
+    }
+    with pytest.raises(SystemExit):
+        example.main(["encode", "a", "b", "quality"])
+
+
+def test_a_key_that_leads_out_of_the_target_is_passed_over(tmp_path: Path) -> None:
+    store = fsspec.filesystem("memory")
+    for key in ("/hostile/a.png", "/hostile/../../b.png"):
+        store.store[key] = MemoryFile(store, key, b"x")
+    try:
+        assert list(example.sizes_of("memory://hostile", example.IMAGES)) == ["a.png"]
+    finally:
+        for key in ("/hostile/a.png", "/hostile/../../b.png"):
+            store.store.pop(key)
 
 
 @pytest.mark.slow

@@ -110,6 +110,27 @@ def test_model_that_rounds_refuses_effort(codec: Codec, analysed: Latents, monke
         codec.pack(analysed, 0, effort=2)
 
 
+def test_size_that_one_pass_meets_is_refined_all_the_same(codec: Codec, analysed: Latents) -> None:
+    plain = codec.pack(analysed, RATE)
+    found = pack_to_target(codec, analysed, target_bpp=8 * len(plain) / 17000, effort=2)
+    assert found.data == codec.pack(analysed, found.rate, effort=2)
+    assert found.target == "met"
+
+
+def test_refinement_can_be_abandoned_while_the_rate_is_looked_for(
+    codec: Codec, analysed: Latents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Abandoned(Exception):
+        pass
+
+    def between(done: float, of: int) -> None:
+        raise Abandoned
+
+    monkeypatch.setattr(codec, "pack", lambda *_, **__: pytest.fail("packed for nobody"))
+    with pytest.raises(Abandoned):
+        pack_to_target(codec, analysed, max_bytes=1500, effort=2, between=between)
+
+
 def test_budget_buys_a_better_picture(codec: Codec, analysed: Latents) -> None:
     plain, refined = (pack_to_target(codec, analysed, max_bytes=1500, effort=effort) for effort in (1, 6))
     assert len(refined.data) <= 1500

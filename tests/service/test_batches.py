@@ -212,6 +212,25 @@ async def test_output_is_whole_though_its_parts_go_meanwhile(make_client: MakeCl
     assert len((await client.get(f"{location}/output")).text.splitlines()) == 8
 
 
+async def test_output_is_whole_though_it_is_put_together_meanwhile(
+    make_client: MakeClient, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that found the batch cancelled, before output and errors were there."""
+    client = await make_client(**SETTINGS)
+    data = jsonl(*(line(f"d{k}", "/decode", source=site.url + "/a.cdc", seed=k) for k in range(8)))
+    location = (await client.post("/batches", content=data)).headers["location"]
+    await ended(client, location)
+    found: Any = client._transport
+    blobs = found.app.state.parts.batches._store.blobs
+    get, missing = blobs.get, [True]
+
+    async def late(name: str) -> bytes | None:
+        return None if name.endswith("/output") and missing and missing.pop() else await get(name)
+
+    monkeypatch.setattr(blobs, "get", late)
+    assert len((await client.get(f"{location}/output")).text.splitlines()) == 8
+
+
 async def test_a_batch_is_its_owners(make_client: MakeClient, site: Site) -> None:
     client = await make_client(**SETTINGS)
     mine = {"Authorization": "Bearer mine"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -29,6 +31,7 @@ class FakeTask:
         self.number, self.left, self.fault = number, request.quality or 0, request.model
         self.offered, self.request = -1, request
         self.refining, self.refine_allowed = threading.Event(), threading.Event()
+        self.stuck = False
 
     def prepare(self) -> None:
         if self.fault == "prepare":
@@ -53,7 +56,10 @@ class FakeTask:
     def refine(self, report: Callable[[Progress], None]) -> None:
         report(Progress(1, 9))
         self.refining.set()
+        deadline = time.monotonic() + 10.0
         while not self.refine_allowed.wait(0.001):
+            self.stuck = time.monotonic() > deadline
+            assert not self.stuck
             report(Progress(1, 9))
         report(Progress(2, 9))
         if self.fault == "refine":
@@ -78,6 +84,9 @@ class FakeDevice:
     def task(self, number: int, order: Order) -> Task:
         assert isinstance(order, EncodeRequest)
         return FakeTask(number, order)
+
+    def refine(self, task: Task, report: Callable[[Progress], None]) -> None:
+        task.refine(report)
 
     def finish(self, tasks: Sequence[Task]) -> list[Outcome]:
         works = [task for task in tasks if isinstance(task, FakeTask)]
@@ -113,11 +122,17 @@ class Harness:
 
     def refining(self, job: int) -> FakeTask:
         """The task of a request whose refinement has begun."""
-        while not ((known := self.loop._requests.get(job)) and known.task.refining.is_set()):  # type: ignore[attr-defined]
-            self.loop.step()
+        self.finishing(job)
         task = self.loop._requests[job].task
         assert isinstance(task, FakeTask)
+        assert task.refining.wait(10)  # nothing of it wakes the loop
         return task
+
+    def finishing(self, *jobs: int) -> None:
+        """Step until they have no tiles left."""
+        known = self.loop._requests
+        while not all(job in known and known[job].status is Status.FINISHING for job in jobs):
+            self.loop.step()
 
     def run(self, until: int, seconds: float = 10.0) -> None:
         """Step until that many requests are answered."""
@@ -258,6 +273,50 @@ def test_a_cancelled_refinement_ends_at_its_next_report(harness: Harness) -> Non
     harness.refining(1).refine_allowed.set()  # the thread is free again
     harness.run(until=1)
     assert list(harness.answers()) == [1]
+
+
+def test_a_cancelled_request_keeps_no_image_while_it_waits_for_another_refinement(harness: Harness) -> None:
+    harness.submit(0, 1, effort=9)
+    task = harness.refining(0)
+    harness.submit(1, 1, effort=9)
+    harness.submit(2, 1, effort=2)
+    harness.finishing(1, 2)
+    waiting = weakref.ref(harness.loop._requests[1].task)
+    harness.loop.put(Cancel(1))
+    harness.submit(3, 1)
+    harness.run(until=1)
+    gc.collect()
+    assert waiting() is None
+    task.refine_allowed.set()
+    harness.refining(2).refine_allowed.set()
+    harness.run(until=3)
+    assert sorted(harness.answers()) == [0, 2, 3]
+
+
+def test_a_refinement_ends_with_the_loop(harness: Harness) -> None:
+    """Else its process would wait for it, for minutes, with nobody left to answer."""
+    harness.submit(0, 1, effort=9)
+    task = harness.refining(0)
+    harness.loop.put(None)
+    harness.loop.run()
+    harness.loop._refining.shutdown(wait=True)
+    assert not task.stuck
+    assert not harness.answers()
+
+
+def test_waiting_for_another_refinement_counts_as_queue(harness: Harness) -> None:
+    harness.submit(0, 1, effort=9)
+    task = harness.refining(0)
+    harness.submit(1, 1, effort=9)
+    harness.finishing(1)
+    harness.device.clock += 100.0
+    task.refine_allowed.set()
+    harness.refining(1).refine_allowed.set()
+    harness.run(until=2)
+    second = harness.answers()[1]
+    assert isinstance(second, Finished)
+    assert second.outcome.seconds["queue"] >= 100
+    assert second.seconds < 100
 
 
 def test_a_company_is_finished_by_sixteens(harness: Harness) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from model.container import Container, Header, Section, SectionType
 from service.engine.admission import Admission, Estimate, estimate
-from service.engine.port import WEIGHT, DecodeRequest, EncodeRequest, Kind, ModelInfo
+from service.engine.port import REFINEMENT_WEIGHT, WEIGHT, DecodeRequest, EncodeRequest, Kind, ModelInfo
 from service.engine.profile import MAX_ROWS, Profile, cached, measure
 from service.engine.request import Key, Request, Status, Unit
 from service.engine.scheduler import Scheduler
@@ -309,6 +310,30 @@ def test_admission_counts_requests_seconds_and_bytes() -> None:
     door.admit(Estimate(1, 1, 1))
     with pytest.raises(Busy, match="3 requests are waiting"):
         door.admit(Estimate(1, 1, 1))
+
+
+def test_a_refinement_keeps_only_other_refinements_out() -> None:
+    door = Admission(max_waiting=9, max_backlog_seconds=10, max_bytes=1000, seconds_per_cost=1.0)
+    long = door.admit(Estimate(1, 1, 1, refinement=1000))
+    with pytest.raises(Busy, match="1000 s of refinement") as refused:
+        door.admit(Estimate(1, 1, 1, refinement=5))
+    assert refused.value.retry_after == 990
+    door.admit(Estimate(1, 1, 1))
+    long.share_done = 0.995
+    door.admit(Estimate(1, 1, 1, refinement=5))
+
+
+def test_effort_is_priced_by_gradients_and_rates() -> None:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    models = (replace(MODELS[0], max_effort=9),)
+    plain = estimate(EncodeRequest(pixels), models)
+    refined = estimate(EncodeRequest(pixels, effort=9), models)
+    sized = estimate(EncodeRequest(pixels, max_bytes=100, effort=9), models)
+    assert plain.refinement == 0
+    assert plain.cost == refined.cost == sized.cost
+    assert refined.refinement == REFINEMENT_WEIGHT * 11 * 64 * 64
+    assert sized.refinement == 2 * refined.refinement
+    assert refined.bytes > plain.bytes
 
 
 def test_a_permit_moves_with_its_request() -> None:
