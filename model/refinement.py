@@ -75,6 +75,7 @@ class Refiner:
                 if cost < least:
                     best, least = now, cost
                 if number == rounds:
+                    between(rounds + 1, rounds + 1)
                     break
                 worth = WORTH * HOTTEST ** ((rounds - 1 - number) / (EFFORT_ROUNDS[-1] - 1))
                 target += DAMPING * (now.y_hat - worth / 2 * gradient - target)

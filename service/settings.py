@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     max_pixel_steps: int = Field(
         default=850_000_000,
         ge=1,
-        description="Most work of one decode, pixels x steps, or encode, pixels x rounds of refinement. The default "
+        description="Most work of one decode, pixels x steps, or refined encode, which counts 8 a round. The default "
         "lets the largest image take 17 steps.",
     )
     max_concurrent_uploads: int = Field(

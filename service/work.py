@@ -101,7 +101,7 @@ class Work:
         container: of a decode, the parsed file, whose checksum holds.
         frame: of a decode, its region and size.
         reduction: of a decode, the fraction 1/n of the size that it is done at.
-        steps: of a decode, the denoising steps it will take; of an encode, the rounds of its refinement.
+        steps: of a decode, the denoising steps it will take; of an encode, those that its refinement is worth.
         cost: estimated device work, in pixels of one denoising step of the default model.
         request_id: of the request that brought it, for the logs.
     """

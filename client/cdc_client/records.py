@@ -86,6 +86,7 @@ class Model:
     default: bool
     version: int
     fixed_rate: bool
+    max_effort: int
     max_pixels: int | None
 
 

@@ -78,6 +78,7 @@ def make_router() -> APIRouter:
                 "default_steps": model.default_steps,
                 "default_gamma": model.default_gamma,
                 "max_steps": min(model.max_steps, state.settings.max_steps),
+                "max_effort": model.max_effort,
             },
         }
 
@@ -86,13 +87,12 @@ def make_router() -> APIRouter:
         """Seconds that an encode and a decode of that size take by the default model, what waits now included."""
         model = next(model for model in state.door.models() if model.default)
         engine = state.door.engine
-        waiting = engine.status().backlog_seconds
         size = query.width, query.height
         refinement = model.refinement_cost(*size, rounds_of(query.effort), sized=False)
         encode = engine.seconds_of(model.encode_cost(*size) + refinement)
         asked = Decode(query.width, query.height, query.steps, noiseless=not query.gamma)
-        decode = engine.seconds_of(model.decode_cost(asked))
-        return {"encode": round(waiting + encode, 2), "decode": round(decode, 2)}
+        decode = engine.seconds_of(model.decode_cost(asked)) - engine.seconds_of(0)
+        return {"encode": round(encode, 2), "decode": round(decode, 2)}
 
     @router.post("/playground/compare")
     async def compare(

@@ -43,6 +43,7 @@ class ModelAnswer(BaseModel):
     default: bool = Field(description="True for the model that encodes when none is asked for.")
     version: int = Field(description="Of the weights; of those with one codec id the highest decodes.")
     fixed_rate: bool = Field(description="True for a model of one rate, which takes no quality.")
+    max_effort: int = Field(description="Highest effort of an encode.")
     max_pixels: int | None = Field(
         description="Largest image it takes, sides counted in multiples of 64; null: no limit of its own."
     )

@@ -57,15 +57,17 @@ class TorchDevice:
     def task(self, number: int, order: Order) -> Task:
         """Make the task of a request, whose `prepare` finds its model."""
         if isinstance(order, EncodeRequest):
-            return EncodeTask(number, order, lambda: self.registry.get(order.model))
+            return EncodeTask(number, order, lambda: self.registry.get(order.model), self._share_cores)
         codec_id = order.container.header.codec_id
-        return DecodeTask(number, order, lambda: self.registry.for_file(codec_id, order.model))
+        return DecodeTask(number, order, lambda: self.registry.for_file(codec_id, order.model), self._share_cores)
 
     def run(self, units: Sequence[tuple[Task, Unit]]) -> None:
         """One forward pass. Raises MemoryError when the device has too little memory for so many rows."""
         encodes = [(w, u) for w, u in units if isinstance(w, EncodeTask)]
         decodes = [(w, u) for w, u in units if isinstance(w, DecodeTask)]
-        self._share_cores(units)
+        key = units[0][1].key
+        pixels = len(units) * key.shape[0] * key.shape[1]
+        self._share_cores(pixels if key.kind == "analyse" else SMALL_PASS_PIXELS + 1)
         with _memory_errors():
             if encodes:
                 encodes[0][0].codec.analyse_tiles([(w.analysis, u.tile) for w, u in encodes])
@@ -78,7 +80,7 @@ class TorchDevice:
 
     def refine(self, task: Task, report: Report) -> None:
         """Refine an encode, in a thread for such. Raises MemoryError as `run`."""
-        torch.set_num_threads(self._threads)  # a thread keeps what was set when it first ran an operation
+        self._share_cores(SMALL_PASS_PIXELS + 1)
         with _memory_errors():
             task.refine(report)
 
@@ -88,14 +90,13 @@ class TorchDevice:
         with _memory_errors():
             return [*finish_encodes(encodes)] if encodes else [t.finish() for t in tasks if isinstance(t, DecodeTask)]
 
-    def _share_cores(self, units: Sequence[tuple[Task, Unit]]) -> None:
-        """Choose how many threads an operation takes, here and in the CPU threads: one for small encodes.
+    def _share_cores(self, pixels: int) -> None:
+        """Choose how many cores an operation of this thread takes: one for small work.
 
-        Their parts are shorter than a meeting of threads; requests beside one another fill the cores.
+        Its parts are shorter than a meeting of threads; requests beside one another fill the cores. A thread keeps what
+        it had at its first operation until it is told again.
         """
-        key = units[0][1].key
-        small = key.kind == "analyse" and len(units) * key.shape[0] * key.shape[1] <= SMALL_PASS_PIXELS
-        threads = 1 if small else self._threads
+        threads = 1 if pixels <= SMALL_PASS_PIXELS else self._threads
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
 

@@ -20,7 +20,7 @@ REDUCED: dict[int, Kind] = {1: "condition", 2: "half", 4: "quarter"}  # the cond
 
 # Multiply-adds of a kind of pass per pixel, relative to one denoising step of cdc-lite (12.8 GFLOP at 768x512).
 WEIGHT: dict[Kind, float] = {"denoise": 1.0, "condition": 2.1, "analyse": 0.8, "half": 0.8, "quarter": 0.4}
-REFINEMENT_WEIGHT = 8.0  # of the gradients of a round: forwards and backwards through synthesis and entropy model
+REFINEMENT_WEIGHT = 8  # of the gradients of a round: forwards and backwards through synthesis and entropy model
 REFINEMENT_BYTES, REFINEMENT_PIXEL_BYTES = 700 << 20, 40  # of a tile's backward pass, and of a pixel's latents
 SYMBOL_BYTES = 40  # a pixel of the whole image, in the worker, while its symbols are decoded
 
@@ -77,9 +77,8 @@ class ModelInfo:
         return WEIGHT["analyse"] * self.step_cost * self.encode_pixels(width, height)
 
     def refinement_cost(self, width: int, height: int, rounds: int, *, sized: bool) -> float:
-        """Work of its refinement, in the same unit; of a size that is asked for, two rates are refined."""
-        gradients = (rounds + 1) * (1 + sized) if rounds else 0
-        return REFINEMENT_WEIGHT * gradients * self.step_cost * self.encode_pixels(width, height)
+        """Work of its refinement, in the same unit."""
+        return refinement_steps(rounds, sized=sized) * self.step_cost * self.encode_pixels(width, height)
 
     def encode_bytes_of(self, width: int, height: int, rounds: int = 0) -> int:
         """Memory that an encode takes in the worker."""
@@ -108,6 +107,11 @@ class ModelInfo:
     def takes(self, width: int, height: int) -> bool:
         """True when an image of that size, sides rounded up to multiples of 64, is within the model's own limit."""
         return self.max_pixels is None or -(-width // 64) * -(-height // 64) * 64**2 <= self.max_pixels
+
+
+def refinement_steps(rounds: int, *, sized: bool) -> int:
+    """Denoising steps that cost as much as rounds of refinement; of a size that is asked for, two rates are refined."""
+    return REFINEMENT_WEIGHT * (rounds + 1) * (1 + sized) if rounds else 0
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,17 @@ NOISE_BESIDE_PIXELS = 1 << 22
 TOGETHER_PIXELS = 1 << 14  # of a canvas: larger images gain little from being packed together
 
 
+Share = Callable[[int], None]  # chooses the cores of this thread, by the pixels that it is to work on
+
+
 class EncodeTask:
     """An encode: pad (CPU thread), encoder tiles (device), hyper-encoder and entropy coding (CPU thread)."""
 
     codec: Codec  # from `prepare` on: a model that was unloaded is read again in a CPU thread, not between two ticks
 
-    def __init__(self, number: int, request: EncodeRequest, model: Callable[[], Codec]) -> None:
+    def __init__(self, number: int, request: EncodeRequest, model: Callable[[], Codec], share: Share) -> None:
         self._model = model
+        self.share = share
         self._number = number
         self.request = request
         self._offered = False
@@ -36,6 +40,7 @@ class EncodeTask:
 
     def prepare(self) -> None:
         """Fetch the model and pad the image."""
+        self.share(self.request.pixels[..., 0].size)
         self.codec = self._model()
         self.analysis = self.codec.begin(self.request.pixels)
 
@@ -93,6 +98,7 @@ class EncodeTask:
 def finish_encodes(tasks: Sequence[EncodeTask]) -> list[EncodeResult]:
     """Choose the rate and write the file, of one encode or of several of one company."""
     start = time.perf_counter()
+    tasks[0].share(sum(task.analysis.canvas[..., 0].size for task in tasks))
     codec, company = tasks[0].codec, [(t.analysis.latents, t.request) for t in tasks]
     if len(tasks) > 1:
         files = pack_to_quality(codec, [(latents, r.quality, r.sections) for latents, r in company])
@@ -121,8 +127,9 @@ class DecodeTask:
 
     codec: Codec  # as in EncodeTask
 
-    def __init__(self, number: int, request: DecodeRequest, model: Callable[[], Codec]) -> None:
+    def __init__(self, number: int, request: DecodeRequest, model: Callable[[], Codec], share: Share) -> None:
         self._model = model
+        self._share = share
         self._number = number
         self._request = request
         self._entropy_seconds = 0.0
@@ -139,6 +146,7 @@ class DecodeTask:
         start = time.perf_counter()
         request, container = self._request, self._request.container
         header = container.header
+        self._share(header.pixels)
         seed = seed_of(container) if request.seed is None else request.seed
         self._gamma = self.codec.default_gamma if request.gamma is None else request.gamma
         steps = self.codec.default_steps if request.steps is None else request.steps

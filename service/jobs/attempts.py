@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind
 from service.errors import Busy, Draining, JobExpired, NotReady, QueueUnavailable, ServiceError, WorkerFailed
 from service.jobs.limits import JobLimits
 from service.jobs.records import Entry, Execution, Failure, ResultInfo, ShareRecord
-from service.jobs.store import KEEP_S, Change, Puts, Store, unshared
+from service.jobs.store import KEEP_S, Change, Nack, Puts, Store, unshared
 from service.logs import request_id
 from service.tracing import fail, past, span
 from service.work import DecodeOptions, Options, Progress, Result, Work, WorkState
@@ -30,11 +30,8 @@ WATCH_S = 1.0  # between signs of life, when no notification comes
 MAX_PENDING_STEPS = 64  # that wait to be published; older ones are then passed over
 MAX_PREVIEW_BYTES = 8 << 20  # of one execution; older previews go first, their events say so by having none
 MAX_BUSY_WAIT_S = 5.0
+MAX_REFINING = 2  # encodes with effort, here: one is refined at a time, and the others would hold all places for hours
 MAX_DEATHS = 20  # of workers that had it: many, for whoever kills a worker kills all that it had
-
-
-class Nack(Exception):
-    """This worker cannot do it now: the execution goes back into the queue."""
 
 
 class Executes(Protocol):
@@ -64,6 +61,7 @@ class Attempts:
         self._executor = executor
         self._limits = limits
         self._releasing: set[asyncio.Task[None]] = set()
+        self._refining = 0
 
     async def close(self) -> None:
         """Wait until all attempts that were cancelled are released."""
@@ -73,8 +71,23 @@ class Attempts:
         """Make one attempt. Cancelled, it leaves the execution to another worker, and says so where it can.
 
         Raises:
-            Nack: the engine of this worker takes no work now.
+            Nack: the engine of this worker takes no work now, or no such work.
         """
+        refines = await _until_reached(lambda: self._refines(execution))
+        if refines and self._refining >= MAX_REFINING:
+            raise Nack("enough encodes with effort are in work here")
+        self._refining += refines
+        try:
+            await self._attempt(execution)
+        finally:
+            self._refining -= refines
+
+    async def _refines(self, execution: str) -> bool:
+        """True for a job with effort; who waits for the answer itself is let through."""
+        found = (await self._store.read(f"exec:{execution}")).get(f"exec:{execution}", Execution)
+        return found is not None and not found.direct and found.options.operation == "encode" and found.steps > 0
+
+    async def _attempt(self, execution: str) -> None:
         attempt = await _until_reached(lambda: self.begin(execution))
         if attempt is None:
             return  # cancelled or done

@@ -21,7 +21,16 @@ import anyio.to_thread
 from model.config import rounds_of
 from model.container import Container, Header, parse
 from model.errors import CorruptStream, InvalidParameter, UnknownCodec, UnknownModel
-from service.engine.port import Decode, DecodeRequest, DecodeResult, EncodeRequest, Engine, EngineView, ModelInfo
+from service.engine.port import (
+    Decode,
+    DecodeRequest,
+    DecodeResult,
+    EncodeRequest,
+    Engine,
+    EngineView,
+    ModelInfo,
+    refinement_steps,
+)
 from service.errors import Draining, NotReady, TooManyPixels
 from service.framing import frame_of
 from service.images.drawings import LOSSY_QUALITY, check_worth
@@ -124,10 +133,11 @@ class Door:
         width, height = probe_image(body, max_pixels=self._limits.max_pixels, frame=options.frame)
         _check_canvas(info, width, height)
         rounds = rounds_of(options.effort, info.max_effort)
-        self._limits.check_refinement(width * height, rounds)
         sized = options.target_bpp is not None or options.max_bytes is not None
+        steps = refinement_steps(rounds, sized=sized)
+        self._limits.check_refinement(width * height, steps)
         cost = info.encode_cost(width, height) + info.refinement_cost(width, height, rounds, sized=sized)
-        return Work(options, body, digest, width, height, steps=rounds, cost=cost, request_id=request)
+        return Work(options, body, digest, width, height, steps=steps, cost=cost, request_id=request)
 
     def _open_file(self, body: bytes, options: DecodeOptions, seconds_left: float, request: str | None) -> Work:
         """The work of a decode; blocks."""

@@ -49,12 +49,12 @@ class Limits:
                 + advice
             )
 
-    def check_refinement(self, pixels: int, rounds: int) -> None:
-        """Raise TooMuchWork for an encode of `pixels` in `rounds` of refinement that is over the limit."""
-        if pixels * rounds > self.max_pixel_steps:
+    def check_refinement(self, pixels: int, steps: int) -> None:
+        """Raise TooMuchWork for an encode whose refinement costs as much as that many steps, over the limit."""
+        if pixels * steps > self.max_pixel_steps:
             raise TooMuchWork(
-                f"{pixels} pixels x {rounds} rounds = {pixels * rounds} exceed the limit of {self.max_pixel_steps}; "
-                "ask for less effort"
+                f"{pixels} pixels, refined for the work of {steps} denoising steps, exceed the limit of "
+                f"{self.max_pixel_steps} pixels x steps; ask for less effort"
             )
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from service.errors import Busy
 from service.jobs.blobs import BlobStore
 from service.jobs.limits import JobLimits
 from service.jobs.records import Entry, Execution, JobRecord, Record
-from service.jobs.store import Change, Place, Signal, Snapshot, Watchers
+from service.jobs.store import RETRY_S, Change, Nack, Place, Signal, Snapshot, Watchers
 from service.work import Work, WorkState
 
 SWEEP_S = 5.0
@@ -272,10 +272,18 @@ class MemoryStore:
         if self._execute is not None:
             task: asyncio.Task[Any] = asyncio.ensure_future(self._execute(execution))
             self._tasks[task] = takes_place
-            task.add_done_callback(self._ended)
+            task.add_done_callback(partial(self._ended, execution))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, execution: str, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             task.result()
+        except Nack:
+            asyncio.get_running_loop().call_later(RETRY_S, self._again, execution)
+        except asyncio.CancelledError:
+            pass
+        self._fill()
+
+    def _again(self, execution: str) -> None:
+        self._pending.append(execution)
         self._fill()

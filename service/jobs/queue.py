@@ -19,12 +19,11 @@ from coredis.exceptions import RedisError as CoredisError
 from streaq import StreaqRetry, Worker
 
 from service.errors import QueueUnavailable
-from service.jobs.attempts import Nack
+from service.jobs.store import RETRY_S, Nack
 
 log = logging.getLogger(__name__)
 QUEUE = "cdc"
 TASK = "execute"
-RETRY_S = 1.0
 CALL_S = 5.0
 
 

@@ -13,9 +13,14 @@ from service.jobs.blobs import BlobStore
 from service.jobs.records import Entry, Execution, Record, ShareRecord
 from service.work import Work, WorkState
 
+RETRY_S = 1.0  # after which what was refused is delivered again
 KEEP_S = 7 * 86_400.0  # how long an unfinished job is kept
 R = TypeVar("R", bound=Record)
 Puts = dict[str, tuple[Record | None, float]]
+
+
+class Nack(Exception):
+    """Raised by what runs executions: it cannot do this one now, which goes back into the queue."""
 
 
 @dataclass

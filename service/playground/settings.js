@@ -31,12 +31,13 @@ export class Settings {
     this.#update();
   }
 
-  /** Begin with the defaults of the service's model. @param {{default_steps: number, default_gamma: number, max_steps: number}} model */
+  /** Begin with the defaults of the service's model. @param {{default_steps: number, default_gamma: number, max_steps: number, max_effort: number}} model */
   setDefaults(model) {
     const [steps, gamma] = [this.#field("steps"), this.#field("gamma")];
     steps.max = String(Math.min(Number(steps.max), model.max_steps));
     steps.value = String(model.default_steps);
     gamma.value = String(model.default_gamma);
+    this.#field("effort").max = String(model.max_effort);
     this.#update();
   }
 

@@ -265,6 +265,7 @@ async def test_models_are_listed(client: httpx.AsyncClient) -> None:
         "default": True,
         "version": 0,
         "fixed_rate": False,
+        "max_effort": 9,
         "max_pixels": None,
     }
 

@@ -56,7 +56,7 @@ def test_models_of_one_codec_id_are_no_company() -> None:
 
     def company(name: str) -> object:
         pixels = np.zeros((64, 64, 3), np.uint8)
-        task = EncodeTask(1, EncodeRequest(pixels), Mock())
+        task = EncodeTask(1, EncodeRequest(pixels), Mock(), Mock())
         task.analysis = cast(Analysis, SimpleNamespace(canvas=pixels))
         task.codec = cast(Codec, SimpleNamespace(codec_id=bytes(8), info=SimpleNamespace(name=name)))
         return task.company

@@ -104,6 +104,7 @@ async def test_the_page_is_told_the_defaults_of_the_model(client: httpx.AsyncCli
         "default_steps": 17,
         "default_gamma": 0.0,
         "max_steps": 200,
+        "max_effort": 9,
     }
 
 

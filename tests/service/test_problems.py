@@ -210,11 +210,12 @@ async def test_too_much_work_says_how_many_steps_would_do(make_client: MakeClien
 
 
 async def test_too_much_effort(make_client: MakeClient, engine: FakeEngine) -> None:
-    client = await make_client(max_pixel_steps=5000)
+    client = await make_client(max_pixel_steps=32 * 24 * 8 * 7)
     png = {"content": image_file(photograph()), "headers": {"Content-Type": "image/png"}}
     body = check(await client.post("/encode?effort=8", **png), 413, "too-much-work")
     assert "less effort" in body["detail"]
     assert (await client.post("/encode?effort=7", **png)).status_code == 200
+    check(await client.post("/encode?effort=7&max_bytes=500", **png), 413, "too-much-work")  # two rates are refined
     check(await client.post("/encode?effort=10", **png), 422, "invalid-parameter")
     check(await client.post("/encode?effort=2&model=other", **png), 422, "invalid-parameter")
     assert len(engine.requests) == 1

@@ -56,7 +56,7 @@ class FakeExecutor:
         return Work(options, body, hashlib.sha256(body).hexdigest(), steps=3)
 
     async def run(self, work: Work, on_progress: Callable[[Progress], None] | None = None) -> Result:
-        assert isinstance(work.options, DecodeOptions)
+        previews = isinstance(work.options, DecodeOptions) and work.options.preview
         self._note(self.started, work.body)
         if self.busy:
             self.busy -= 1
@@ -66,7 +66,7 @@ class FakeExecutor:
                 await self.gate.wait()
                 await asyncio.sleep(0)
                 if on_progress is not None:
-                    on_progress(Progress(step, self.steps, self.preview if work.options.preview else None))
+                    on_progress(Progress(step, self.steps, self.preview if previews else None))
         except asyncio.CancelledError:
             self._note(self.cancelled, work.body)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from service.jobs.limits import JobLimits
 from service.jobs.memory import RECORD_BYTES, MemoryStore
 from service.jobs.service import Jobs
 from service.logs import request_id
-from service.work import Progress, Result, Work
+from service.work import EncodeOptions, Progress, Result, Work
 from tests.service.jobs.conftest import Clock, FakeExecutor, jobs_of, memory_store, work_of
 
 pytestmark = pytest.mark.anyio
@@ -96,6 +97,29 @@ async def test_a_direct_request_does_not_wait_with_an_identical_job(executor: Fa
     assert (await direct).data == b"2"
     for job in (first, second):
         assert (await jobs.wait(job.id, "ann", 5)).state == "succeeded"
+
+
+async def test_jobs_with_effort_do_not_hold_every_place(
+    executor: FakeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.jobs.memory.RETRY_S", 0.01)
+    jobs, _ = made(executor, max_running=4)
+    executor.gate.clear()
+
+    def refined(body: bytes) -> Work:
+        return replace(work_of(body), options=EncodeOptions(effort=5), steps=48)
+
+    efforts = [await jobs.submit(refined(bytes([k])), "ann") for k in range(5)]
+    await executor.until(lambda: len(executor.started) == 2)
+    other = await jobs.submit(work_of(b"quick"), "bob")
+    await executor.until(lambda: b"quick" in executor.started)
+    assert len(executor.started) == 3
+    direct = asyncio.create_task(jobs.run(refined(b"direct"), "eve"))  # somebody waits for it
+    await executor.until(lambda: b"direct" in executor.started)
+    executor.gate.set()
+    await direct
+    for job, owner in ((other, "bob"), *((job, "ann") for job in efforts)):
+        assert (await jobs.wait(job.id, owner, 5)).state == "succeeded"
 
 
 async def test_a_direct_request_is_told_when_the_engine_is_full(executor: FakeExecutor) -> None:

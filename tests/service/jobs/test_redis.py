@@ -66,7 +66,7 @@ async def on_redis(url: str, executor: FakeExecutor, clock: Clock | None = None)
 
 
 async def test_everything_expires_after_the_end(redis_url: str, executor: FakeExecutor, clock: Clock) -> None:
-    limits = JobLimits(result_ttl_s=2, gone_ttl_s=1)
+    limits = JobLimits(result_ttl_s=60, gone_ttl_s=30)
     async with jobs_in_redis(redis_url, executor, limits, clock) as jobs, connect(redis_url) as redis:
         for owner in ("ann", "ann", "bob"):  # the later ones join what has ended
             job = await jobs.submit(WORK, owner, key="key")
@@ -76,7 +76,7 @@ async def test_everything_expires_after_the_end(redis_url: str, executor: FakeEx
         left = {key: await redis.ttl(key) async for key in redis.scan_iter("cdc:*")}
         kinds = (b"cdc:job:", b"cdc:exec:", b"cdc:events:", b"cdc:key:", b"cdc:share:", b"cdc:blob:result")
         assert {kind for kind in kinds if any(key.startswith(kind) for key in left)} == set(kinds)
-        assert all(0 <= ttl <= 4 for key, ttl in left.items() if key.startswith(kinds)), left
+        assert all(0 <= ttl <= 91 for key, ttl in left.items() if key.startswith(kinds)), left
         assert not any(key.startswith(b"cdc:blob:body") for key in left)
 
 
