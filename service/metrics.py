@@ -163,7 +163,7 @@ class _EngineCollector(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        """Yield cdc_engine_requests{state}, cdc_worker_restarts_total, cdc_backlog_device_seconds and cdc_ready."""
+        """Yield requests by state, restarts of workers, what waits for the device and for refinement, and cdc_ready."""
         status = self._status()
         jobs = GaugeMetricFamily("cdc_engine_requests", "Requests in the engine", labels=("state",))
         jobs.add_metric(("waiting",), status.waiting)
@@ -172,6 +172,11 @@ class _EngineCollector(Collector):
         yield CounterMetricFamily("cdc_worker_restarts", "Times a worker was replaced", value=status.restarts)
         yield GaugeMetricFamily(
             "cdc_backlog_device_seconds", "Estimated device time of accepted work", value=status.backlog_seconds
+        )
+        yield GaugeMetricFamily(
+            "cdc_backlog_refinement_seconds",
+            "Estimated time of accepted encodes with effort, for which no other work waits",
+            value=status.refinement_seconds,
         )
         yield GaugeMetricFamily("cdc_ready", "1 while the engine takes work", value=float(status.ready))
 

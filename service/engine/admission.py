@@ -118,7 +118,7 @@ class Admission:
     @property
     def refinement_seconds(self) -> float:
         """Estimated time of the refinements of all that are in, for which further refinements alone wait."""
-        return self.seconds_per_cost * sum(permit.refinement_left for permit in self.permits)
+        return self.seconds_per_cost * sum(permit.refinement_left for permit in list(self.permits))
 
     def admit(self, new: Estimate) -> Permit:
         """Let a request in. Raises Busy, with the seconds after which there will be room."""

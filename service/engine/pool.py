@@ -164,6 +164,7 @@ class PoolEngine:
             running=running,
             restarts=self._restarts,
             backlog_seconds=sum(slot.admission.backlog_seconds for slot in self._slots),
+            refinement_seconds=sum(slot.admission.refinement_seconds for slot in self._slots),
             reason="a worker is being replaced" if self._models else "the models are still being loaded",
         )
 

@@ -232,6 +232,7 @@ class EngineStatus:
         running: requests being worked on.
         restarts: times a worker process died and was replaced.
         backlog_seconds: estimated device time of everything accepted and not done, refinements aside.
+        refinement_seconds: that of the refinements.
         reason: why it is not ready, for people.
     """
 
@@ -241,6 +242,7 @@ class EngineStatus:
     running: int
     restarts: int
     backlog_seconds: float = 0.0
+    refinement_seconds: float = 0.0
     reason: str = "the models are still being loaded"
 
 
