@@ -46,6 +46,7 @@ def about(record: Record, machines: list[str]) -> str:
         f"machine {machines.index(machine_of(record)) + 1}",
         weights,
         f"load {'not noted' if record['load'] is None else record['load']}",
+        *([f"others used {others} cores"] if (others := record.get("cores_of_others")) is not None else []),
     ]
     note = f". {record['note'][:1].upper()}{record['note'][1:]}" if record["note"] else ""
     command = (

@@ -105,8 +105,8 @@ def psnr(error: float) -> float:
 
 def quality(codec: Codec, pictures: list[np.ndarray]) -> list[dict[str, Any]]:
     """Rows of quality, in dB of the mean error over all images."""
-    columns = ("against the original: decoded at it", "whole, averaged", "against each other")
-    rows = []
+    names = ("against the original: decoded at it", "whole, averaged", "against each other")
+    measured = []
     for value in (10, 50, 90):
         sums = {factor: np.zeros(3) for factor in (2, 4)}
         for picture in pictures:
@@ -123,8 +123,8 @@ def quality(codec: Codec, pictures: list[np.ndarray]) -> list[dict[str, Any]]:
                 sums[factor] += [float((x - y).square().mean()) for x, y in ((a, c), (b, c), (a, b))]
         for factor, errors in sums.items():
             found = (round(psnr(error / len(pictures)), 2) for error in errors)
-            rows.append({"quality": value, "size": f"1/{factor}", **dict(zip(columns, found, strict=True))})
-    return rows
+            measured.append({"quality": value, "size": f"1/{factor}", **dict(zip(names, found, strict=True))})
+    return measured
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ def measure(page: Page, steps: int, quality: int, seed: int) -> dict[str, Any]:
     page.locator("#gamma").fill("1")  # without noise there is one pass, whatever the steps
     page.fill("#seed", str(seed))  # another seed is other work, even for a service that remembers
     page.click("#go")
-    expect(page.locator("#figures tbody tr")).to_have_count(3, timeout=120_000)
+    expect(page.locator("#figures tbody tr")).to_have_count(5, timeout=120_000)
     marks = page.evaluate(READ)
     step = statistics.median(b - a for a, b in zip(marks["steps"], marks["steps"][1:], strict=False))
     first = marks["preview"] - marks["decode"]

@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,12 +29,21 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of a benchmark, with `--json` and `--note`; `load` is that of the machine at the start."""
+    """Parse the command line of a benchmark, with `--json` and `--note`; `load` and `began` are of the machine now."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures, machine and codec to this file")
     parser.add_argument("--note", default="", help="what else is to be known of this run, for the document")
     options = parser.parse_args(argv)
-    options.load = os.getloadavg()[0]
+    options.load, options.began = os.getloadavg()[0], (time.monotonic(), busy_elsewhere())
     return options
+
+
+def busy_elsewhere() -> float:
+    """Seconds that processors worked, since the machine started, for other processes than this one and its children.
+
+    Children count once they were waited for, so orphans of a killed one are of others.
+    """
+    machine, own = psutil.cpu_times(), os.times()
+    return float(sum(machine[:3]) + machine.irq + machine.softirq - sum(own[:4]))
 
 
 def finish(options: argparse.Namespace, figures: Mapping[str, Any]) -> None:
@@ -62,6 +72,7 @@ def record(options: argparse.Namespace, figures: Mapping[str, Any]) -> dict[str,
         "versions": {"torch": torch.__version__, "cdc-codec": version("cdc-codec")},
         "weights": {"name": info.name, "version": info.version, "codec_id": info.codec_id},
         "load": round(options.load, 2),
+        "cores_of_others": round((busy_elsewhere() - options.began[1]) / (time.monotonic() - options.began[0]), 2),
         "note": options.note,
         "figures": dict(figures),
     }
