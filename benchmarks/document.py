@@ -39,7 +39,7 @@ def machine_of(record: Record) -> str:
 
 def about(record: Record, machines: list[str]) -> str:
     """Where figures come from, in one line: command, date, machine, weights, load, and what else was noted."""
-    weights = f"weights {record['weights']['version']}" if record["weights"] else "no weights"
+    weights = f"weights {record['weights']['version']}" if record["weights"] else "weights not noted"
     verb = "measured" if record["origin"] == "measured" else "transcribed, of"
     parts = [
         f"{verb} {record['date']}",
