@@ -64,6 +64,7 @@ def finish(options: argparse.Namespace, figures: Mapping[str, Any]) -> None:
 def record(options: argparse.Namespace, figures: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of a run: what was measured, how, when, on what, and the figures."""
     info = next(i for i in Registry(getattr(options, "models_dir", None)).infos() if i.name == DEFAULT_MODEL)
+    others = busy_elsewhere() - options.began[1]
     return {
         "command": command(sys.argv),
         "origin": "measured",
@@ -72,7 +73,7 @@ def record(options: argparse.Namespace, figures: Mapping[str, Any]) -> dict[str,
         "versions": {"torch": torch.__version__, "cdc-codec": version("cdc-codec")},
         "weights": {"name": info.name, "version": info.version, "codec_id": info.codec_id},
         "load": round(options.load, 2),
-        "cores_of_others": round((busy_elsewhere() - options.began[1]) / (time.monotonic() - options.began[0]), 2),
+        "cores_of_others": round(max(0.0, others / (time.monotonic() - options.began[0])), 2),
         "note": options.note,
         "figures": dict(figures),
     }

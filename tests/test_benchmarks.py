@@ -71,5 +71,5 @@ def test_a_run_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_tables_align_decimals_and_leave_gaps() -> None:
-    rows = [{"x": 1.5, "y": 3}, {"x": 2.25, "z": "w"}, {"x": 2e-06}]
+    rows: list[dict[str, object]] = [{"x": 1.5, "y": 3}, {"x": 2.25, "z": "w"}, {"x": 2e-06}]
     assert record.table(rows).splitlines()[2:] == ["| 1.50 | 3 |  |", "| 2.25 |  | w |", "| 2.0e-06 |  |  |"]
