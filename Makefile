@@ -71,11 +71,15 @@ docker: ## Print the commands that build the images; docs/operations.md says mor
 	@for name in api worker-cpu worker-cuda; do \
 	  echo "docker build -f docker/$$name.Dockerfile -t cdc-$$name:0.1.0 --build-arg REVISION=$$(git rev-parse HEAD) ."; done
 
-bench: setup-dev ## Measure what docs/benchmarks.md reports (CDC_SHARED names the folder with kodak/)
-	$(BIN)/python -m benchmarks.code_length
-	$(BIN)/python -m benchmarks.memory
-	$(BIN)/python -m benchmarks.hostile
-	$(BIN)/python -m benchmarks.kodak
+bench: setup-dev ## Measure anew what takes minutes, and write docs/benchmarks.md (CDC_SHARED names the folder with data/kodak/)
+	for name in blocks code_length margin parts hostile small_encodes; do \
+	  $(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json || exit 1; done
+	$(BIN)/python -m benchmarks.stages --threads 2 --json benchmarks/results/stages.json
+	for type in float32 bfloat16; do \
+	  $(BIN)/python -m benchmarks.step_speed --precision $$type --json benchmarks/results/step_speed_$$type.json || exit 1; done
+	$(BIN)/python -m benchmarks.memory --megapixels 2 6 12 --precision float32 --json benchmarks/results/memory.json
+	$(BIN)/python -m benchmarks.engine --quick --json benchmarks/results/engine.json
+	$(BIN)/python -m benchmarks.document
 
 audit: setup-dev ## Look the locked packages up in the databases of known vulnerabilities (needs the network)
 	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements/serve.lock

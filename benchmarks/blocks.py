@@ -1,6 +1,6 @@
 """Visible blocks: squared differences across the edges of blocks against those between other neighbours.
 
-    CDC_SHARED=FOLDER python -m benchmarks.blocks [--quality 50] [--images 24]
+    CDC_SHARED=FOLDER python -m benchmarks.blocks [--quality 50] [--images 24] [--json FILE]
 
 For Kodak images and decodes of one step without noise: the mean over columns (and rows) at multiples of 16, and of 8,
 divided by the mean over the others; 1 where nothing shows, and so near 1 for the originals. "Flat" is over neighbours
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from benchmarks import record
 from model.config import rate_of_quality
 from model.types import Pixels
 from model.weights.registry import Registry
@@ -42,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quality", type=int, default=50)
     parser.add_argument("--images", type=int, default=24)
-    options = parser.parse_args()
+    options = record.parse(parser)
     codec = Registry(precision="float32").get()
     cases = [(block, flat) for block in (16, 8) for flat in (False, True)]
     totals = {case: [np.zeros((2, 2)), np.zeros((2, 2))] for case in cases}
@@ -53,10 +54,11 @@ def main() -> None:
         for block, flat in cases:
             for total, picture in zip(totals[block, flat], (original, decoded), strict=True):
                 total += sums(picture, original, block, flat=flat)
-    print("| block | where | original | decoded |\n|---|---|---|---|")
+    rows = []
     for (block, flat), both in totals.items():
-        ratios = (f"{(t[0, 0] / t[0, 1]) / (t[1, 0] / t[1, 1]):.3f}" for t in both)
-        print(f"| {block} | {'flat' if flat else 'all'} | {' | '.join(ratios)} |")
+        original, decoded = (round((t[0, 0] / t[0, 1]) / (t[1, 0] / t[1, 1]), 3) for t in both)
+        rows.append({"block": block, "where": "flat" if flat else "all", "original": original, "decoded": decoded})
+    record.finish(options, {"images": len(paths[: options.images]), "edges": rows})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ import torch
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from benchmarks import record
 from benchmarks.server import running_server
 from cdc_client.decoder import Decoder
 from model.codec import Codec
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--quality", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args()
+    given = record.parse(parser)
     torch.set_num_threads(given.threads)
     codec = Codec(load_weights(SHIPPED / "cdc-lite.safetensors"), "float32")
     with Image.open(given.photo) as image:
@@ -97,7 +97,7 @@ def main() -> None:
         "first_visit_bytes": visit,
         "file_bytes": len(data),
     }
-    print(json.dumps(figures))
+    record.finish(given, figures)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from benchmarks import record
 from cdc_client.decoder import Decoder, find_files
 from model.codec import Codec
 from model.shipped import decoder_folder
@@ -33,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--every", type=int, default=4, help="Take every n-th photograph.")
-    given = parser.parse_args()
+    given = record.parse(parser)
     codec = Codec(load_weights(SHIPPED / "cdc-lite.safetensors"), "float32")
     decoder = Decoder(find_files(decoder_folder()))
     found: dict[int, list[tuple[float, float, float]]] = {rate: [] for rate in RATES}
@@ -47,11 +48,17 @@ def main() -> None:
             difference = np.abs(whole.astype(int) - small)
             loss = psnr(whole, pixels) - psnr(small, pixels)
             found[rate].append((loss, float((difference > 0).mean()), float((difference > 1).mean())))
-    print("| rate byte | mean loss, dB | largest loss, dB | values that differ | by more than a level |")
-    print("|---|---|---|---|---|")
+    table = []
     for rate, rows in found.items():
         loss, differing, far = np.mean(rows, axis=0)
-        print(f"| {rate} | {loss:.4f} | {max(r[0] for r in rows):.4f} | {100 * differing:.1f} % | {100 * far:.4f} % |")
+        row = {
+            "rate byte": rate,
+            "mean loss, dB": round(loss, 4),
+            "largest loss, dB": round(max(r[0] for r in rows), 4),
+        }
+        row |= {"values that differ, %": round(100 * differing, 1), "by more than a level, %": round(100 * far, 4)}
+        table.append(row)
+    record.finish(given, {"losses": table})
 
 
 if __name__ == "__main__":

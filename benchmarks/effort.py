@@ -1,6 +1,6 @@
 """What effort buys: BD-rate against effort 1 on Kodak, and seconds of an encode.
 
-    CDC_SHARED=FOLDER python -m benchmarks.effort [--images N] [--effort 2 5 9]
+    CDC_SHARED=FOLDER python -m benchmarks.effort [--images N] [--effort 2 5 9] [--json FILE]
 
 Whole files, decoded with one step at gamma 0; PSNR. Seconds are of `pack` alone, one thread, and worth comparing within
 a run; those of AVIF at speed 0 and of WebP's method 6, at a middling quality, stand beside them.
@@ -9,7 +9,6 @@ a run; those of AVIF at speed 0 and of WebP's method 6, at a middling quality, s
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from io import BytesIO
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks import record
 from model.codec import Codec
 from model.config import rate_of_quality
 from model.distortion import psnr
@@ -46,8 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=6)
     parser.add_argument("--effort", type=int, nargs="+", default=[2, 5, 9])
-    parser.add_argument("--out", type=Path, default=Path("out"))
-    options = parser.parse_args()
+    options = record.parse(parser)
     torch.set_num_threads(1)
     codec = Codec(load_weights(SHIPPED / "cdc-lite.safetensors"), "float32")
     paths = sorted((Path(os.environ["CDC_SHARED"]) / "data" / "kodak").glob("kodim*.png"))[:: 24 // options.images]
@@ -68,15 +67,14 @@ def main() -> None:
                 curve.append((8 * len(file) / pixels[..., 0].size, psnr(pixels, codec.decode(file, 1, 0.0)), seconds))
             rows[effort].append(curve)
         print(path.stem, {e: f"{bd_rate(rows[1][-1], rows[e][-1]):+.2f} %" for e in options.effort}, flush=True)
-    print("| effort | BD-rate % | worst image % | seconds of `pack` |\n|---|---|---|---|")
+    found = []
     for effort in efforts:
         rates = [bd_rate(a, b) for a, b in zip(rows[1], rows[effort], strict=True)]
         seconds = np.mean([point[2] for curve in rows[effort] for point in curve])
-        print(f"| {effort} | {np.mean(rates):+.2f} | {max(rates):+.2f} | {seconds:.2f} |")
-    for name in beside[0]:
-        print(f"{name}: {np.mean([found[name] for found in beside]):.2f} s")
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "effort.json").write_text(json.dumps({"curves": rows, "others": beside}, indent=1))
+        row = {"effort": effort, "BD-rate %": round(float(np.mean(rates)), 2), "worst image %": round(max(rates), 2)}
+        found.append(row | {"seconds of `pack`": round(float(seconds), 2)})
+    others_s = {name: round(float(np.mean([seconds[name] for seconds in beside])), 2) for name in beside[0]}
+    record.finish(options, {"images": len(paths), "efforts": found, "other_encoders_s": others_s})
 
 
 def bd_rate(anchor: list[tuple[float, float, float]], test: list[tuple[float, float, float]]) -> float:

@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import http.client
 import io
-import json
 import multiprocessing
 import os
 import random
@@ -37,6 +36,7 @@ from dataclasses import dataclass
 import httpx
 from PIL import Image
 
+from benchmarks import record
 from benchmarks.server import running_server
 from service.bench import picture
 from service.engine.worker_process import NICENESS
@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--stalled", type=int, default=400)
     parser.add_argument("--encodes", type=int, default=40)
-    options = parser.parse_args()
+    options = record.parse(parser)
     with running_server() as (client, _):
         port = client.base_url.port or 80
         calls = calls_of(client)
@@ -227,15 +227,20 @@ def main() -> None:
         gone, encoded, seconds = asyncio.run(stall_and_send(port, options.stalled, options.encodes, calls[1]))
     p50, p99, worst = quantile(live, 50), quantile(live, 99), max(live)
     faults = sum(count for name, count in answers.items() if name.endswith("FAULT"))
-    print(f"{options.clients} clients, {lasted:.0f} s: {json.dumps(dict(sorted(answers.items())))}")
-    print("| figure | bar | measured |\n|---|---|---|")
-    print(f"| /livez, p50, p99, worst of {len(live)} | p99 {BAR_S:g} s | {p50:.3f}, {p99:.3f}, {worst:.3f} s |")
-    print(f"| lag of the event loop, p99 at most | {BAR_S:g} s | {lag:g} s |")
-    print(f"| answers that are neither a result nor a refusal | 0 | {faults} |")
-    print(
-        f"| encodes beside {options.stalled} stalled uploads | {options.encodes} | {json.dumps(dict(encoded))}, "
-        f"slowest {max(seconds):.2f} s; {gone} stalled ones answered 408 |"
-    )
+    figures = {
+        "clients": options.clients,
+        "seconds": round(lasted),
+        "answers": dict(sorted(answers.items())),
+        "bar_s": BAR_S,
+        "livez_s": {"p50": round(p50, 3), "p99": round(p99, 3), "worst": round(worst, 3)},
+        "event_loop_lag_p99_at_most_s": lag,
+        "neither_result_nor_refusal": faults,
+        "stalled_uploads": options.stalled,
+        "stalled_answered_408": gone,
+        "encodes_beside_them": dict(encoded),
+        "slowest_encode_s": round(max(seconds), 2),
+    }
+    record.finish(options, figures)
     sys.exit(int(p99 > BAR_S or lag > BAR_S or faults > 0 or encoded["200"] < options.encodes))
 
 

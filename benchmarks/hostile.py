@@ -1,6 +1,6 @@
 """Damaged `.cdc` files and hostile images against a real server: every answer must be one that is foreseen.
 
-    python -m benchmarks.hostile [--files 300] [--images 120] [--seed 0]
+    python -m benchmarks.hostile [--files 300] [--images 120] [--seed 0] [--json FILE]
 
 Exits with 1 on a 5xx, a broken connection, an answer outside the tables of `hostile_files` and `hostile_images`, a
 worker that was replaced, memory more than 1 GiB above the start, or a valid file that afterwards decodes differently.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -27,6 +27,7 @@ import psutil
 from matplotlib import get_data_path
 from PIL import ExifTags, Image
 
+from benchmarks import record
 from benchmarks.cases import OK, Answer, Case
 from benchmarks.hostile_files import MAX_PIXELS, Valid, damaged_files
 from benchmarks.hostile_images import hostile_images, save
@@ -191,24 +192,26 @@ def watched(process: psutil.Process) -> Iterator[Memory]:
         seen.peak = max(seen.peak, seen.end)
 
 
-def print_report(report: Report, seen: Memory, cases: Sequence[Case]) -> None:
-    print("| route | kind | answers |\n|---|---|---|")
+def figures_of(report: Report, seen: Memory, cases: Sequence[Case]) -> dict[str, Any]:
+    """What is reported, as values of JSON."""
+    rows = []
     for (route, kind), answers in sorted(report.answers.items()):
         listed = ", ".join(f"{n} x {status} {name}".rstrip() for (status, name), n in sorted(answers.items()))
-        print(f"| {route} | {kind} | {listed} |")
+        rows.append({"route": route, "kind": kind, "answers": listed})
     statuses = Counter(status for answers in report.answers.values() for (status, _) in answers.elements())
-    files = sum(c.route != "/encode" for c in cases)
-    sealed = sum(c.sealed for c in cases)
-    print(f"requests: {len(cases)}; {files} damaged files, {sealed} of them with a right checksum")
-    print(f"answers by status: {json.dumps(dict(sorted(statuses.items())))}")
-    print(f"damaged files behind a right checksum that decoded to an image: {report.readable}")
-    print(f"slowest request: {report.slowest[0]:.2f} s, {report.slowest[1]}, {report.slowest[2]}")
-    print(
-        f"resident memory, MiB: {seen.start:.0f} at the start, peak {seen.peak:.0f} "
-        f"({seen.peak - seen.start:+.0f}, limit {LIMIT_MIB:+d}), {seen.end:.0f} at the end"
-    )
-    for failure in report.failures:
-        print(f"FAILED: {failure}")
+    seconds, route, kind = report.slowest
+    return {
+        "answers": rows,
+        "requests": len(cases),
+        "damaged_files": sum(c.route != "/encode" for c in cases),
+        "with_right_checksum": sum(c.sealed for c in cases),
+        "by_status": {str(status): count for status, count in sorted(statuses.items())},
+        "with_right_checksum_decoded": report.readable,
+        "slowest": {"seconds": round(seconds, 2), "route": route, "kind": kind},
+        "resident_mib": {"start": round(seen.start), "peak": round(seen.peak), "end": round(seen.end)},
+        "rise_limit_mib": LIMIT_MIB,
+        "failures": report.failures,
+    }
 
 
 def main() -> None:
@@ -216,7 +219,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=300)
     parser.add_argument("--images", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = record.parse(parser)
     start = time.perf_counter()
     with running_server(max_pixels=str(MAX_PIXELS)) as (client, process):
         valid = valid_files(client)
@@ -230,8 +233,7 @@ def main() -> None:
         report.failures.append(f"memory rose by {seen.peak - seen.start:.0f} MiB")
     if 2 * sum(c.sealed for c in cases) < options.files:
         report.failures.append("less than half of the damaged files have a right checksum")
-    print_report(report, seen, cases)
-    print(f"{time.perf_counter() - start:.0f} s in all, {len(report.failures)} failures")
+    record.finish(options, figures_of(report, seen, cases) | {"seconds": round(time.perf_counter() - start)})
     sys.exit(int(bool(report.failures)))
 
 

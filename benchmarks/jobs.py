@@ -36,6 +36,7 @@ import httpx
 import psutil
 import redis
 
+from benchmarks import record
 from benchmarks.server import running_server
 from tests.service.conftest import image_file, photograph
 from tests.service.jobs.redis_server import RedisServer
@@ -326,14 +327,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--scenario", choices=list(SCENARIOS), action="append")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = record.parse(parser)
     figures = {}
     for name in options.scenario or SCENARIOS:
         figures[name] = asyncio.run(SCENARIOS[name](options.quick))
         print(name, json.dumps(figures[name]), flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(figures, indent=1))
+    record.finish(options, figures)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Rate and distortion on Kodak through the HTTP API, real bytes, beside the curves of Pillow's JPEG, WebP and AVIF.
 
-    CDC_SHARED=FOLDER python -m benchmarks.kodak [--images N] [--modes 1:0,1:1] [--out FOLDER] [--report FILE]
+    CDC_SHARED=FOLDER python -m benchmarks.kodak [--images N] [--modes 1:0,1:1] [--out FOLDER] [--json FILE]
+    python -m benchmarks.kodak --report out/kodak.json [--json FILE]
 
-FOLDER/data/kodak holds kodim01.png .. kodim24.png. Writes kodak.json, and prints the tables of docs/benchmarks.md; with
-matplotlib it draws kodak.png. `--modes` names the decodes, steps:gamma, all if unset; 1:0 alone gives the curve.
+FOLDER/data/kodak holds kodim01.png .. kodim24.png. Writes kodak.json, what each image gave, and draws kodak.png with
+matplotlib; `--report` takes such a kodak.json instead of measuring. `--modes` names the decodes, steps:gamma, all if
+unset; 1:0 alone gives the curve.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from benchmarks import record
 from benchmarks.server import running_server
 from model.distortion import ms_ssim, psnr
 
@@ -104,45 +107,47 @@ def summarise(rows: list[Row]) -> list[Row]:
     return out
 
 
-def print_tables(means: list[Row]) -> None:
+def curve_rows(means: list[Row]) -> list[Row]:
     """Our decodes, and what the baselines' curves have at the same bytes, interpolated over log rate."""
     from scipy.interpolate import PchipInterpolator
 
     curves = {name: sorted((m for m in means if m["codec"] == name), key=BPP) for name in BASELINES}
-    print("| quality | steps | gamma | bpp | PSNR dB, MS-SSIM | " + " | ".join(BASELINES) + " | decode s |")
-    print("|---" * (6 + len(BASELINES)) + "|")
+    rows: list[Row] = []
     for m in sorted(
         (m for m in means if m["codec"] == "cdc-lite"), key=lambda m: (m["quality"], m["steps"], m["gamma"])
     ):
-        cells = []
-        for curve in curves.values():
+        row: Row = {k: m[k] for k in ("quality", "steps", "gamma")} | {"bpp": round(m["bpp"], 3)}
+        row["PSNR dB, MS-SSIM"] = f"{m['psnr']:.2f}, {m['ms_ssim']:.4f}"
+        for name, curve in curves.items():
             if curve[0]["bpp"] <= m["bpp"] <= curve[-1]["bpp"]:
                 rates = np.log([p["bpp"] for p in curve])
                 at = {k: float(PchipInterpolator(rates, [p[k] for p in curve])(np.log(m["bpp"]))) for k in METRICS}
-                cells.append(f"{at['psnr']:.2f}, {at['ms_ssim']:.4f}")
+                row[name] = f"{at['psnr']:.2f}, {at['ms_ssim']:.4f}"
             else:
-                cells.append("none so small" if m["bpp"] < curve[0]["bpp"] else "none so large")
-        print(
-            f"| {m['quality']} | {m['steps']} | {m['gamma']:g} | {m['bpp']:.3f} | {m['psnr']:.2f}, "
-            f"{m['ms_ssim']:.4f} | {' | '.join(cells)} | {m['seconds']:.2f} |"
-        )
+                row[name] = "none so small" if m["bpp"] < curve[0]["bpp"] else "none so large"
+        rows.append(row | {"decode s": round(m["seconds"], 2)})
+    return rows
 
 
 METRICS = ("psnr", "ms_ssim")
 
 
-def print_bd_rates(means: list[Row]) -> None:
+def bd_rates(means: list[Row]) -> list[Row]:
     """BD-rate of the one-step decode against each baseline where both curves overlap."""
     import bjontegaard as bd
 
     ours = sorted((m for m in means if (m["codec"], m["steps"], m["gamma"]) == ("cdc-lite", 1, 0.0)), key=BPP)
+    rows: list[Row] = []
     for name in BASELINES:
+        row: Row = {"against": name}
         theirs = sorted((m for m in means if m["codec"] == name), key=BPP)
         for metric in METRICS:
             scale = (lambda v: v) if metric == "psnr" else (lambda v: -10 * np.log10(1 - v))
             curves = [([p["bpp"] for p in c], [float(scale(p[metric])) for p in c]) for c in (theirs, ours)]
             rate = bd.bd_rate(*curves[0], *curves[1], method="akima", require_matching_points=False, min_overlap=0)
-            print(f"BD-rate of cdc-lite (1 step, gamma 0) against {name}, {metric}: {rate:+.1f} %")
+            row[f"BD-rate % by {metric}"] = round(float(rate), 1)
+        rows.append(row)
+    return rows
 
 
 def BPP(row: Row) -> float:  # noqa: N802 - a sort key
@@ -176,10 +181,9 @@ def draw(means: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def report(means: list[Row], out: Path) -> None:
-    print_tables(means)
-    print_bd_rates(means)
-    draw(means, out / "kodak.png")
+def report(means: list[Row], options: argparse.Namespace) -> None:
+    record.finish(options, {"curve": curve_rows(means), "bd_rates": bd_rates(means)})
+    draw(means, options.out / "kodak.png")
 
 
 def main() -> None:
@@ -188,9 +192,9 @@ def main() -> None:
     parser.add_argument("--modes", default=",".join(f"{steps}:{gamma:g}" for steps, gamma in MODES))
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--report", type=Path, help="print and draw from this kodak.json instead of measuring")
-    options = parser.parse_args()
+    options = record.parse(parser)
     if options.report is not None:
-        report(json.loads(options.report.read_text())["means"], options.out)
+        report(json.loads(options.report.read_text())["means"], options)
         return
     folder = Path(os.environ["CDC_SHARED"]) / "data" / "kodak"
     paths = sorted(folder.glob("kodim*.png"))[: options.images]
@@ -203,7 +207,7 @@ def main() -> None:
             print(f"{path.name} done", flush=True)
     means = summarise(rows)
     (options.out / "kodak.json").write_text(json.dumps({"rows": rows, "means": means}, indent=1))
-    report(means, options.out)
+    report(means, options)
 
 
 if __name__ == "__main__":

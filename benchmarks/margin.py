@@ -1,6 +1,6 @@
 """What tiles change in an image, by their margin: the model's tiles against the whole canvas in one pass, in float32.
 
-    python -m benchmarks.margin [--quality 10] [--quality 80] [--models-dir FOLDER --model NAME]
+    python -m benchmarks.margin [--quality 10] [--quality 80] [--models-dir FOLDER --model NAME] [--json FILE]
 
 A model without a sampler is measured in one step. Encoder margins are compared by the features of the analysis.
 """
@@ -16,6 +16,7 @@ import torch
 from matplotlib import get_data_path
 from PIL import Image
 
+from benchmarks import record
 from model.config import rate_of_quality
 from model.tiling import Tiling
 from model.weights.registry import Registry
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--quality", type=int, action="append")
     parser.add_argument("--models-dir", type=Path)
     parser.add_argument("--model")
-    options = parser.parse_args()
+    options = record.parse(parser)
     portrait = Image.open(get_data_path() + "/sample_data/grace_hopper.jpg").convert("RGB")
     rows = np.asarray(portrait)[100:356]
     wide = np.ascontiguousarray(np.concatenate([rows, rows[:, ::-1], rows], axis=1)[:, :1280])
@@ -37,13 +38,12 @@ def main() -> None:
     whole = Tiling(tile=2048)
     codec.tiling = whole
     latents = codec.analyse(wide)
-    print("| encoder margin | largest change of the features, share of their deviation |\n|---|---|")
+    encoder, decoder = [], []
     for margin in ENCODER_MARGINS:
         codec.tiling = Tiling(512, encoder_margin=margin)
         change = (codec.analyse(wide).features - latents.features).abs().max()
-        print(f"| {margin} | {float(change / latents.features.std()):.1e} |")
-    print("\n| quality | steps | gamma | margin | largest change, range 2 | values changed | largest, levels |")
-    print("|---" * 7 + "|")
+        share = f"{float(change / latents.features.std()):.1e}"
+        encoder.append({"encoder margin": margin, "largest change of the features, share of their deviation": share})
     for quality in options.quality or (10, 80):
         codec.tiling = whole
         unpacked = codec.unpack(codec.pack(latents, rate_of_quality(quality)))
@@ -62,8 +62,13 @@ def main() -> None:
             for margin in MARGINS:
                 tiled, tiled_pixels = decode(replace(whole, tile=512, margin=margin))
                 change, levels = float((tiled - image).abs().max()), np.abs(tiled_pixels - pixels)
-                cells = (quality, steps, gamma, margin, f"{change:.1e}", f"{(levels > 0).mean():.5f}", levels.max())
-                print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+                row = {"quality": quality, "steps": steps, "gamma": gamma, "margin": margin}
+                row |= {
+                    "largest change, range 2": f"{change:.1e}",
+                    "values changed": round(float((levels > 0).mean()), 5),
+                }
+                decoder.append(row | {"largest, levels": int(levels.max())})
+    record.finish(options, {"encoder": encoder, "decoder": decoder})
 
 
 if __name__ == "__main__":

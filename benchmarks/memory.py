@@ -1,8 +1,10 @@
-"""Peak memory of encoding and decoding a large image on the CPU, each in a process of its own.
+"""Peak memory of encoding and decoding large images on the CPU, each in a process of its own.
 
-    python -m benchmarks.memory [--megapixels 40] [--steps 1]
+    python -m benchmarks.memory [--megapixels 2 6 12 40] [--steps 1] [--precision float32] [--json FILE]
 
-Exits with 1 when either needs 6 GiB or more.
+Bytes a pixel are the slope of least squares over the sizes: what `model.architecture` tells admission.
+
+Exits with 1 when one needs 6 GiB or more.
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import get_data_path
 from PIL import Image
+
+from benchmarks import record
 
 LIMIT_GIB = 6.0
 
@@ -50,20 +55,35 @@ def run(*argv: str) -> tuple[float, float]:
     return peak, time.perf_counter() - start
 
 
+def measure(megapixels: float, steps: int, precision: str) -> dict[str, Any]:
+    """Encode and decode an image of that size; peaks, seconds and bytes of the file."""
+    with tempfile.TemporaryDirectory() as name:
+        image, file, out = (str(Path(name) / part) for part in ("in.png", "x.cdc", "out.png"))
+        width, height = make_picture(megapixels, Path(image))
+        encode = run("encode", image, file)
+        decode = run("decode", file, out, "--steps", str(steps), "--precision", precision)
+        size = Path(file).stat().st_size
+    row: dict[str, Any] = {"size": f"{width}x{height}", "pixels": width * height, "file bytes": size}
+    for work, (peak, seconds) in (("encode", encode), ("decode", decode)):
+        row |= {f"{work} GiB": round(peak, 3), f"{work} s": round(seconds, 1)}
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megapixels", type=float, default=40)
+    parser.add_argument("--megapixels", type=float, nargs="+", default=[40.0])
     parser.add_argument("--steps", type=int, default=1)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        width, height = make_picture(options.megapixels, folder / "in.png")
-        encode = run("encode", str(folder / "in.png"), str(folder / "x.cdc"))
-        size = (folder / "x.cdc").stat().st_size
-        print(f"encode {width}x{height}: {encode[0]:.2f} GiB, {encode[1]:.0f} s, {size} bytes", flush=True)
-        decode = run("decode", str(folder / "x.cdc"), str(folder / "out.png"), "--steps", str(options.steps))
-        print(f"decode {width}x{height}, {options.steps} steps: {decode[0]:.2f} GiB, {decode[1]:.0f} s")
-    sys.exit(int(max(encode[0], decode[0]) >= LIMIT_GIB))
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    options = record.parse(parser)
+    rows = [measure(megapixels, options.steps, options.precision) for megapixels in options.megapixels]
+    figures = {"steps": options.steps, "bar_gib": LIMIT_GIB, "peaks": rows}
+    if len(rows) > 1:
+        pixels = [row["pixels"] for row in rows]
+        for work in ("encode", "decode"):
+            slope = np.polyfit(pixels, [row[f"{work} GiB"] * 2**30 for row in rows], 1)[0]
+            figures[f"{work}_bytes_a_pixel"] = round(float(slope), 1)
+    record.finish(options, figures)
+    sys.exit(int(any(max(row["encode GiB"], row["decode GiB"]) >= LIMIT_GIB for row in rows)))
 
 
 if __name__ == "__main__":

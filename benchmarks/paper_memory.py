@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks import record
 from model.codec import Codec
 from model.weights.files import load_weights
 from model.weights.published import import_checkpoint
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--weights", type=Path, help="A weights file; made with random weights if unset.")
-    options = parser.parse_args()
+    options = record.parse(parser)
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         path = options.weights or Path(folder) / "w.safetensors"
@@ -54,14 +55,20 @@ def main() -> None:
     count = options.side**2
     start = time.perf_counter()
     latents = codec.analyse(pixels)
-    print(
-        f"encoder: {(peak_bytes() - loaded) / count:.0f} bytes a pixel, {time.perf_counter() - start:.0f} s", flush=True
-    )
+    figures: dict[str, float] = {
+        "encode_bytes_a_pixel": round((peak_bytes() - loaded) / count),
+        "encode_s": round(time.perf_counter() - start),
+    }
     data = codec.pack(latents, 0)
     start = time.perf_counter()
     codec.decode(data, 1)
-    print(f"decode, 1 step: {(peak_bytes() - loaded) / count:.0f} bytes a pixel, {time.perf_counter() - start:.0f} s")
-    print(f"model: {codec.bytes / 2**20:.0f} MiB of weights and tables, {codec.parameters / 1e6:.1f} M parameters")
+    figures |= {
+        "decode_bytes_a_pixel": round((peak_bytes() - loaded) / count),
+        "decode_s": round(time.perf_counter() - start),
+        "model_mib": round(codec.bytes / 2**20),
+        "parameters": codec.parameters,
+    }
+    record.finish(options, figures)
 
 
 if __name__ == "__main__":

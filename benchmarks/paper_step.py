@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from benchmarks import record
 from model.networks.paper import CDCPaper, PaperConfig
 from model.weights.published import translate
 from tests.model.paper_oracle import Oracle, published_checkpoint
@@ -55,12 +56,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
+    options = record.parse(parser)
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     oracle, _ = published_checkpoint(options.variant, 64)
     oracle.to(options.device)
+    rows = []
     for size in options.sizes:
         height, width = (int(side) for side in size.split("x"))
         x = torch.randn(options.batch, 3, height, width, device=options.device)
@@ -82,13 +84,12 @@ def main() -> None:
                     plain.append(a)
                     fast.append(b)
             error = float((found.float() - expected).abs().max() / expected.abs().max())
-            print(
-                f"cdc-{options.variant} {size} batch {options.batch} {name} {torch.get_num_threads()} threads: plain "
-                f"{statistics.median(plain):.3f} s, ours {statistics.median(fast):.3f} s, "
-                f"{statistics.median(ratios):.2f}x; "
-                f"largest relative difference {error:.1e}, {psnr(found.float(), expected):.1f} dB",
-                flush=True,
-            )
+            row = {"model": f"cdc-{options.variant}", "size": size, "type": name, "threads": torch.get_num_threads()}
+            row |= {"plain s": round(statistics.median(plain), 2), "ours s": round(statistics.median(fast), 2)}
+            row |= {"ratio": round(statistics.median(ratios), 2), "largest relative difference": f"{error:.1e}"}
+            rows.append(row | {"PSNR dB": round(psnr(found.float(), expected), 1)})
+            print(rows[-1], flush=True)
+    record.finish(options, {"batch": options.batch, "steps": rows})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a region, and a decode at a smaller size, cost: in seconds beside the whole, and in quality.
 
-    CDC_SHARED=FOLDER python -m benchmarks.parts [--threads 1] [--rounds 3]
+    CDC_SHARED=FOLDER python -m benchmarks.parts [--threads 1] [--rounds 3] [--json FILE]
 
 Cost: a mosaic of kodim05 of 4000x3000 at quality 50, one step, gamma 0, float32; PNG as the service writes it. The
 decodes of a round follow each other, so that a busy machine slows all of them; each time is the least of its rounds.
@@ -15,12 +15,14 @@ import argparse
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from benchmarks import record
 from model.codec import Codec
 from model.config import rate_of_quality
 from model.tiling import Region
@@ -48,8 +50,8 @@ def seconds_of(codec: Codec, unpacked: Unpacked, frame: Frame) -> tuple[float, f
     return decoded_at - start, time.perf_counter() - decoded_at
 
 
-def cost(codec: Codec, picture: np.ndarray, rounds: int) -> None:
-    """Print the table of times."""
+def cost(codec: Codec, picture: np.ndarray, rounds: int) -> list[dict[str, Any]]:
+    """Rows of times."""
     large = np.tile(picture, (-(-HEIGHT // picture.shape[0]), -(-WIDTH // picture.shape[1]), 1))[:HEIGHT, :WIDTH]
     rate = rate_of_quality(QUALITY)
     files = {
@@ -85,22 +87,26 @@ def cost(codec: Codec, picture: np.ndarray, rounds: int) -> None:
         for name, rows in times.items()
     }
     whole, small = sum(found["whole"]), sum(found["a file of 512x512"])
-    print("| decode | entropy s | networks s | image s | all s | of the whole | less entropy, of a small file |")
-    print("|---" * 7 + "|")
+    rows = []
     for name, stages in found.items():
-        share = f"{sum(stages[1:]) / small:.2f}" if name.startswith("region") else ""
-        cells = " | ".join(f"{stage:.3f}" for stage in (*stages, sum(stages)))
-        print(f"| {name} | {cells} | {sum(stages) / whole:.3f} | {share} |", flush=True)
+        row: dict[str, Any] = {"decode": name}
+        row |= zip(
+            ("entropy s", "networks s", "image s", "all s"), np.round([*stages, sum(stages)], 3).tolist(), strict=True
+        )
+        row["of the whole"] = round(sum(stages) / whole, 3)
+        row["less entropy, of a small file"] = round(sum(stages[1:]) / small, 2) if name.startswith("region") else None
+        rows.append(row)
+    return rows
 
 
 def psnr(error: float) -> float:
     return float(10 * np.log10(4 / error))
 
 
-def quality(codec: Codec, pictures: list[np.ndarray]) -> None:
-    """Print the table of quality, in dB of the mean error over all images."""
-    print("\n| quality | size | against the original: decoded at it | whole, averaged | against each other |")
-    print("|---" * 5 + "|")
+def quality(codec: Codec, pictures: list[np.ndarray]) -> list[dict[str, Any]]:
+    """Rows of quality, in dB of the mean error over all images."""
+    names = ("against the original: decoded at it", "whole, averaged", "against each other")
+    measured = []
     for value in (10, 50, 90):
         sums = {factor: np.zeros(3) for factor in (2, 4)}
         for picture in pictures:
@@ -116,8 +122,9 @@ def quality(codec: Codec, pictures: list[np.ndarray]) -> None:
                 a, b, c = (image[..., :rows, :columns].clamp(-1, 1) for image in images)
                 sums[factor] += [float((x - y).square().mean()) for x, y in ((a, c), (b, c), (a, b))]
         for factor, errors in sums.items():
-            cells = " | ".join(f"{psnr(error / len(pictures)):.2f}" for error in errors)
-            print(f"| {value} | 1/{factor} | {cells} |", flush=True)
+            found = (round(psnr(error / len(pictures)), 2) for error in errors)
+            measured.append({"quality": value, "size": f"1/{factor}", **dict(zip(names, found, strict=True))})
+    return measured
 
 
 def main() -> None:
@@ -125,13 +132,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=24)
-    options = parser.parse_args()
+    options = record.parse(parser)
     torch.set_num_threads(options.threads)
     codec = Registry(None, "float32").get()
     paths = sorted((Path(os.environ["CDC_SHARED"]) / "data" / "kodak").glob("kodim*.png"))
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
-    cost(codec, pictures[4], options.rounds)
-    quality(codec, pictures[: options.images])
+    times = cost(codec, pictures[4], options.rounds)
+    record.finish(options, {"cost": times, "quality": quality(codec, pictures[: options.images])})
 
 
 if __name__ == "__main__":

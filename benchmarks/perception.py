@@ -11,7 +11,6 @@ each weights file and draws perception.png.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks import record
 from benchmarks.weights import codec_at, tensor_of
 from model.config import rate_of_quality
 from model.distortion import ms_ssim, psnr
@@ -66,12 +66,6 @@ def measure(path: Path, pictures: list[np.ndarray], qualities: list[int], distan
                 "spread": float(np.mean([spread(a, b) for a, b in zip(decoded, others, strict=True)])),
             }
             rows.append(row)
-            cells = (f"{row[k]:.3f}" for k in ("ms_ssim", "distance", "energy"))
-            print(
-                f"| {path.stem} | {quality} | {bpp:.3f} | {steps} | {gamma:g} | {row['psnr']:.2f} | "
-                f"{' | '.join(cells)} | {row['spread']:.2f} |",
-                flush=True,
-            )
     return rows
 
 
@@ -105,14 +99,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--quality", type=int, nargs="+", default=[50])
     parser.add_argument("--out", type=Path, default=Path("out"))
-    options = parser.parse_args()
+    options = record.parse(parser)
     distance = load_distance(options.distance)
     pictures = crops(options.images)
     options.out.mkdir(parents=True, exist_ok=True)
-    print("| weights | quality | bpp | steps | gamma | PSNR dB | MS-SSIM | distance | fine energy | spread |")
-    print("|---" * 10 + "|")
     rows = [row for path in options.weights for row in measure(path, pictures, options.quality, distance)]
-    (options.out / "perception.json").write_text(json.dumps(rows, indent=1))
+    shown = [{name: round(v, 3) if isinstance(v, float) else v for name, v in row.items()} for row in rows]
+    record.finish(options, {"images": len(pictures), "decodes": shown})
     draw(rows, options.out / "perception.png")
 
 

@@ -1,6 +1,6 @@
 """How soon a browser shows the first preview of a 768x512 image, in denoising steps.
 
-    [CDC_SHARED=FOLDER] python -m benchmarks.preview [--runs 5] [--steps 17] [--quality 50] [--out FILE]
+    [CDC_SHARED=FOLDER] python -m benchmarks.preview [--runs 5] [--steps 17] [--quality 50] [--json FILE]
 
 A real server, a real Chromium and the page at /, all on this machine. The image is FOLDER/data/kodak/kodim05.png, or
 where there is none a landscape that the page draws. Times are the page's own marks: the button, the decode request, and
@@ -11,7 +11,6 @@ progress events of the same run. The bar is two steps from the decode request.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect, sync_playwright
 
+from benchmarks import record
 from benchmarks.server import running_server
 from tests.browser.conftest import ARGUMENTS
 from tests.programs import find
@@ -57,7 +57,7 @@ def measure(page: Page, steps: int, quality: int, seed: int) -> dict[str, Any]:
     page.locator("#gamma").fill("1")  # without noise there is one pass, whatever the steps
     page.fill("#seed", str(seed))  # another seed is other work, even for a service that remembers
     page.click("#go")
-    expect(page.locator("#figures tbody tr")).to_have_count(3, timeout=120_000)
+    expect(page.locator("#figures tbody tr")).to_have_count(5, timeout=120_000)
     marks = page.evaluate(READ)
     step = statistics.median(b - a for a, b in zip(marks["steps"], marks["steps"][1:], strict=False))
     first = marks["preview"] - marks["decode"]
@@ -76,8 +76,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=17)
     parser.add_argument("--quality", type=int, default=50)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = record.parse(parser)
     chromium = find("chromium")
     if chromium is None:
         raise SystemExit("no Chromium; set CDC_CHROMIUM")
@@ -92,13 +91,9 @@ def main() -> None:
             page.close()
             if run:  # the first one warms up
                 rows.append(row)
-                print(json.dumps({name: round(value, 2) for name, value in row.items()}), flush=True)
         browser.close()
-    median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-    print("median", json.dumps({name: round(value, 2) for name, value in median.items()}))
-    print(f"first preview after {median['in_steps']:.2f} steps; the bar is {BAR_STEPS:g}")
-    if options.out is not None:
-        options.out.write_text(json.dumps({"runs": rows, "median": median}, indent=1))
+    median = {name: round(statistics.median(row[name] for row in rows), 2) for name in rows[0]}
+    record.finish(options, {"bar_steps": BAR_STEPS, "runs": len(rows), "median": median})
 
 
 if __name__ == "__main__":

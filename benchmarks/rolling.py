@@ -1,6 +1,6 @@
 """Rolling restarts of the whole topology under load, with clients that retry as documented.
 
-    python -m benchmarks.rolling [--restarts 20] [--clients 4]
+    python -m benchmarks.rolling [--restarts 20] [--clients 4] [--json FILE]
 
 Starts deploy/cluster.py (two API processes behind a proxy, two workers, a Redis), decodes without a break through the
 Python client, and restarts every worker and every API process, one after the other, so many times. Exits with 1 on a
@@ -10,7 +10,6 @@ failed call or a wrong image.
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import threading
 import time
 from pathlib import Path
 
+from benchmarks import record
 from cdc_client import CdcError, Client
 from tests.deploy.running_cluster import running_cluster
 from tests.service.conftest import image_file, photograph
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--restarts", type=int, default=20)
     parser.add_argument("--clients", type=int, default=4)
-    options = parser.parse_args()
+    options = record.parse(parser)
     failures: list[str] = []
     calls = 0
     slowest = 0.0
@@ -78,7 +78,7 @@ def main() -> None:
         "slowest_s": round(slowest, 1),
         "seconds": round(time.monotonic() - started),
     }
-    print(json.dumps(figures))
+    record.finish(options, figures)
     for failure in failures[:20]:
         print(failure, file=sys.stderr)
     sys.exit(1 if failures or restarts != options.restarts else 0)

@@ -1,6 +1,6 @@
 """Encodes of small images over HTTP, many at once: how light the road is.
 
-    python -m benchmarks.small_encodes [--side 64] [--in-flight 8] [--seconds 10] [--out FILE]
+    python -m benchmarks.small_encodes [--side 64] [--in-flight 8] [--seconds 10] [--json FILE]
 
 Starts `cdc serve`, sends images that all differ over kept connections, and counts the answers. The caller writes
 HTTP by hand: a client library would take a part of the processors that are measured.
@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import json
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from benchmarks import record
 from benchmarks.server import running_server
 from tests.service.conftest import image_file
 
@@ -68,8 +67,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--in-flight", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = record.parse(parser)
     with running_server() as (client, process):
         processes = [process, *process.children(recursive=True)]
         before = [sum(p.cpu_times()[:2]) for p in processes]
@@ -88,9 +86,7 @@ def main() -> None:
         "engine_cores": round(max(spent[1:]) / total, 2),
         "cpu_ms_per_encode": round(1000 * sum(spent) / (len(ends) + before_them), 1),
     }
-    print(json.dumps(figures))
-    if options.out is not None:
-        options.out.write_text(json.dumps(figures, indent=1))
+    record.finish(options, figures)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A long, rough load through the HTTP API: every answer is checked, and nothing may get stuck.
 
-    python -m benchmarks.soak [--minutes 30] [--clients 6] [--seed 0] [--out FILE]
+    python -m benchmarks.soak [--minutes 30] [--clients 6] [--seed 0] [--json FILE]
 
 Clients decode images of several sizes, steps, gammas and seeds, with and without `deterministic`, send files with
 damaged symbols (which may decode to rubbish), cancel, and set deadlines; the worker process is killed every minute; and
@@ -14,13 +14,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
-import json
 import random
 import statistics
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,6 +26,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
+from benchmarks import record
 from benchmarks.server import memory, running_server
 from model.container import Section, pack, parse
 from service.bench import picture
@@ -182,16 +181,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = record.parse(parser)
     with running_server() as (client, server):
         files, references = prepare(client)
         soak = Soak(str(client.base_url), files, references, options.seed)
         figures = asyncio.run(soak.run(options.minutes, options.clients, server))
         status = client.get("/readyz").status_code
-    print(json.dumps(figures, indent=1))
-    if options.out:
-        options.out.write_text(json.dumps(figures, indent=1))
+    record.finish(options, figures)
     sys.exit(int(bool(figures["wrong"]) or figures["livez_failures"] > 0 or status != 200))
 
 

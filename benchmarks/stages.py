@@ -1,6 +1,6 @@
 """Time of an encode and of a decode by stage, on a Kodak image of 768x512, in float32.
 
-    CDC_SHARED=FOLDER python -m benchmarks.stages [--threads 1 --threads 2] [--models-dir DIR] [--side 4096]
+    CDC_SHARED=FOLDER python -m benchmarks.stages [--threads 1 --threads 2] [--side WIDTH HEIGHT] [--json FILE]
 
 Times are the least of all rounds. The decode is of one step and gamma 0; `--side` takes a mosaic of the image instead.
 """
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks import record
 from model.codec import Codec
 from model.config import rate_of_quality
 from model.entropy.entropy_model import RDO
@@ -67,21 +68,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, action="append")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--side", type=int, nargs=2, help="width and height of a mosaic")
-    options = parser.parse_args()
+    options = record.parse(parser)
     codec = Registry(options.models_dir, "float32").get(options.model)
     path = Path(os.environ["CDC_SHARED"]) / "data" / "kodak" / "kodim05.png"
     pixels = np.asarray(Image.open(path).convert("RGB"))
     if options.side:
         width, height = options.side
         pixels = np.tile(pixels, (-(-height // pixels.shape[0]), -(-width // pixels.shape[1]), 1))[:height, :width]
-    print(f"| ms, {pixels.shape[1]}x{pixels.shape[0]} | threads | " + " | ".join(STAGES) + " |")
-    print("|---" * (len(STAGES) + 2) + "|")
+    rows = []
     for threads in options.threads or (1,):
         torch.set_num_threads(threads)
         for quality in (10, 50, 100):
             rounds = [seconds_by_stage(codec, pixels, quality) for _ in range(options.rounds + 1)]
-            cells = " | ".join(f"{1000 * least:.0f}" for least in np.min(rounds, axis=0))
-            print(f"| quality {quality} | {threads} | {cells} |", flush=True)
+            least = dict(zip(STAGES, (round(1000 * s) for s in np.min(rounds, axis=0)), strict=True))
+            rows.append({"quality": quality, "threads": threads, **least})
+    record.finish(options, {"size": f"{pixels.shape[1]}x{pixels.shape[0]}", "milliseconds": rows})
 
 
 if __name__ == "__main__":

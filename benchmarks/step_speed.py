@@ -1,6 +1,6 @@
 """Time of a 17-step decode of a 768x512 image, by stage, and the arithmetic it achieves.
 
-    python -m benchmarks.step_speed [--precision auto] [--rounds 3]
+    python -m benchmarks.step_speed [--precision auto] [--rounds 3] [--json FILE]
 
 The multiply-adds are counted by torch; the yardstick is a large matrix product of the same type in the same run.
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import record
 from model.weights.registry import Registry
 from service.bench import picture
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    options = record.parse(parser)
     codec = Registry(precision=options.precision).get()
     pixels = picture(768)[:512]
     data = codec.pack(codec.analyse(pixels), 128)
@@ -68,11 +69,18 @@ def main() -> None:
     rest = stages["start (noise, canvas)"] + stages["conditioner"]
     step = (stages["17 steps with start and conditioner"] - rest) / 17
     achieved, yardstick = flop / step / 1e9, matrix_gflops(codec.dtype, options.rounds)
-    print(f"768x512, {codec.dtype}, {torch.get_num_threads()} threads, {flop / 1e9:.1f} GFLOP a step")
-    for name, value in stages.items():
-        print(f"{name}: {value:.3f} s")
-    print(f"a step: {1000 * step:.0f} ms, {achieved:.0f} GFLOP/s")
-    print(f"matrix product: {yardstick:.0f} GFLOP/s; share achieved: {100 * achieved / yardstick:.0f} %")
+    figures = {
+        "size": "768x512",
+        "precision": str(codec.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "gflop_a_step": round(flop / 1e9, 1),
+        "stages": [{"stage": name, "seconds": round(value, 3)} for name, value in stages.items()],
+        "step_ms": round(1000 * step),
+        "gflop_per_s": round(achieved),
+        "matrix_product_gflop_per_s": round(yardstick),
+        "percent_achieved": round(100 * achieved / yardstick),
+    }
+    record.finish(options, figures)
 
 
 if __name__ == "__main__":
