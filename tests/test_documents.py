@@ -121,6 +121,10 @@ def test_curl_commands_of_the_documents_and_all_examples(tmp_path: Path) -> None
                 (tmp_path / words[3]).unlink(missing_ok=True)  # an earlier command's; nothing is replaced unasked
             if (words[0] == "cdc" and words[1] in ("encode", "decode", "inspect")) or words[:3] in LOCAL:
                 run([sys.executable, "-m", "cdc_client", *words[1:]])
+        photo = {"content": (tmp_path / "photo.jpg").read_bytes(), "headers": {"Prefer": "respond-async"}}
+        encoded = client.post("/encode", **photo).json()["id"]
+        while client.get(f"/jobs/{encoded}").json()["state"] != "succeeded":
+            pass
         job = ""
         for path in (ROOT / "README.md", ROOT / "docs/api.md"):
             for command in dict.fromkeys(commands_of(path)):
@@ -130,7 +134,10 @@ def test_curl_commands_of_the_documents_and_all_examples(tmp_path: Path) -> None
                 if any(word in command for word in ELSEWHERE):
                     continue  # tests/service: it needs hosts that are not here
                 words = [
-                    word.replace("http://127.0.0.1:8000", url).replace("/jobs/ID", job or "/jobs/ID") for word in words
+                    word.replace("http://127.0.0.1:8000", url)
+                    .replace("/jobs/ID", job or "/jobs/ID")
+                    .replace("/iiif/ID", f"/iiif/{encoded}")
+                    for word in words
                 ]
                 if command.endswith("/result -o photo.png"):
                     while client.get(job).json()["state"] not in ("succeeded", "failed"):

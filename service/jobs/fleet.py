@@ -18,7 +18,7 @@ from service.jobs.store import Place
 
 log = logging.getLogger(__name__)
 REPORT_S = 1.0
-SILENT_S = 4.0  # without a report a worker counts as gone
+SILENT_S = 3.5  # without a report a worker counts as gone
 LOOK_S = 2.0  # that Redis has for an answer before it counts as gone
 
 
