@@ -10,6 +10,7 @@ import torch
 
 from model import refinement
 from model.codec import Codec
+from model.distortion import psnr
 from model.errors import InvalidParameter
 from model.rate_control import pack_to_target
 from model.refinement import Refiner
@@ -131,10 +132,18 @@ def test_refinement_can_be_abandoned_while_the_rate_is_looked_for(
         pack_to_target(codec, analysed, max_bytes=1500, effort=2, between=between)
 
 
-def test_budget_buys_a_better_picture(codec: Codec, analysed: Latents) -> None:
-    plain, refined = (pack_to_target(codec, analysed, max_bytes=1500, effort=effort) for effort in (1, 6))
-    assert len(refined.data) <= 1500
-    assert refined.rate >= plain.rate
+@pytest.mark.parametrize("budget", [1000, 2500])
+def test_budget_buys_a_more_exact_image(codec: Codec, photograph: Pixels, budget: int) -> None:
+    pixels = np.ascontiguousarray(photograph[:100, :170])
+    latents = codec.analyse(pixels)
+    plain, refined = (pack_to_target(codec, latents, max_bytes=budget, effort=effort) for effort in (1, 6))
+    assert len(refined.data) <= budget
+    assert refined.rate > plain.rate
+    errors = [psnr(pixels, codec.decode(packed.data, 1, 0.0)) for packed in (plain, refined)]
+    assert errors[1] > errors[0]
+
+
+def test_refined_file_meets_a_rate(codec: Codec, analysed: Latents) -> None:
     near = pack_to_target(codec, analysed, target_bpp=0.7, effort=4)
     assert near.target == "met"
     assert 8 * len(near.data) / 17000 == pytest.approx(0.7, rel=0.05)
