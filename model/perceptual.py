@@ -21,21 +21,27 @@ _EPSILON = 1e-8
 class FeatureDistance(nn.Module):
     """Squared distance of feature maps, each normalised over its channels, averaged over pixels, summed over maps."""
 
-    def __init__(self, features: Callable[[Tensor], list[Tensor]]) -> None:
+    def __init__(self, *networks: Callable[[Tensor], list[Tensor]]) -> None:
         super().__init__()
-        self.features = features
-        if isinstance(features, nn.Module):
-            features.eval()
-            for parameter in features.parameters():  # one by one: scripted modules have no requires_grad_
-                parameter.requires_grad_(False)
+        self.networks = networks
+        for number, network in enumerate(networks):
+            if isinstance(network, nn.Module):
+                self.add_module(str(number), network.eval())
+                for parameter in network.parameters():  # one by one: scripted modules have no requires_grad_
+                    parameter.requires_grad_(False)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """x [B, 3, H, W] in [-1, 1] -> the normalised maps of all networks."""
+        return [_unit(u) for network in self.networks for u in network(x)]
+
+    def between(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
+        """Maps of two images as `maps` gives them -> distance [B], float32; 0 for equal images."""
+        squared = [(u - v).square().sum(1, dtype=torch.float32) for u, v in zip(a, b, strict=True)]
+        return torch.stack([s.mean((1, 2)) for s in squared]).sum(0)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """a, b [B, 3, H, W] in [-1, 1] -> distance [B], 0 for equal images."""
-        total = a.new_zeros(a.shape[0])
-        for u, v in zip(self.features(a), self.features(b), strict=True):
-            difference = _unit(u) - _unit(v)
-            total = total + difference.square().sum(dim=1).mean(dim=(1, 2))
-        return total
+        return self.between(self.maps(a), self.maps(b))
 
 
 class SqueezeNetFeatures(nn.Module):
@@ -78,7 +84,7 @@ class SqueezeNetFeatures(nn.Module):
 class Vgg19Front(nn.Module):
     """Maps conv1_2, conv2_2 and conv3_1 of VGG-19 (Simonyan & Zisserman 2015), from a sequential state dict.
 
-    Its first layer, 1x1, maps RGB in [0, 1] to the network's input; convolutions pad by reflection.
+    Its first layer, 1x1, maps RGB in [0, 1] to the network's input.
     """
 
     CONVOLUTIONS = (2, 5, 9, 12, 16)
@@ -87,24 +93,29 @@ class Vgg19Front(nn.Module):
 
     def __init__(self, arrays: dict[str, Tensor]) -> None:
         super().__init__()
-        for name, tensor in arrays.items():
-            self.register_buffer(name.replace(".", "_"), tensor.float())
+        for i in self.CONVOLUTIONS:
+            self.register_buffer(f"weight_{i}", arrays[f"{i}.weight"].float())
+            self.register_buffer(f"bias_{i}", arrays[f"{i}.bias"].float())
+        # The first layer is folded into the second, up to the padding: one convolution, of x in [-1, 1].
+        turn, weight = 0.5 * arrays["0.weight"].float()[..., 0, 0], arrays["2.weight"].float()
+        self.weight_2: Tensor = torch.einsum("oikl,ij->ojkl", weight, turn)
+        self.bias_2: Tensor = self.bias_2 + torch.einsum("oikl,i->o", weight, turn.sum(1) + arrays["0.bias"].float())
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """x [B, 3, H, W] in [-1, 1] -> feature maps."""
-        h = F.conv2d(x * 0.5 + 0.5, self.get_buffer("0_weight"), self.get_buffer("0_bias"))
+        h = x.contiguous(memory_format=torch.channels_last)
         maps = []
         for i in self.CONVOLUTIONS:
             if i in self.POOLED:
                 h = F.max_pool2d(h, 2, 2)
-            weight, bias = self.get_buffer(f"{i}_weight"), self.get_buffer(f"{i}_bias")
-            h = F.relu(F.conv2d(F.pad(h, (1, 1, 1, 1), mode="reflect"), weight, bias))
+            weight, bias = self.get_buffer(f"weight_{i}"), self.get_buffer(f"bias_{i}")
+            h = F.relu(F.conv2d(h, weight, bias, padding=1))
             if i in self.KEPT:
                 maps.append(h)
         return maps
 
 
-class Lpips(nn.Module):
+class Lpips(FeatureDistance):
     """LPIPS (Zhang et al. 2018) by the `lpips` package. Its backbone must be in torch's cache: nothing is fetched."""
 
     FILES: ClassVar = {"vgg": "vgg16-*.pth", "alex": "alexnet-*.pth", "squeeze": "squeezenet1_1-*.pth"}
@@ -123,10 +134,11 @@ class Lpips(nn.Module):
 
         self._distance = lpips.LPIPS(net=net, verbose=False).eval().requires_grad_(False)
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """a, b [B, 3, H, W] in [-1, 1] -> distance [B]."""
-        distance: Tensor = self._distance(a, b)
-        return distance.flatten()
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """See `FeatureDistance.maps`; every channel is scaled by the root of its weight."""
+        features = self._distance.net(self._distance.scaling_layer(x))
+        weights = [layer.model[-1].weight for layer in self._distance.lins]
+        return [_unit(u) * weight.sqrt() for u, weight in zip(features, weights, strict=True)]
 
 
 class ShiftedDistance(nn.Module):
@@ -135,43 +147,59 @@ class ShiftedDistance(nn.Module):
     A decoder that is trained against one phase learns grids that this phase does not see.
     """
 
-    def __init__(self, distance: nn.Module, most: int = 15) -> None:
-        """At most `most` rows and columns are cut off at the top and the left."""
+    def __init__(self, distance: FeatureDistance, most: int = 16) -> None:
+        """`most` rows and columns are cut off, some at the top and the left, the others at the far sides."""
         super().__init__()
         self.inner, self._most = distance, most
 
+    @torch.no_grad()
+    def channels(self) -> tuple[int, ...]:
+        """Of the maps."""
+        device = next((b.device for b in self.inner.buffers()), None)
+        return tuple(u.shape[1] for u in self.inner.maps(torch.zeros(1, 3, 64, 64, device=device)))
+
+    def part(self, height: int, width: int) -> tuple[slice, slice]:
+        """Rows and columns of a part, drawn at random."""
+        top, left = torch.randint(0, self._most + 1, (2,)).tolist()
+        return slice(top, height - self._most + top), slice(left, width - self._most + left)
+
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """a, b [B, 3, H, W] in [-1, 1] -> distance [B]."""
-        top, left = torch.randint(0, self._most + 1, (2,)).tolist()
-        distance: Tensor = self.inner(a[..., top:, left:], b[..., top:, left:])
+        rows, columns = self.part(*a.shape[2:])
+        distance: Tensor = self.inner(a[..., rows, columns], b[..., rows, columns])
         return distance
 
 
-def load_distance(name: str) -> nn.Module:
-    """Return the distance that `name` asks for, see `TrainingConfig.perceptual`.
+def load_distance(name: str) -> FeatureDistance:
+    """Return the distance that `name` asks for, see `TrainingConfig.perceptual`; of several joined by +, their sum.
 
     Raises:
         InvalidParameter: unknown kind, or a backbone that is missing or not what it should be.
     """
+    if name.startswith("lpips:"):
+        return Lpips(name.partition(":")[2])
+    return FeatureDistance(*map(_load_network, name.split("+")))
+
+
+def _load_network(name: str) -> Callable[[Tensor], list[Tensor]]:
     kind, _, rest = name.partition(":")
-    if kind == "lpips":
-        return Lpips(rest)
     path = Path(rest)
     if not path.is_file():
         raise InvalidParameter(f"perceptual distance {name!r}: there is no file {rest!r}")
     try:
         if kind == "squeezenet":
             with np.load(path) as arrays:
-                return FeatureDistance(SqueezeNetFeatures({k: torch.from_numpy(arrays[k]) for k in arrays.files}))
+                return SqueezeNetFeatures({k: torch.from_numpy(arrays[k]) for k in arrays.files})
         if kind == "vgg19":
-            return FeatureDistance(Vgg19Front(torch.load(path, weights_only=True, map_location="cpu")))
+            return Vgg19Front(torch.load(path, weights_only=True, map_location="cpu"))
         if kind == "torchscript":
-            return FeatureDistance(torch.jit.load(path, map_location="cpu"))  # type: ignore[no-untyped-call]
+            network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            return network
     except (RuntimeError, ValueError, KeyError, OSError, EOFError, BadZipFile, UnpicklingError) as error:
         raise InvalidParameter(f"perceptual distance {name!r}: {error}") from error
     raise InvalidParameter(f"no perceptual distance {kind!r}; there are lpips, squeezenet, vgg19 and torchscript")
 
 
 def _unit(x: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return x / (norm + _EPSILON)
+    power = x.square().sum(dim=1, keepdim=True, dtype=torch.float32)
+    return x * (power + _EPSILON**2).rsqrt().to(x.dtype)

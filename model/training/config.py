@@ -72,17 +72,25 @@ class TrainingConfig(BaseModel):
     rho: float = Field(default=0.0, ge=0, le=1, description="Share of the perceptual term, Eq. 9.")
     perceptual: str | None = Field(
         default=None,
-        description="Distance d: lpips:vgg, lpips:alex, lpips:squeeze, squeezenet:FILE.npz, vgg19:FILE.pth or "
-        "torchscript:FILE.",
+        description="Distance d: lpips:vgg, lpips:alex, lpips:squeeze, or squeezenet:FILE.npz, vgg19:FILE.pth, "
+        "torchscript:FILE, several joined by +.",
     )
     perceptual_scale: float = Field(
-        default=1.0, gt=0, description="Factor of d, since distances of different backbones differ in size."
+        default=1.0, ge=0, description="Factor of d, since distances of different backbones differ in size."
+    )
+    score_scale: float = Field(default=4.0, ge=0, description="part denoiser: factor of the octaves' scoring rules.")
+    error_scale: float = Field(default=0.1, ge=0, description="part denoiser: factor of a sample's squared error.")
+    rollouts: float = Field(
+        default=0.0, ge=0, lt=1, description="part denoiser: share of the samples that are not of a first step."
+    )
+    levels_scale: float = Field(
+        default=2.0, ge=0, description="part denoiser: factor of the squared error at random noise levels."
     )
     critic: float = Field(
         default=0.0,
         ge=0,
         description="part denoiser: gradient of a critic's term at the samples, as a share of that of the other terms; "
-        "needs squeezenet features.",
+        "it reads the features of `perceptual`.",
     )
     part: Learning = Field(
         default="all",
@@ -107,6 +115,11 @@ class TrainingConfig(BaseModel):
     evaluate_every: int = Field(default=2000, ge=1, description="Steps between two evaluations.")
     evaluate_pictures: int = Field(default=8, ge=1, description="Images of an evaluation.")
 
+    @property
+    def uses_features(self) -> bool:
+        """True where `perceptual` is used."""
+        return self.rho > 0 or (self.part == "denoiser" and (self.perceptual_scale > 0 or self.critic > 0))
+
     @model_validator(mode="after")
     def _check(self) -> TrainingConfig:
         if self.rho > 0 and self.perceptual is None:
@@ -119,10 +132,10 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"part {self.part} is of cdc-lite")
         if self.part == "entropy" and self.rho > 0:
             raise ValueError("part=entropy trains by rate alone: no rho")
-        if self.part == "denoiser" and self.perceptual is None:
+        if self.part == "denoiser" and self.uses_features and self.perceptual is None:
             raise ValueError("part=denoiser needs `perceptual`, the features that its samples are judged by")
-        if self.critic > 0 and not (self.part == "denoiser" and (self.perceptual or "").startswith("squeezenet:")):
-            raise ValueError("critic needs part=denoiser and perceptual=squeezenet:FILE")
+        if self.critic > 0 and self.part != "denoiser":
+            raise ValueError("critic needs part=denoiser")
         return self
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,21 +12,19 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
-from model.perceptual import SqueezeNetFeatures
-
-CHANNELS = (64, 128, 256, 384)  # of the SqueezeNet maps that are read, the finest first
-PIXELS = 12  # channels of an image at patch 2, read beside them: its grain
+PIXELS = 12  # channels of an image at patch 2, read beside the maps: its grain
 HIDDEN = 64
 
 
 class Critic(nn.Module):
     """An image, x_base of the same file and q -> logits of every head, high for photographs."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: Sequence[int]) -> None:
+        """`channels` of the feature maps that are read, with a head for each."""
         super().__init__()
         self.rest_norm: Tensor
         self.register_buffer("rest_norm", torch.zeros(()))  # of the other terms' gradient at the samples, last seen
-        self.heads = nn.ModuleList(_head(2 * channels + 1) for channels in (PIXELS, *CHANNELS))
+        self.heads = nn.ModuleList(_head(2 * count + 1) for count in (PIXELS, *channels))
 
     def forward(self, maps: list[Tensor], base: list[Tensor], q: Tensor) -> list[Tensor]:
         """Maps of the image and of x_base as `maps_of` gives them, q [B] -> logits [B, 1, h, w] of each head."""
@@ -41,11 +41,9 @@ class Critic(nn.Module):
         return logits
 
 
-def maps_of(features: SqueezeNetFeatures, image: Tensor) -> list[Tensor]:
-    """What the heads read of images [B, 3, H, W] in [-1, 1], each map at unit power."""
-    fixed = features(image)[: len(CHANNELS)]
-    powers = [(x.square().mean(dim=1, keepdim=True) + 1e-6).rsqrt() for x in fixed]
-    return [F.pixel_unshuffle(image, 2), *(x * power for x, power in zip(fixed, powers, strict=True))]
+def maps_of(image: Tensor, features: list[Tensor]) -> list[Tensor]:
+    """What the heads read: images [B, 3, H, W] in [-1, 1], and their normalised features at unit power."""
+    return [F.pixel_unshuffle(image, 2), *(math.sqrt(x.shape[1]) * x for x in features)]
 
 
 def hinge(real: list[Tensor], fake: list[Tensor]) -> Tensor:

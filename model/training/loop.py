@@ -70,8 +70,7 @@ class Trainer:
         self.sources = open_sources(config.data)
         self.crops = Crops(self.sources, CropRule(config.crop, config.flat_below, config.seed), cache=config.cache)
         self.pictures = pictures_of(config.validation, config.evaluate_pictures) if config.validation else []
-        judged = config.rho > 0 or config.part == "denoiser"
-        distance = load_distance(config.perceptual) if config.perceptual and judged else None
+        distance = load_distance(config.perceptual) if config.perceptual and config.uses_features else None
         self.distance = None if distance is None else ShiftedDistance(distance).to(self.fabric.device)
 
         saved = snapshot.load(out) if resume else None
@@ -137,7 +136,8 @@ class Trainer:
             if group["name"] != "quantiles":
                 group["lr"] = factor * learning_rate(config, self.step, self.elapsed_s)
         image = image.contiguous(memory_format=torch.channels_last)
-        loss = self.module.loss(self.wrapped, image, config, self.schedule, self.step, self.distance)
+        with self.fabric.autocast():
+            loss = self.module.loss(self.wrapped, image, config, self.schedule, self.step, self.distance)
         self.optimizer.zero_grad(set_to_none=True)
         # The auxiliary loss reaches the quantiles alone, and nothing else does: one backward pass serves both.
         aux = self.module.aux_loss() if self.module.moves_quantiles else 0.0
@@ -170,7 +170,8 @@ class Trainer:
     def _make(self) -> TrainingModule:
         config = self.config
         torch.manual_seed(config.seed)
-        module = training_module_of(config.architecture, config.width, config.part)
+        read = self.distance.channels() if self.distance is not None and config.critic > 0 else ()
+        module = training_module_of(config.architecture, config.width, config.part, read)
         if config.initial is not None:
             module.load_float_tensors(load_file(config.initial), config.initial.name)
         elif isinstance(module, LiteTraining):

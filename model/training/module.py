@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -173,13 +173,19 @@ class PaperTraining(TrainingModule):
             part.compile()
 
 
-def training_module_of(architecture: str, width: int, part: Learning = "all") -> TrainingModule:
-    """Return a new module of a family; `width` is the base width of the paper's networks, 64 in the published ones."""
+def training_module_of(
+    architecture: str, width: int, part: Learning = "all", critic: Sequence[int] = ()
+) -> TrainingModule:
+    """Return a new module of a family.
+
+    `width` is the base width of the paper's networks, 64 in the published ones; `critic` are the channels of the maps
+    that a critic reads, see `SamplerTraining`.
+    """
     if architecture == "cdc-lite":
         from model.training.lite import LiteTraining
         from model.training.sampler import SamplerTraining
 
-        return SamplerTraining() if part == "denoiser" else LiteTraining(part=part)
+        return SamplerTraining(critic) if part == "denoiser" else LiteTraining(part=part)
     context = width if architecture == "cdc-x" else 3
     return PaperTraining(CDCPaper(PaperConfig(width, context)), part)
 

@@ -2,21 +2,27 @@
 
 Two samples f1, f2 of each image x are drawn. E|f - x| - rep/2 E|f1 - f2| is least where the samples are distributed as
 x is, given the file, at rep = 1 (the energy distance, Gneiting & Raftery 2007). The finest octave has rep near 1, for
-texture as strong as the original's; the coarse ones stay near the mean, whose error is least.
+texture as strong as the original's; the coarse ones stay near the mean, whose error is least. The rule is symmetric in
+the two, so f1 alone has a gradient, that of |f1 - x| - rep |f1 - f2|: the same in the mean, at half the cost.
+
+Some rows are rollouts: f1 is not of pure noise but of a state that the sampler itself has come to in a step or two of
+DDIM, as it meets them in a decode of several steps. So each step is one towards a better sample.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.diffusion.sampler import add_noise
+from model.diffusion.sampler import add_noise, ddim_step
 from model.diffusion.schedule import Schedule
-from model.perceptual import FeatureDistance, ShiftedDistance, SqueezeNetFeatures
+from model.perceptual import ShiftedDistance
 from model.training.config import TrainingConfig
 from model.training.critic import Critic, Scaled, Watched, hinge, maps_of
 from model.training.lite import LiteTraining
@@ -26,8 +32,16 @@ from model.training.module import Call
 REPULSION = (0.95, 0.71, 0.33, 0.0)  # rep of the octaves, finest first
 STRENGTH_FLOOR = 0.05  # of a band's local power, in units of the residual's: what is flat has no strength to match
 FEATURE_REPULSION = 0.3  # with more, two samples move apart by moving away from the image
-BAND_WEIGHT, COARSE_WEIGHT, ERROR_WEIGHT, DIFFUSION_WEIGHT = 4.0, 0.02, 0.1, 2.0
+COARSE_WEIGHT = 0.02
+PURE = 1e-6  # alpha_bar of pure noise
 LOW_RATES, LOW_SHARE = 0.6, 0.8  # texture is lost at low rates: so many rows have a q below
+
+
+class Levels(NamedTuple):
+    """Noise levels of rows: the time input and alpha_bar, [K] each."""
+
+    t: Tensor
+    alpha_bar: Tensor
 
 
 class Sampled(NamedTuple):
@@ -36,8 +50,8 @@ class Sampled(NamedTuple):
     Attributes:
         base: x_base.
         size: of the residual, [B, 1, 1, 1].
-        first, second: samples from pure noise.
-        denoised: v0_hat of noisy residuals.
+        first, second: samples, the last rows of the first from rollouts; the second without gradient.
+        denoised: v0_hat of noisy residuals, of the first rows.
     """
 
     base: Tensor
@@ -50,9 +64,10 @@ class Sampled(NamedTuple):
 class SamplerTraining(LiteTraining):
     """The denoiser in training; everything else is fixed. A critic learns beside it where the run has one."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: Sequence[int] = ()) -> None:
+        """`channels` of the feature maps that a critic reads; none: no critic."""
         super().__init__(part="denoiser")
-        self.critic = Critic()
+        self.critic = Critic(channels) if channels else None
 
     def loss(
         self,
@@ -64,61 +79,87 @@ class SamplerTraining(LiteTraining):
         distance: nn.Module | None,
     ) -> Loss:
         """Scoring rules of samples in one step, and the squared error at random noise levels."""
-        assert distance is not None
         rows, device = len(image), image.device
         low = torch.rand(rows, device=device) < LOW_SHARE
         u = torch.rand(rows, device=device)
         q = torch.where(low, LOW_RATES * u, LOW_RATES + (1 - LOW_RATES) * u)
-        n = torch.randint(0, schedule.length, (rows,), device=device)
-        s: Sampled = call(image, q, (n + 1) / schedule.length, schedule.at(n))
+        noisy = torch.randint(0, schedule.length, ((rows + 1) // 2 if config.levels_scale > 0 else 0,), device=device)
+        late = torch.randint(0, schedule.length, (round(config.rollouts * rows),), device=device)
+        later = late + (torch.rand(len(late), device=device) * (schedule.length - late)).long()
+        early = torch.where(torch.rand(len(late), device=device) < 0.5, schedule.length - 1, later)
+        s: Sampled = call(image, q, *(Levels((n + 1) / schedule.length, schedule.at(n)) for n in (noisy, early, late)))
         residual = (image - s.base) / s.size
-        first: Tensor = Watched.apply(s.first, self.critic.rest_norm)
+        first = s.first if self.critic is None else Watched.apply(s.first, self.critic.rest_norm)
+        total = config.score_scale * band_scores(first, s.second, residual).mean()
+        total = total + config.error_scale * (first - residual).square().mean()
+        if len(noisy):
+            total = total + config.levels_scale * (s.denoised - residual[: len(noisy)]).square().mean()
+        squared = (s.base + s.size * s.first.detach() - image).square().mean()
+        d = squared.new_zeros(())
+        if config.uses_features:
+            assert isinstance(distance, ShiftedDistance)
+            d, told = self._judge(distance, image, s, first, q, config)
+            total = total + told
+        return Loss(total, squared, d, squared.new_zeros(()))
+
+    def _judge(
+        self, distance: ShiftedDistance, image: Tensor, s: Sampled, first: Tensor, q: Tensor, config: TrainingConfig
+    ) -> tuple[Tensor, Tensor]:
+        """Features of the same part of all: the distance of the samples [], and what features and critic add []."""
+        part = (..., *distance.part(*image.shape[2:]))
+        features, rows = distance.inner, len(image)
         f1, f2 = s.base + s.size * first, s.base + s.size * s.second
-        scores = band_scores(first, s.second, residual)
-        shown = [v.clamp(-1, 1) for v in (f1, f2, image)]
-        seed = torch.get_rng_state()
-
-        def d(a: Tensor, b: Tensor) -> Tensor:
-            torch.set_rng_state(seed)  # the same part of the image in all three
-            result: Tensor = distance(a, b).float()
-            return result
-
-        features = 0.5 * (d(shown[0], shown[2]) + d(shown[1], shown[2]))
-        features_rule = features - 0.5 * FEATURE_REPULSION * d(shown[0], shown[1])
-        error = 0.5 * ((first - residual).square() + (s.second - residual).square()).flatten(1).mean(1)
-        diffusion = (s.denoised - residual).square().mean()
-        total = (BAND_WEIGHT * scores + config.perceptual_scale * features_rule + ERROR_WEIGHT * error).mean()
-        squared = (f1 - image).square().mean().detach()
-        total = total + DIFFUSION_WEIGHT * diffusion
-        if config.critic > 0:
-            total = total + self._criticise(distance, image, s, q, config.critic)
-        return Loss(total, squared, features.detach().mean(), squared.new_zeros(()))
-
-    def _criticise(self, distance: nn.Module, image: Tensor, s: Sampled, q: Tensor, share: float) -> Tensor:
-        """What the first samples lose for being told apart, and what the critic loses for not telling."""
-        features = _features_of(distance)
-        sample = s.base + s.size * Scaled.apply(s.first, self.critic.rest_norm, share)
         with torch.no_grad():
-            real, base = maps_of(features, image), maps_of(features, s.base)
-        fake = maps_of(features, sample)
-        adversarial = -torch.stack([logits.mean() for logits in self.critic.fixed(fake, base, q)]).mean()
-        told = hinge(self.critic(real, base, q), self.critic([m.detach() for m in fake], base, q))
-        return adversarial + told
+            fixed = features.maps(torch.cat([image[part], f2[part]]).clamp(-1, 1))
+            real, second = [u[:rows] for u in fixed], [u[rows:] for u in fixed]
+        sample = features.maps(f1[part].clamp(-1, 1))
+        d = features.between(sample, real).mean()
+        total = config.perceptual_scale * (d - FEATURE_REPULSION * features.between(sample, second).mean())
+        if self.critic is not None:
+            scaled = s.base + s.size * Scaled.apply(s.first, self.critic.rest_norm, config.critic)
+            given, seen = (maps_of(x, features.maps(x)) for x in (s.base[part], scaled[part]))
+            total = total - torch.stack([logits.mean() for logits in self.critic.fixed(seen, given, q)]).mean()
+            told = self.critic(maps_of(image[part], real), given, q)
+            total = total + hinge(told, self.critic([u.detach() for u in seen], given, q))
+        return d.detach(), total
 
-    def forward(self, image: Tensor, q: Tensor, t: Tensor, alpha_bar: Tensor) -> Sampled:  # type: ignore[override]
-        """image [B, 3, H, W] in [-1, 1], rates [B], times and noise levels [B] of the rows that are denoised."""
+    def forward(  # type: ignore[override]
+        self, image: Tensor, q: Tensor, noisy: Levels, early: Levels, late: Levels
+    ) -> Sampled:
+        """Draw samples.
+
+        Args:
+            image: [B, 3, H, W] in [-1, 1].
+            q: rates [B].
+            noisy: levels of the first rows, that residuals are denoised from.
+            early, late: levels of the last rows, that rollouts pass and that they arrive at.
+        """
+        rows, rolled = len(image), len(image) - len(late.t)
         with torch.no_grad():
             base, context = self.synthesise(self.code(self.analyse(image, q), q), q)
             size = self.networks.residual_size(q)[:, None, None, None]
-            residual = (image - base) / size
-            noise = torch.randn(2 * len(image), *image.shape[1:], device=image.device)
-            noisy = add_noise(residual, torch.randn_like(residual), alpha_bar)
-            v = torch.cat([noise, noisy]).contiguous(memory_format=torch.channels_last)
-            times = torch.cat([torch.ones_like(t).repeat(2), t])
-        with torch.autocast(image.device.type, enabled=False):
-            modulation = self.networks.denoiser.modulate(times.float(), q.repeat(3))
-        out = self.networks.denoise(v, modulation, (context.repeat(3, 1, 1, 1),)).float()
-        return Sampled(base, size, *out.chunk(3))
+            noise, other = torch.randn(2, *image.shape, device=image.device)
+            state = noise[rolled:]
+            pure = Levels(torch.ones_like(late.t), early.alpha_bar.new_full(late.t.shape, PURE))
+            for now, then in ((pure, early), (early, late)) if len(state) else ():
+                denoise = partial(self._denoise, context=context[rolled:], q=q[rolled:], t=now.t)
+                state = ddim_step(denoise, state, now.alpha_bar, then.alpha_bar, "residual").x
+            residual = ((image - base) / size)[: len(noisy.t)]
+            v = add_noise(residual, torch.randn_like(residual), noisy.alpha_bar)
+            second = self._denoise(other, context, q, torch.ones_like(q))
+        out = self._denoise(
+            torch.cat([noise[:rolled], state, v]),
+            torch.cat([context, context[: len(noisy.t)]]),
+            torch.cat([q, q[: len(noisy.t)]]),
+            torch.cat([torch.ones_like(q[:rolled]), late.t, noisy.t]),
+        )
+        return Sampled(base, size, out[:rows], second, out[rows:])
+
+    def _denoise(self, v: Tensor, context: Tensor, q: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast(v.device.type, enabled=False):
+            modulation = self.networks.denoiser.modulate(t.float(), q)
+        v = v.contiguous(memory_format=torch.channels_last)
+        return self.networks.denoise(v, modulation, (context,)).float()
 
     @torch.no_grad()
     def measure_residual(self, images: Tensor) -> None:
@@ -135,19 +176,8 @@ def band_scores(first: Tensor, second: Tensor, residual: Tensor) -> Tensor:
     total = first.new_zeros(len(first))
     for repulsion in REPULSION:
         (first, a), (second, b), (residual, x) = haar(first), haar(second), haar(residual)
-        total = total + 0.5 * (_l1(a - x) + _l1(b - x)) - 0.5 * repulsion * _l1(a - b)
-        target = _strength(x)
-        total = total + 0.5 * repulsion * (_l1(_strength(a) - target) + _l1(_strength(b) - target))
-    coarse = 0.5 * ((first - residual).square() + (second - residual).square())
-    return total + COARSE_WEIGHT * coarse.flatten(1).mean(1)
-
-
-def _features_of(distance: nn.Module) -> SqueezeNetFeatures:
-    assert isinstance(distance, ShiftedDistance)
-    inner = distance.inner
-    assert isinstance(inner, FeatureDistance)
-    assert isinstance(inner.features, SqueezeNetFeatures)
-    return inner.features
+        total = total + _l1(a - x) - repulsion * _l1(a - b) + repulsion * _l1(_strength(a) - _strength(x))
+    return total + COARSE_WEIGHT * (first - residual).square().flatten(1).mean(1)
 
 
 def haar(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from model.errors import InvalidParameter
-from model.perceptual import FeatureDistance, load_distance
+from model.perceptual import ShiftedDistance, load_distance
 from model.training import snapshot
 from model.training.config import resolve
 from model.training.critic import Critic, Scaled, Watched, hinge, maps_of
@@ -30,12 +30,11 @@ def test_the_other_gradient_is_weighed_by_the_first() -> None:
 
 def test_a_critic_learns_to_tell_noise_from_flat_areas(squeezenet: str) -> None:
     distance = load_distance(squeezenet)
-    assert isinstance(distance, FeatureDistance)
-    critic, q = Critic(), torch.full((4,), 0.3)
+    critic, q = Critic(ShiftedDistance(distance).channels()), torch.full((4,), 0.3)
     optimizer = torch.optim.Adam(critic.parameters(), 3e-4)
     base = torch.zeros(4, 3, 64, 64)
-    maps = [maps_of(distance.features, image) for image in (0.5 * torch.randn_like(base), base + 0.01)]  # type: ignore[arg-type]
-    given = maps_of(distance.features, base)  # type: ignore[arg-type]
+    maps = [maps_of(image, distance.maps(image)) for image in (0.5 * torch.randn_like(base), base + 0.01)]
+    given = maps_of(base, distance.maps(base))
     losses = []
     for _ in range(40):
         loss = hinge(critic(maps[0], given, q), critic(maps[1], given, q))
@@ -66,7 +65,7 @@ def test_a_run_with_a_critic_goes_on_exactly(pictures: Path, squeezenet: str, tm
 
 
 def test_a_critic_needs_features() -> None:
-    with pytest.raises(InvalidParameter, match="critic needs"):
-        resolve("lite-sampler", {"critic": 0.5, "perceptual": "lpips:vgg"})
+    with pytest.raises(InvalidParameter, match="needs `perceptual`"):
+        resolve("lite-sampler", {"critic": 0.5, "perceptual": None, "perceptual_scale": 0})
     with pytest.raises(InvalidParameter, match="critic needs"):
         resolve("lite", {"critic": 0.5})

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from model.codec import Codec
 from model.distortion import psnr
 from model.errors import InvalidParameter, WeightsError
-from model.training import loop, snapshot
+from model.training import snapshot
 from model.training.config import resolve
 from model.training.loop import Trainer
 from model.training.report import Line, Report
@@ -72,14 +72,10 @@ def test_twenty_steps_from_nothing_lower_the_loss(pictures: Path, tmp_path: Path
     assert "20 steps of 2 crops" in snapshot.provenance(tmp_path)
 
 
-class MeanDistance(torch.nn.Module):
-    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return (a - b).abs().flatten(1).mean(1)
-
-
-def test_the_sampler_learns_alone(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "load_distance", lambda _: MeanDistance())
-    values = {"initial": DEFAULT, "part": "denoiser", "lr_warmup": 0, "perceptual": "squeezenet:none"}
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_the_sampler_learns_alone(pictures: Path, tmp_path: Path, squeezenet: str, scale: float) -> None:
+    judge = {"perceptual": squeezenet} if scale else {}
+    values = {"initial": DEFAULT, "part": "denoiser", "lr_warmup": 0, "perceptual_scale": scale, **judge}
     lines = train(tmp_path, pictures, steps=3, **values)
     assert all(math.isfinite(line.total) and line.gradient_norm > 0 for line in lines)
     before, after = with_floats(load_file(DEFAULT)), load_file(tmp_path / "averaged.safetensors")

@@ -13,6 +13,7 @@ from model.codec import Codec
 from model.diffusion.schedule import cosine_schedule
 from model.evaluation.coders.code_length import code_length
 from model.networks.lite import CDCLite
+from model.perceptual import ShiftedDistance, load_distance
 from model.training.config import Learning, resolve
 from model.training.ema import Ema
 from model.training.lite import LiteTraining
@@ -122,15 +123,11 @@ def test_parts_learn_alone(shipped: dict[str, torch.Tensor], image: torch.Tensor
     assert moved(module) == {"hyper_decoder", "context", "hyper_prior"}
 
 
-def test_the_sampler_learns_alone(shipped: dict[str, torch.Tensor], image: torch.Tensor) -> None:
-    class Distance(torch.nn.Module):
-        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-            return (a - b).abs().flatten(1).mean(1)
-
+def test_the_sampler_learns_alone(shipped: dict[str, torch.Tensor], image: torch.Tensor, squeezenet: str) -> None:
     module = training_module_of(shipped, "denoiser")
-    config = resolve("lite-sampler", {"perceptual": "squeezenet:x"})
+    config = resolve("lite-sampler", {"perceptual": squeezenet, "rollouts": 0.5})
     schedule = architecture_of("cdc-lite").schedule()
-    loss = module.loss(module, image, config, schedule, 0, Distance())
+    loss = module.loss(module, image, config, schedule, 0, ShiftedDistance(load_distance(squeezenet)))
     loss.total.backward()
     assert moved(module) == {"denoiser"}
     assert float(loss.distortion) > 0

@@ -44,7 +44,7 @@ def test_a_shifted_distance_is_that_of_a_part(squeezenet: str) -> None:
     distance = load_distance(squeezenet)
     shifted = ShiftedDistance(distance, most=1)
     a, b = torch.rand(2, 2, 3, 64, 64) * 2 - 1
-    parts = [distance(a[..., i:, j:], b[..., i:, j:]) for i in (0, 1) for j in (0, 1)]
+    parts = [distance(a[..., i : 63 + i, j : 63 + j], b[..., i : 63 + i, j : 63 + j]) for i in (0, 1) for j in (0, 1)]
     found = [shifted(a, b) for _ in range(40)]
     assert {next(i for i, d in enumerate(parts) if torch.equal(d, f)) for f in found} == {0, 1, 2, 3}
 
@@ -62,6 +62,25 @@ def test_squeezenet_pools_where_its_paper_does(squeezenet: str) -> None:
         (512, 13, 13),
         (512, 13, 13),
     ]
+
+
+def test_vgg_reads_what_its_layers_say(vgg19: str) -> None:
+    state = torch.load(vgg19.partition(":")[2], weights_only=True)
+    x = torch.rand(1, 3, 32, 32) * 2 - 1
+    h = nn.functional.conv2d(x / 2 + 0.5, state["0.weight"], state["0.bias"])
+    for i in (2, 5):
+        h = nn.functional.conv2d(h, state[f"{i}.weight"], state[f"{i}.bias"], padding=1).relu()
+    front = load_distance(vgg19).networks[0]
+    torch.testing.assert_close(front(x)[0][..., 2:-2, 2:-2], h[..., 2:-2, 2:-2], atol=1e-4, rtol=1e-4)
+    assert [tuple(m.shape[1:]) for m in front(x)] == [(64, 32, 32), (128, 16, 16), (256, 8, 8)]
+
+
+def test_several_distances_add_up(vgg19: str, squeezenet: str) -> None:
+    a, b = torch.rand(2, 2, 3, 64, 64) * 2 - 1
+    apart = load_distance(vgg19)(a, b) + load_distance(squeezenet)(a, b)
+    both = load_distance(f"{vgg19}+{squeezenet}")
+    torch.testing.assert_close(both(a, b), apart)
+    assert ShiftedDistance(both).channels() == (64, 128, 256, 64, 128, 256, 384, 384, 512, 512)
 
 
 def test_what_is_missing_or_wrong_is_said(tmp_path: Path) -> None:
