@@ -150,7 +150,7 @@ class ShiftedDistance(nn.Module):
     def __init__(self, distance: FeatureDistance, most: int = 16) -> None:
         """`most` rows and columns are cut off, some at the top and the left, the others at the far sides."""
         super().__init__()
-        self.inner, self._most = distance, most
+        self.inner, self.most = distance, most
 
     @torch.no_grad()
     def channels(self) -> tuple[int, ...]:
@@ -160,8 +160,8 @@ class ShiftedDistance(nn.Module):
 
     def part(self, height: int, width: int) -> tuple[slice, slice]:
         """Rows and columns of a part, drawn at random."""
-        top, left = torch.randint(0, self._most + 1, (2,)).tolist()
-        return slice(top, height - self._most + top), slice(left, width - self._most + left)
+        top, left = torch.randint(0, self.most + 1, (2,)).tolist()
+        return slice(top, height - self.most + top), slice(left, width - self.most + left)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """a, b [B, 3, H, W] in [-1, 1] -> distance [B]."""

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import jinja2
 import pytest
+import torch
 
-from benchmarks import document, record
+from benchmarks import document, record, texture_bound
+from model.training.sampler import haar
 
 RECORDS = document.load()
 
@@ -73,3 +75,20 @@ def test_a_run_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 def test_tables_align_decimals_and_leave_gaps() -> None:
     rows: list[dict[str, object]] = [{"x": 1.5, "y": 3}, {"x": 2.25, "z": "w"}, {"x": 2e-06}]
     assert record.table(rows).splitlines()[2:] == ["| 1.50 | 3 |  |", "| 2.25 |  | w |", "| 2.0e-06 |  |  |"]
+
+
+def test_an_oracle_guesses_the_finest_octaves_alone() -> None:
+    torch.manual_seed(0)
+    residual = torch.randn(1, 3, 32, 32)
+    low, high = haar(residual)
+    torch.testing.assert_close(texture_bound.unhaar(low, high), residual)
+    for octaves in (1, 2):
+        size = 2**octaves
+        blocks = [
+            torch.nn.functional.avg_pool2d(x, size) for x in (residual, texture_bound.guessed(residual, octaves, 1))
+        ]
+        torch.testing.assert_close(*blocks)
+        without = texture_bound.guessed(residual, octaves, 0)
+        torch.testing.assert_close(without, blocks[0].repeat_interleave(size, 2).repeat_interleave(size, 3))
+    strong = texture_bound.guessed(residual, 1, 1).square().mean() / residual.square().mean()
+    assert 0.9 < strong < 1.1

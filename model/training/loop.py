@@ -36,7 +36,7 @@ from model.training.losses import Loss
 from model.training.module import TrainingModule, training_module_of
 from model.training.rates import learning_rate, progress
 from model.training.report import Line, Report
-from model.training.sampler import SamplerTraining
+from model.training.sampler import UNJUDGED, SamplerTraining
 from model.training.snapshot import Snapshot
 from model.training.start import start_as_klt
 from model.training.validation import codec_of, evaluate, pictures_of
@@ -71,7 +71,8 @@ class Trainer:
         self.crops = Crops(self.sources, CropRule(config.crop, config.flat_below, config.seed), cache=config.cache)
         self.pictures = pictures_of(config.validation, config.evaluate_pictures) if config.validation else []
         distance = load_distance(config.perceptual) if config.perceptual and config.uses_features else None
-        self.distance = None if distance is None else ShiftedDistance(distance).to(self.fabric.device)
+        most = UNJUDGED if config.part == "denoiser" else 16
+        self.distance = None if distance is None else ShiftedDistance(distance, most).to(self.fabric.device)
 
         saved = snapshot.load(out) if resume else None
         self.module = self._make()

@@ -33,6 +33,7 @@ REPULSION = (0.95, 0.71, 0.33, 0.0)  # rep of the octaves, finest first
 STRENGTH_FLOOR = 0.05  # of a band's local power, in units of the residual's: what is flat has no strength to match
 FEATURE_REPULSION = 0.3  # with more, two samples move apart by moving away from the image
 COARSE_WEIGHT = 0.02
+UNJUDGED = 48  # rows and columns of a crop whose features are not read: they take most of a step's time
 PURE = 1e-6  # alpha_bar of pure noise
 LOW_RATES, LOW_SHARE = 0.6, 0.8  # texture is lost at low rates: so many rows have a q below
 
