@@ -154,6 +154,34 @@ def heads(
     report({"heads": str(path), "bytes": path.stat().st_size}, as_json)
 
 
+@weights.command("strength")
+def strength(
+    source: Annotated[Path, typer.Argument(help="A weights file of cdc-lite.", exists=True, dir_okay=False)],
+    out: Annotated[Path, typer.Argument(help="The weights file to write.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of images or .tar shard; may be repeated.")],
+    energy: Annotated[float, typer.Option(min=0.1, max=2, help="Share of the original's fine energy.")] = 0.85,
+    images: Annotated[int, typer.Option(min=1, help="Images to fit to.")] = 32,
+    as_json: JsonFlag = False,
+) -> None:
+    """Set how far gamma 1 goes at each rate, by the energy of the finest octave in the samples."""
+    from safetensors.torch import load_file
+
+    from model.codec import Codec
+    from model.training.strength import fit_strength
+    from model.weights.files import export_weights, load_weights
+
+    with naming(str(source), CodecError):
+        codec = Codec(load_weights(source), "float32")
+        fitted = fit_strength(codec, data, images, energy)
+        tensors = load_file(source)
+        factors = (fitted - tensors["log_residual"]).exp().flatten()
+        own = codec.info
+        export_weights(
+            tensors | {"log_residual": fitted}, out, name=own.name, version=own.version, provenance=own.provenance
+        )
+    report({"weights": str(out), "factors": [round(float(factor), 3) for factor in factors]}, as_json)
+
+
 @weights.command("verify")
 def verify(
     source: Annotated[Path, typer.Argument(help="A weights file.", exists=True, dir_okay=False)],

@@ -42,7 +42,7 @@ def fit_heads(codec: Codec, data: Sequence[Path], images: int) -> dict[str, Tens
         raise InvalidParameter(f"model {codec.info.name!r} has no layers of this kind")
     moments: dict[int, tuple[Tensor, Tensor]] = {}
     rng = np.random.default_rng(0)
-    for pixels in _pictures(data, images):
+    for pixels in pictures(data, images, MOST_SIDE):
         rate = int(rng.choice(RATES))
         for factor, (inputs, targets) in _samples(codec, networks, pixels, rate).items():
             seen = (inputs.T @ inputs).double(), (inputs.T @ targets).double()
@@ -57,10 +57,11 @@ def fit_heads(codec: Codec, data: Sequence[Path], images: int) -> dict[str, Tens
     return tensors
 
 
-def _pictures(data: Sequence[Path], images: int) -> Iterator[Pixels]:
+def pictures(data: Sequence[Path], images: int, side: int) -> Iterator[Pixels]:
+    """Images spread over the sources, cut to multiples of 64 pixels and at most `side` a side."""
     clips = [clip for source in open_sources(data) for clip in source.clips]
     for clip in clips[:: max(1, len(clips) // images)][:images]:
-        pixels = read_frame(clip)[:MOST_SIDE, :MOST_SIDE]
+        pixels = read_frame(clip)[:side, :side]
         height, width = (side // HYPER_STRIDE * HYPER_STRIDE for side in pixels.shape[:2])
         if height and width:
             yield np.ascontiguousarray(pixels[:height, :width])

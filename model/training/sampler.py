@@ -29,9 +29,10 @@ from model.training.lite import LiteTraining
 from model.training.losses import Loss
 from model.training.module import Call
 
-REPULSION = (0.95, 0.71, 0.33, 0.0)  # rep of the octaves, finest first
-STRENGTH_FLOOR = 0.05  # of a band's local power, in units of the residual's: what is flat has no strength to match
-FEATURE_REPULSION = 0.3  # with more, two samples move apart by moving away from the image
+REPULSION = (0.9, 0.3, 0.0, 0.0)  # rep of the octaves, finest first: a coarse one in the wrong place costs most
+STRENGTH = (1.0, 0.5, 0.2, 0.0)  # weights of the octaves' local power
+POWER_FLOOR = 0.05  # of a band, in units of the residual's: what is flat has no strength to match
+FEATURE_REPULSION = 0.1  # with more, two samples move apart by moving away from the image
 COARSE_WEIGHT = 0.02
 UNJUDGED = 48  # rows and columns of a crop whose features are not read: they take most of a step's time
 PURE = 1e-6  # alpha_bar of pure noise
@@ -175,9 +176,9 @@ class SamplerTraining(LiteTraining):
 def band_scores(first: Tensor, second: Tensor, residual: Tensor) -> Tensor:
     """Scoring rules of four octaves of Haar bands, and of their local strength; [B, 3, H, W] each -> [B]."""
     total = first.new_zeros(len(first))
-    for repulsion in REPULSION:
+    for repulsion, strength in zip(REPULSION, STRENGTH, strict=True):
         (first, a), (second, b), (residual, x) = haar(first), haar(second), haar(residual)
-        total = total + _l1(a - x) - repulsion * _l1(a - b) + repulsion * _l1(_strength(a) - _strength(x))
+        total = total + _l1(a - x) - repulsion * _l1(a - b) + strength * _power_error(a, x)
     return total + COARSE_WEIGHT * (first - residual).square().flatten(1).mean(1)
 
 
@@ -188,10 +189,15 @@ def haar(x: Tensor) -> tuple[Tensor, Tensor]:
     return (a + b + c + d) / 2, high / 2
 
 
-def _strength(band: Tensor) -> Tensor:
-    """Local standard deviation of a band [B, C, h, w] over windows of 8x8, 4x4 where it is small."""
-    window = 8 if band.shape[-1] > 16 else 4
-    return (F.avg_pool2d(band.square(), window) + STRENGTH_FLOOR).sqrt()
+def _power_error(a: Tensor, x: Tensor) -> Tensor:
+    """Squared error of the local powers of bands [B, C, h, w], in units of a's own -> [B].
+
+    It is least where a's power is the mean of x's, as far as the file tells it; an error of standard deviations would
+    be least below that.
+    """
+    window = 8 if a.shape[-1] > 16 else 4
+    own, other = (F.avg_pool2d(band.square(), window) + POWER_FLOOR for band in (a, x))
+    return ((own - other).square() / (4 * own.detach())).flatten(1).mean(1)
 
 
 def _l1(x: Tensor) -> Tensor:
