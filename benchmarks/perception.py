@@ -59,10 +59,10 @@ def measure(path: Path, pictures: list[np.ndarray], qualities: list[int], distan
                 far = [float(distance(tensor_of(a), tensor_of(b))) for a, b in zip(decoded, pictures, strict=True)]
             row: Row = {"weights": path.stem, "quality": quality, "bpp": bpp, "steps": steps, "gamma": gamma}
             row |= {
-                "psnr": float(np.mean([psnr(b, a) for a, b in zip(decoded, pictures, strict=True)])),
-                "ms_ssim": float(np.mean([ms_ssim(b, a) for a, b in zip(decoded, pictures, strict=True)])),
+                "PSNR dB": float(np.mean([psnr(b, a) for a, b in zip(decoded, pictures, strict=True)])),
+                "MS-SSIM": float(np.mean([ms_ssim(b, a) for a, b in zip(decoded, pictures, strict=True)])),
                 "distance": float(np.mean(far)),
-                "energy": sum(map(fine_energy, decoded)) / sum(map(fine_energy, pictures)),
+                "fine energy": sum(map(fine_energy, decoded)) / sum(map(fine_energy, pictures)),
                 "spread": float(np.mean([spread(a, b) for a, b in zip(decoded, others, strict=True)])),
             }
             rows.append(row)
@@ -80,7 +80,7 @@ def draw(rows: list[Row], path: Path) -> None:
     for axis, (quality, weights) in zip(axes[0], panels, strict=True):
         own = [r for r in rows if (r["quality"], r["weights"]) == (quality, weights)]
         for steps in sorted({int(r["steps"]) for r in own}):
-            line = [(float(r["psnr"]), float(r["distance"]), r["gamma"]) for r in own if r["steps"] == steps]
+            line = [(float(r["PSNR dB"]), float(r["distance"]), r["gamma"]) for r in own if r["steps"] == steps]
             axis.plot(*zip(*[point[:2] for point in line], strict=True), "o-", label=f"steps {steps}")
             for x, y, gamma in line:
                 axis.annotate(f"{gamma:g}", (x, y), fontsize=7, xytext=(3, 3), textcoords="offset points")

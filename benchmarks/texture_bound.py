@@ -82,9 +82,9 @@ def main() -> None:
                 ]
             far = np.mean(maps, axis=0)
             row: Row = {"quality": quality, "guessed octaves": "x_base" if octaves is None else octaves}
-            row |= {"strength": strength, "psnr": float(np.mean([*map(psnr, pictures, shown)]))}
-            row |= {"energy": sum(map(fine_energy, shown)) / sum(map(fine_energy, pictures))}
-            row |= {"distance": float(far.sum()), "maps": " ".join(f"{value:.3f}" for value in far)}
+            row |= {"strength": strength, "PSNR dB": float(np.mean([*map(psnr, pictures, shown)]))}
+            row |= {"fine energy": sum(map(fine_energy, shown)) / sum(map(fine_energy, pictures))}
+            row |= {"distance": float(far.sum()), "of each map": " ".join(f"{value:.3f}" for value in far)}
             rows.append(row)
     shown_rows = [{name: round(v, 3) if isinstance(v, float) else v for name, v in row.items()} for row in rows]
     record.finish(options, {"images": len(pictures), "side": SIDE, "decodes": shown_rows})

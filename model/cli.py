@@ -157,29 +157,31 @@ def heads(
 @weights.command("strength")
 def strength(
     source: Annotated[Path, typer.Argument(help="A weights file of cdc-lite.", exists=True, dir_okay=False)],
-    out: Annotated[Path, typer.Argument(help="The weights file to write.")],
+    out: Annotated[Path, typer.Argument(help="The weights file to write; it may be the same.")],
     data: Annotated[list[Path], typer.Option(help="Folder of images or .tar shard; may be repeated.")],
-    energy: Annotated[float, typer.Option(min=0.1, max=2, help="Share of the original's fine energy.")] = 0.85,
-    images: Annotated[int, typer.Option(min=1, help="Images to fit to.")] = 32,
+    energy: Annotated[float, typer.Option(min=0.1, max=2, help="Share of the original's fine energy.")] = 0.92,
+    images: Annotated[int, typer.Option(min=1, max=1000, help="Images to fit to.")] = 32,
     as_json: JsonFlag = False,
 ) -> None:
-    """Set how far gamma 1 goes at each rate, by the energy of the finest octave in the samples."""
+    """Set the size of what gamma 1 adds at each rate, by the energy of the finest octave in its images."""
     from safetensors.torch import load_file
 
     from model.codec import Codec
     from model.training.strength import fit_strength
     from model.weights.files import export_weights, load_weights
 
+    if out != source:
+        check_output(str(out), source=str(source), force=True)
     with naming(str(source), CodecError):
         codec = Codec(load_weights(source), "float32")
+        tensors, own = load_file(source), codec.info
         fitted = fit_strength(codec, data, images, energy)
-        tensors = load_file(source)
-        factors = (fitted - tensors["log_residual"]).exp().flatten()
-        own = codec.info
+        provenance = f"{own.provenance}; gamma 1 set to {energy:g} of the fine energy of {images} images"
         export_weights(
-            tensors | {"log_residual": fitted}, out, name=own.name, version=own.version, provenance=own.provenance
+            tensors | {"log_residual": fitted}, out, name=own.name, version=own.version, provenance=provenance
         )
-    report({"weights": str(out), "factors": [round(float(factor), 3) for factor in factors]}, as_json)
+    factors = (fitted - tensors["log_residual"]).exp().flatten().tolist()
+    report({"weights": str(out), "factors": [round(factor, 3) for factor in factors]}, as_json)
 
 
 @weights.command("verify")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -31,7 +32,7 @@ class FeatureDistance(nn.Module):
                     parameter.requires_grad_(False)
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """x [B, 3, H, W] in [-1, 1] -> the normalised maps of all networks."""
+        """x [B, 3, H, W] in [-1, 1] -> the maps of all networks [B, C, h, w], each of norm 1 over its channels."""
         return [_unit(u) for network in self.networks for u in network(x)]
 
     def between(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
@@ -153,13 +154,12 @@ class ShiftedDistance(nn.Module):
         self.inner, self.most = distance, most
 
     @torch.no_grad()
-    def channels(self) -> tuple[int, ...]:
-        """Of the maps."""
-        device = next((b.device for b in self.inner.buffers()), None)
+    def channels(self, device: torch.device | None = None) -> tuple[int, ...]:
+        """The number of channels of each map; `device` is where the networks are."""
         return tuple(u.shape[1] for u in self.inner.maps(torch.zeros(1, 3, 64, 64, device=device)))
 
     def part(self, height: int, width: int) -> tuple[slice, slice]:
-        """Rows and columns of a part, drawn at random."""
+        """Rows and columns of a part of an image [B, 3, height, width], drawn at random."""
         top, left = torch.randint(0, self.most + 1, (2,)).tolist()
         return slice(top, height - self.most + top), slice(left, width - self.most + left)
 
@@ -176,13 +176,18 @@ def load_distance(name: str) -> FeatureDistance:
     Raises:
         InvalidParameter: unknown kind, or a backbone that is missing or not what it should be.
     """
-    if name.startswith("lpips:"):
+    names = re.split(r"\+(?=\w+:)", name)
+    if names[0].startswith("lpips:") and len(names) == 1:
         return Lpips(name.partition(":")[2])
-    return FeatureDistance(*map(_load_network, name.split("+")))
+    return FeatureDistance(*map(_load_network, names))
 
 
 def _load_network(name: str) -> Callable[[Tensor], list[Tensor]]:
     kind, _, rest = name.partition(":")
+    if kind == "lpips":
+        raise InvalidParameter("lpips stands alone: it cannot be joined with other distances")
+    if kind not in ("squeezenet", "vgg19", "torchscript"):
+        raise InvalidParameter(f"no perceptual distance {kind!r}; there are lpips, squeezenet, vgg19 and torchscript")
     path = Path(rest)
     if not path.is_file():
         raise InvalidParameter(f"perceptual distance {name!r}: there is no file {rest!r}")
@@ -192,12 +197,10 @@ def _load_network(name: str) -> Callable[[Tensor], list[Tensor]]:
                 return SqueezeNetFeatures({k: torch.from_numpy(arrays[k]) for k in arrays.files})
         if kind == "vgg19":
             return Vgg19Front(torch.load(path, weights_only=True, map_location="cpu"))
-        if kind == "torchscript":
-            network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-            return network
+        network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+        return network
     except (RuntimeError, ValueError, KeyError, OSError, EOFError, BadZipFile, UnpicklingError) as error:
         raise InvalidParameter(f"perceptual distance {name!r}: {error}") from error
-    raise InvalidParameter(f"no perceptual distance {kind!r}; there are lpips, squeezenet, vgg19 and torchscript")
 
 
 def _unit(x: Tensor) -> Tensor:

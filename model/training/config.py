@@ -80,11 +80,14 @@ class TrainingConfig(BaseModel):
     )
     score_scale: float = Field(default=4.0, ge=0, description="part denoiser: factor of the octaves' scoring rules.")
     error_scale: float = Field(default=0.1, ge=0, description="part denoiser: factor of a sample's squared error.")
-    rollouts: float = Field(
-        default=0.0, ge=0, lt=1, description="part denoiser: share of the samples that are not of a first step."
-    )
     levels_scale: float = Field(
-        default=2.0, ge=0, description="part denoiser: factor of the squared error at random noise levels."
+        default=0.0, ge=0, description="part denoiser: factor of the squared error at random noise levels."
+    )
+    rollouts: float = Field(
+        default=0.25,
+        ge=0,
+        lt=1,
+        description="part denoiser: share of the samples that continue a decode of several steps.",
     )
     critic: float = Field(
         default=0.0,
@@ -136,6 +139,10 @@ class TrainingConfig(BaseModel):
             raise ValueError("part=denoiser needs `perceptual`, the features that its samples are judged by")
         if self.critic > 0 and self.part != "denoiser":
             raise ValueError("critic needs part=denoiser")
+        if self.critic > 0 and (self.perceptual or "").startswith("lpips:"):
+            raise ValueError("a critic reads feature maps: squeezenet, vgg19 or torchscript, not lpips")
+        if self.rho > 0 and self.part == "denoiser":
+            raise ValueError("part=denoiser has no rho: its factors are score_scale, perceptual_scale and error_scale")
         return self
 
 
@@ -160,7 +167,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "crop": 128,
         "batch": 8,
         "ema": 0.999,
-        "perceptual": "lpips:squeeze",
+        "perceptual": "lpips:vgg",
+        "perceptual_scale": 30.0,
     },
     "paper-x": {**_PAPER, "architecture": "cdc-x"},
     "paper-eps": {**_PAPER, "architecture": "cdc-eps", "weighting": "l1"},

@@ -61,7 +61,8 @@ class Watched(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        ctx.norm.copy_(gradients[0].norm())
+        norm = gradients[0].norm()
+        ctx.norm.copy_(torch.where(norm.isfinite(), norm, ctx.norm))
         return gradients[0], None
 
 

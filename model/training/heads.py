@@ -42,7 +42,7 @@ def fit_heads(codec: Codec, data: Sequence[Path], images: int) -> dict[str, Tens
         raise InvalidParameter(f"model {codec.info.name!r} has no layers of this kind")
     moments: dict[int, tuple[Tensor, Tensor]] = {}
     rng = np.random.default_rng(0)
-    for pixels in pictures(data, images, MOST_SIDE):
+    for pixels in spread_images(data, images, MOST_SIDE):
         rate = int(rng.choice(RATES))
         for factor, (inputs, targets) in _samples(codec, networks, pixels, rate).items():
             seen = (inputs.T @ inputs).double(), (inputs.T @ targets).double()
@@ -57,14 +57,23 @@ def fit_heads(codec: Codec, data: Sequence[Path], images: int) -> dict[str, Tens
     return tensors
 
 
-def pictures(data: Sequence[Path], images: int, side: int) -> Iterator[Pixels]:
-    """Images spread over the sources, cut to multiples of 64 pixels and at most `side` a side."""
+def spread_images(data: Sequence[Path], count: int, side: int) -> Iterator[Pixels]:
+    """uint8 [H, W, 3] of images spread over the sources: their centres, multiples of 64 pixels, at most `side`.
+
+    Raises:
+        InvalidParameter: no image has 64 pixels a side.
+    """
     clips = [clip for source in open_sources(data) for clip in source.clips]
-    for clip in clips[:: max(1, len(clips) // images)][:images]:
-        pixels = read_frame(clip)[:side, :side]
-        height, width = (side // HYPER_STRIDE * HYPER_STRIDE for side in pixels.shape[:2])
+    found = False
+    for clip in clips[:: max(1, len(clips) // count)][:count]:
+        pixels = read_frame(clip)
+        height, width = (min(n, side) // HYPER_STRIDE * HYPER_STRIDE for n in pixels.shape[:2])
         if height and width:
-            yield np.ascontiguousarray(pixels[:height, :width])
+            found = True
+            top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+            yield np.ascontiguousarray(pixels[top : top + height, left : left + width])
+    if not found:
+        raise InvalidParameter(f"no image of at least {HYPER_STRIDE}x{HYPER_STRIDE} pixels to fit to")
 
 
 @torch.inference_mode()

@@ -71,7 +71,7 @@ class Trainer:
         self.crops = Crops(self.sources, CropRule(config.crop, config.flat_below, config.seed), cache=config.cache)
         self.pictures = pictures_of(config.validation, config.evaluate_pictures) if config.validation else []
         distance = load_distance(config.perceptual) if config.perceptual and config.uses_features else None
-        most = UNJUDGED if config.part == "denoiser" else 16
+        most = int(UNJUDGED * config.crop) if config.part == "denoiser" else 16
         self.distance = None if distance is None else ShiftedDistance(distance, most).to(self.fabric.device)
 
         saved = snapshot.load(out) if resume else None
@@ -171,7 +171,7 @@ class Trainer:
     def _make(self) -> TrainingModule:
         config = self.config
         torch.manual_seed(config.seed)
-        read = self.distance.channels() if self.distance is not None and config.critic > 0 else ()
+        read = self.distance.channels(self.fabric.device) if self.distance is not None and config.critic > 0 else ()
         module = training_module_of(config.architecture, config.width, config.part, read)
         if config.initial is not None:
             module.load_float_tensors(load_file(config.initial), config.initial.name)

@@ -6,7 +6,8 @@ texture as strong as the original's; the coarse ones stay near the mean, whose e
 the two, so f1 alone has a gradient, that of |f1 - x| - rep |f1 - f2|: the same in the mean, at half the cost.
 
 Some rows are rollouts: f1 is not of pure noise but of a state that the sampler itself has come to in a step or two of
-DDIM, as it meets them in a decode of several steps. So each step is one towards a better sample.
+DDIM, as it meets them in a decode of several steps. So each step is one towards a better sample. Their f2 is of one
+step all the same: what f1 is pushed away from need not be of its own distribution, only near it.
 """
 
 from __future__ import annotations
@@ -34,8 +35,7 @@ STRENGTH = (1.0, 0.5, 0.2, 0.0)  # weights of the octaves' local power
 POWER_FLOOR = 0.05  # of a band, in units of the residual's: what is flat has no strength to match
 FEATURE_REPULSION = 0.1  # with more, two samples move apart by moving away from the image
 COARSE_WEIGHT = 0.02
-UNJUDGED = 48  # rows and columns of a crop whose features are not read: they take most of a step's time
-PURE = 1e-6  # alpha_bar of pure noise
+UNJUDGED = 3 / 8  # of a crop's rows and columns, whose features are not read: features take most of a step's time
 LOW_RATES, LOW_SHARE = 0.6, 0.8  # texture is lost at low rates: so many rows have a q below
 
 
@@ -47,13 +47,14 @@ class Levels(NamedTuple):
 
 
 class Sampled(NamedTuple):
-    """One step's residuals in units of their size, [B, 3, H, W] each.
+    """What a step has drawn. Samples are residuals in units of their size.
 
     Attributes:
-        base: x_base.
+        base: x_base, [B, 3, H, W].
         size: of the residual, [B, 1, 1, 1].
-        first, second: samples, the last rows of the first from rollouts; the second without gradient.
-        denoised: v0_hat of noisy residuals, of the first rows.
+        first: samples [B, 3, H, W], the last rows of them rollouts.
+        second: samples of one step [B, 3, H, W], without gradient.
+        denoised: v0_hat of noisy residuals of the first K rows, [K, 3, H, W].
     """
 
     base: Tensor
@@ -86,10 +87,12 @@ class SamplerTraining(LiteTraining):
         u = torch.rand(rows, device=device)
         q = torch.where(low, LOW_RATES * u, LOW_RATES + (1 - LOW_RATES) * u)
         noisy = torch.randint(0, schedule.length, ((rows + 1) // 2 if config.levels_scale > 0 else 0,), device=device)
-        late = torch.randint(0, schedule.length, (round(config.rollouts * rows),), device=device)
+        late = torch.randint(0, schedule.length, (math.ceil(config.rollouts * rows),), device=device)
         later = late + (torch.rand(len(late), device=device) * (schedule.length - late)).long()
         early = torch.where(torch.rand(len(late), device=device) < 0.5, schedule.length - 1, later)
-        s: Sampled = call(image, q, *(Levels((n + 1) / schedule.length, schedule.at(n)) for n in (noisy, early, late)))
+        pure = torch.full_like(late, schedule.length - 1)
+        levels = [Levels((n + 1) / schedule.length, schedule.at(n)) for n in (noisy, pure, early, late)]
+        s: Sampled = call(image, q, *levels)
         residual = (image - s.base) / s.size
         first = s.first if self.critic is None else Watched.apply(s.first, self.critic.rest_norm)
         total = config.score_scale * band_scores(first, s.second, residual).mean()
@@ -119,14 +122,14 @@ class SamplerTraining(LiteTraining):
         total = config.perceptual_scale * (d - FEATURE_REPULSION * features.between(sample, second).mean())
         if self.critic is not None:
             scaled = s.base + s.size * Scaled.apply(s.first, self.critic.rest_norm, config.critic)
-            given, seen = (maps_of(x, features.maps(x)) for x in (s.base[part], scaled[part]))
+            given, seen = (maps_of(x, features.maps(x)) for x in (s.base[part], scaled[part].clamp(-1, 1)))
             total = total - torch.stack([logits.mean() for logits in self.critic.fixed(seen, given, q)]).mean()
             told = self.critic(maps_of(image[part], real), given, q)
             total = total + hinge(told, self.critic([u.detach() for u in seen], given, q))
         return d.detach(), total
 
     def forward(  # type: ignore[override]
-        self, image: Tensor, q: Tensor, noisy: Levels, early: Levels, late: Levels
+        self, image: Tensor, q: Tensor, noisy: Levels, pure: Levels, early: Levels, late: Levels
     ) -> Sampled:
         """Draw samples.
 
@@ -134,7 +137,7 @@ class SamplerTraining(LiteTraining):
             image: [B, 3, H, W] in [-1, 1].
             q: rates [B].
             noisy: levels of the first rows, that residuals are denoised from.
-            early, late: levels of the last rows, that rollouts pass and that they arrive at.
+            pure, early, late: levels of the last rows, where rollouts start, that they pass and that they arrive at.
         """
         rows, rolled = len(image), len(image) - len(late.t)
         with torch.no_grad():
@@ -142,7 +145,6 @@ class SamplerTraining(LiteTraining):
             size = self.networks.residual_size(q)[:, None, None, None]
             noise, other = torch.randn(2, *image.shape, device=image.device)
             state = noise[rolled:]
-            pure = Levels(torch.ones_like(late.t), early.alpha_bar.new_full(late.t.shape, PURE))
             for now, then in ((pure, early), (early, late)) if len(state) else ():
                 denoise = partial(self._denoise, context=context[rolled:], q=q[rolled:], t=now.t)
                 state = ddim_step(denoise, state, now.alpha_bar, then.alpha_bar, "residual").x
@@ -192,8 +194,8 @@ def haar(x: Tensor) -> tuple[Tensor, Tensor]:
 def _power_error(a: Tensor, x: Tensor) -> Tensor:
     """Squared error of the local powers of bands [B, C, h, w], in units of a's own -> [B].
 
-    It is least where a's power is the mean of x's, as far as the file tells it; an error of standard deviations would
-    be least below that.
+    Its gradient is zero where a's power is the mean of x's, as far as the file tells it; that of an error of standard
+    deviations would be zero below that.
     """
     window = 8 if a.shape[-1] > 16 else 4
     own, other = (F.avg_pool2d(band.square(), window) + POWER_FLOOR for band in (a, x))

@@ -13,7 +13,7 @@ from torch import Tensor
 from model.codec import Codec
 from model.errors import InvalidParameter
 from model.networks.lite import CDCLite
-from model.training.heads import pictures
+from model.training.heads import spread_images
 from model.training.sampler import haar
 from model.types import Pixels
 
@@ -34,28 +34,29 @@ def fit_strength(codec: Codec, data: Sequence[Path], images: int, energy: float)
         energy: share of the finest octave's energy.
 
     Raises:
-        InvalidParameter: another family, or no images.
+        InvalidParameter: another family, no images, or a sampler that adds nothing.
     """
     networks = codec.networks
     if not isinstance(networks, CDCLite):
         raise InvalidParameter(f"model {codec.info.name!r} samples no residual")
-    latents = [(picture, codec.analyse(picture)) for picture in pictures(data, images, SIDE)]
-    if not latents:
-        raise InvalidParameter("no images to fit to")
+    latents = [(image, codec.analyse(image)) for image in spread_images(data, images, SIDE)]
     levels = networks.config.levels
     log_residual = networks.log_residual.detach().clone()
     for level in range(levels):
-        files = [(picture, codec.pack(latent, round(255 * level / (levels - 1)))) for picture, latent in latents]
-        bands = [[_fine(x) for x in (p, codec.decode(f, 1, 0.0), codec.decode(f, 1, 1.0))] for p, f in files]
-        a = sum(float(base.square().sum()) for _, base, _ in bands)
-        b = sum(float((base * (sample - base)).sum()) for _, base, sample in bands)
-        c = sum(float((sample - base).square().sum()) for _, base, sample in bands)
-        wanted = energy * sum(float(own.square().sum()) for own, _, _ in bands)
-        root = (math.sqrt(b * b + c * (wanted - a)) - b) / c if wanted > a and c > 0 else 0.0
+        a, b, c, wanted = 0.0, 0.0, 0.0, 0.0
+        for image, latent in latents:
+            file = codec.pack(latent, round(255 * level / (levels - 1)))
+            base, sample = (_fine(codec.decode(file, 1, gamma)) for gamma in (0.0, 1.0))
+            d = sample - base
+            a, b, c = a + float(base.square().sum()), b + float((base * d).sum()), c + float(d.square().sum())
+            wanted += energy * float(_fine(image).square().sum())
+        if c == 0:
+            raise InvalidParameter("this sampler adds nothing: there is no strength to set")
+        root = (math.sqrt(b * b + c * (wanted - a)) - b) / c if wanted > a else 0.0
         log_residual[level] += math.log(float(np.clip(root, *LIMITS)))
     return log_residual
 
 
-def _fine(pixels: Pixels) -> Tensor:
-    """The finest octave's bands of uint8 [H, W, 3]."""
-    return haar(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].double())[1]
+def _fine(image: Pixels) -> Tensor:
+    """uint8 [H, W, 3] -> the finest octave's three bands, float64 [1, 9, H/2, W/2]."""
+    return haar(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].double())[1]

@@ -187,7 +187,9 @@ def export_weights(
         floats = {k: t for k, t in floats.items() if k not in kept_as_integers}
     info = WeightsInfo(name, version, architecture, entropy.codec_id.hex(), provenance)
     integers = {INTEGER_PREFIX + k: _tensor(v) for k, v in entropy.to_tensors().items()}
-    out.write_bytes(save(floats | integers, metadata={"format": FORMAT, "info": json.dumps(asdict(info))}))
+    part = out.with_name(f"{out.name}.part")  # `out` may be what the tensors were read from: it is whole at any time
+    part.write_bytes(save(floats | integers, metadata={"format": FORMAT, "info": json.dumps(asdict(info))}))
+    part.replace(out)
     return info
 
 

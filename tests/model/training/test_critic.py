@@ -69,3 +69,7 @@ def test_a_critic_needs_features() -> None:
         resolve("lite-sampler", {"critic": 0.5, "perceptual": None, "perceptual_scale": 0})
     with pytest.raises(InvalidParameter, match="critic needs"):
         resolve("lite", {"critic": 0.5})
+    with pytest.raises(InvalidParameter, match="not lpips"):
+        resolve("lite-sampler", {"critic": 0.5})
+    with pytest.raises(InvalidParameter, match="no rho"):
+        resolve("lite-sampler", {"rho": 0.5})

@@ -18,7 +18,7 @@ from model.training.config import Learning, resolve
 from model.training.ema import Ema
 from model.training.lite import LiteTraining
 from model.training.losses import draw, equation_9, level_weight, rate_distortion
-from model.training.sampler import SamplerTraining, band_scores, haar
+from model.training.sampler import Levels, Sampled, SamplerTraining, band_scores, haar
 from model.training.start import start_as_klt
 from model.training.types import Prediction
 from model.weights.files import build_networks, with_floats
@@ -125,12 +125,44 @@ def test_parts_learn_alone(shipped: dict[str, torch.Tensor], image: torch.Tensor
 
 def test_the_sampler_learns_alone(shipped: dict[str, torch.Tensor], image: torch.Tensor, squeezenet: str) -> None:
     module = training_module_of(shipped, "denoiser")
-    config = resolve("lite-sampler", {"perceptual": squeezenet, "rollouts": 0.5})
+    config = resolve("lite-sampler", {"perceptual": squeezenet, "rollouts": 0.5, "levels_scale": 1.0})
     schedule = architecture_of("cdc-lite").schedule()
-    loss = module.loss(module, image, config, schedule, 0, ShiftedDistance(load_distance(squeezenet)))
+    levels = []
+
+    def call(images: torch.Tensor, q: torch.Tensor, *rest: Levels) -> Sampled:
+        levels.extend(rest)
+        sampled: Sampled = module(images, q, *rest)
+        return sampled
+
+    distance = ShiftedDistance(load_distance(squeezenet))
+    loss = module.loss(call, image.repeat(4, 1, 1, 1), config, schedule, 0, distance)
     loss.total.backward()
     assert moved(module) == {"denoiser"}
     assert float(loss.distortion) > 0
+    _, pure, early, late = levels
+    assert [len(level.t) for level in levels] == [2, 2, 2, 2]
+    assert pure.t.tolist() == [1, 1]
+    assert ((early.t <= 1) & (late.t <= early.t)).all()
+
+
+def test_a_rollout_is_a_decode_of_several_steps(shipped: dict[str, torch.Tensor], image: torch.Tensor) -> None:
+    module, schedule = training_module_of(shipped, "denoiser"), architecture_of("cdc-lite").schedule()
+    indices = torch.tensor([schedule.length - 1, 6000, 2000])
+    pure, early, late = (Levels((n[None] + 1) / schedule.length, schedule.at(n[None])) for n in indices)
+    nothing, q = Levels(torch.zeros(0), torch.zeros(0)), torch.tensor([0.2])
+    torch.manual_seed(5)
+    with torch.no_grad():
+        sampled: Sampled = module(image, q, nothing, pure, early, late)
+    torch.manual_seed(5)
+    state, _ = torch.randn(2, *image.shape)
+    with torch.no_grad():
+        _, context = module.synthesise(module.code(module.analyse(image, q), q), q)
+        for index, after in ((indices[0], indices[1]), (indices[1], indices[2]), (indices[2], torch.tensor(-1))):
+            modulation = module.networks.denoiser.modulate((index[None] + 1) / schedule.length, q)
+            at, to = schedule.at(index), schedule.at(after)
+            v0 = module.networks.denoise(state, modulation, (context,))
+            state = to.sqrt() * v0 + (1 - to).sqrt() * (state - at.sqrt() * v0) / (1 - at).sqrt()
+    torch.testing.assert_close(sampled.first, state, atol=1e-3, rtol=1e-3)
 
 
 def test_a_sample_of_the_trainer_is_the_decoders(

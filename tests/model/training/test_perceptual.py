@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import InvalidParameter
-from model.perceptual import ShiftedDistance, SqueezeNetFeatures, load_distance
+from model.perceptual import FeatureDistance, Lpips, ShiftedDistance, SqueezeNetFeatures, load_distance
 
 VGG = {0: (3, 3, 1), 2: (3, 64, 3), 5: (64, 64, 3), 9: (64, 128, 3), 12: (128, 128, 3), 16: (128, 256, 3)}
 
@@ -20,7 +20,7 @@ def vgg19(tmp_path: Path) -> str:
     state = {}
     for i, (into, out, kernel) in VGG.items():
         state[f"{i}.weight"] = torch.randn(out, into, kernel, kernel) * (into * kernel**2) ** -0.5
-        state[f"{i}.bias"] = torch.zeros(out)
+        state[f"{i}.bias"] = 0.1 * torch.randn(out)
     torch.save(state, tmp_path / "vgg.pth")
     return f"vgg19:{tmp_path / 'vgg.pth'}"
 
@@ -91,6 +91,9 @@ def test_what_is_missing_or_wrong_is_said(tmp_path: Path) -> None:
         (f"squeezenet:{tmp_path / 'empty.npz'}", "empty.npz"),
         (f"vgg19:{tmp_path / 'empty.npz'}", "empty.npz"),
         (f"fsim:{tmp_path / 'empty.npz'}", "torchscript"),
+        (f"squeezenet:{tmp_path / 'a+b.npz'}", "a\\+b.npz"),
+        ("vgg19:absent.pth+lpips:vgg", "absent.pth"),
+        ("lpips:vgg+vgg19:absent.pth", "stands alone"),
     ):
         with pytest.raises(InvalidParameter, match=message):
             load_distance(name)
@@ -100,6 +103,19 @@ def test_lpips_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(InvalidParameter, match="vgg16"):
         load_distance("lpips:vgg")
+
+
+def test_lpips_by_its_maps_is_lpips() -> None:
+    lpips = pytest.importorskip("lpips")
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lpips asks torchvision by a name that is deprecated
+        theirs = lpips.LPIPS(net="alex", pretrained=True, pnet_rand=True, verbose=False).eval().requires_grad_(False)
+    ours = Lpips.__new__(Lpips)
+    FeatureDistance.__init__(ours)
+    ours._distance = theirs
+    a, b = torch.rand(2, 2, 3, 64, 64) * 2 - 1
+    torch.testing.assert_close(ours(a, b), theirs(a, b).flatten(), rtol=1e-4, atol=1e-6)
 
 
 class _Halves(nn.Module):

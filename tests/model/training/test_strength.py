@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from model.codec import Codec
 from model.errors import InvalidParameter
 from model.evaluation.metrics.texture import fine_energy
+from model.networks.lite import CDCLite
 from model.training.strength import LIMITS, fit_strength
 from model.weights.files import load_weights
 from model.weights.registry import SHIPPED
@@ -37,9 +38,21 @@ def test_gamma_1_is_as_strong_as_asked(pictures: Path, tmp_path: Path) -> None:
     assert share(out, picture, 0) == pytest.approx(asked, rel=0.02)
     old, new = load_file(DEFAULT), load_file(out)
     assert {name for name in old if not np.array_equal(old[name], new[name])} == {"log_residual"}
-    assert load_weights(out).info == load_weights(DEFAULT).info
+    info, own = load_weights(out).info, load_weights(DEFAULT).info
+    assert info.provenance.startswith(f"{own.provenance}; gamma 1 set to")
+    assert (info.codec_id, info.version) == (own.codec_id, own.version)
 
 
-def test_no_images_are_refused(codec: Codec, tmp_path: Path) -> None:
-    with pytest.raises(InvalidParameter, match="no image"):
+def test_what_cannot_be_fitted_is_refused(codec: Codec, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "small.png")
+    with pytest.raises(InvalidParameter, match="no image of at least 64x64"):
         fit_strength(codec, [tmp_path], 4, 0.9)
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "flat.png")
+    weights = load_weights(DEFAULT)
+    assert isinstance(weights.networks, CDCLite)
+    for layer in (weights.networks.denoiser.head, weights.networks.denoiser.gate):
+        layer.weight.zero_()
+        assert layer.bias is not None
+        layer.bias.zero_()
+    with pytest.raises(InvalidParameter, match="adds nothing"):
+        fit_strength(Codec(weights, "float32"), [tmp_path], 4, 0.9)
