@@ -81,7 +81,7 @@ def main() -> None:
                     for a, b in ((tensor_of(s), tensor_of(p)) for s, p in zip(shown, pictures, strict=True))
                 ]
             far = np.mean(maps, axis=0)
-            row: Row = {"quality": quality, "guessed octaves": "x_base" if octaves is None else octaves}
+            row: Row = {"quality": quality, "guessed": "x_base" if octaves is None else octaves}
             row |= {"strength": strength, "PSNR dB": float(np.mean([*map(psnr, pictures, shown)]))}
             row |= {"fine energy": sum(map(fine_energy, shown)) / sum(map(fine_energy, pictures))}
             row |= {"distance": float(far.sum()), "of each map": " ".join(f"{value:.3f}" for value in far)}

@@ -159,7 +159,7 @@ def strength(
     source: Annotated[Path, typer.Argument(help="A weights file of cdc-lite.", exists=True, dir_okay=False)],
     out: Annotated[Path, typer.Argument(help="The weights file to write; it may be the same.")],
     data: Annotated[list[Path], typer.Option(help="Folder of images or .tar shard; may be repeated.")],
-    energy: Annotated[float, typer.Option(min=0.1, max=2, help="Share of the original's fine energy.")] = 0.92,
+    energy: Annotated[float, typer.Option(min=0.1, max=2, help="Share of the original's fine energy.")] = 0.9,
     images: Annotated[int, typer.Option(min=1, max=1000, help="Images to fit to.")] = 32,
     as_json: JsonFlag = False,
 ) -> None:

@@ -84,7 +84,9 @@ class Trainer:
         if config.compile:
             self.module.compile_networks()
         self.module.to(self.fabric.device).to(memory_format=torch.channels_last)
-        self.ema = Ema(self.module.float_tensors(), config.ema)
+        still = {p.data_ptr() for p in self.module.parameters() if not p.requires_grad}
+        tensors = self.module.float_tensors()
+        self.ema = Ema(tensors, config.ema, [name for name, t in tensors.items() if t.data_ptr() in still])
         optimizer = torch.optim.Adam(_groups(self.module, config), betas=config.betas)
         self.step, self.elapsed_s = 0, 0.0
         if saved is not None:

@@ -20,9 +20,9 @@ from model.networks.denoiser import HARMONICS, Denoiser
 from model.networks.depthwise import BLOCK, COLOUR, DepthwiseBlock
 from model.networks.lite import LARGEST_INDEX, CDCLite
 from model.networks.transforms import MEANS, PATCH
+from model.weights.int8 import as_int8
 
 OPSET, IR_VERSION = 17, 8  # what browsers and phones have run for years
-INT8_MAX = 127
 
 
 class Graph:
@@ -55,11 +55,9 @@ class Graph:
 
     def int8(self, weight: Tensor) -> str:
         """A tensor [out, ...] stored in int8, with a float32 scale an output."""
-        values = weight.detach().numpy()
-        scale = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True) / INT8_MAX
-        scale = np.maximum(scale, 1e-12).astype(np.float32)
-        stored = self.constant(np.round(values / scale).clip(-INT8_MAX, INT8_MAX).astype(np.int8))
-        return str(self.op("Mul", self.op("Cast", stored, to=TensorProto.FLOAT), self.constant(scale)))
+        stored, scale = as_int8(weight)
+        value = self.op("Cast", self.constant(stored.numpy()), to=TensorProto.FLOAT)
+        return str(self.op("Mul", value, self.constant(scale.numpy())))
 
     def conv(self, x: str, layer: nn.Conv2d, *, coarse: bool = False) -> str:
         """A convolution; `coarse` stores its weights in int8."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,10 +22,13 @@ from model.entropy.likelihood import FactorizedPrior
 from model.errors import WeightsError
 from model.networks.family import Family, interpolate_levels
 from model.weights.heads import load_heads
+from model.weights.int8 import as_int8
 
 INTEGER_PREFIX = "entropy."
 PRIOR_PREFIX = "hyper_prior."
 FORMAT = "cdc-weights/1"
+# Of cdc-lite's denoiser. The decoder's graphs store these in int8; rounded here, they are the same everywhere.
+ROUNDED = re.compile(r"denoiser\.(blocks\.\d+\.(before|after|expand|contract)|time\.2)\.weight")
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,9 @@ def export_weights(
 
 
 def _stored(name: str, tensor: Tensor, *, exact: bool) -> Tensor:
+    if not exact and ROUNDED.fullmatch(name):
+        values, scale = as_int8(tensor)
+        tensor = values * scale
     exact = exact or name.startswith((PRIOR_PREFIX, "lambdas")) or name.rpartition(".")[2].startswith("log_")
     return tensor.detach().cpu().to(torch.float32 if exact else torch.float16).contiguous()
 

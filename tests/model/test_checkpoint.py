@@ -11,6 +11,7 @@ from model.codec import Codec
 from model.diffusion.noise import normal_noise
 from model.errors import UnknownCodec, UnknownModel, WeightsError
 from model.weights.files import INTEGER_PREFIX, build_networks, export_weights, load_weights, read_info, with_floats
+from model.weights.int8 import as_int8
 from model.weights.registry import SHIPPED, Registry
 
 DEFAULT = SHIPPED / "cdc-lite.safetensors"
@@ -31,6 +32,20 @@ def test_shipped_file_is_below_30_megabytes() -> None:
 
 def test_exporting_again_gives_the_same_codec_id(shipped: dict[str, torch.Tensor], tmp_path: Path) -> None:
     assert export(shipped, tmp_path / "again.safetensors") == read_info(DEFAULT).codec_id
+
+
+def test_the_denoiser_is_stored_as_its_graph_stores_it(shipped: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    name = "denoiser.blocks.1.expand.weight"
+    fine = torch.randn(shipped[name].shape)
+    export(shipped | {name: fine}, tmp_path / "a.safetensors")
+    once = load_file(tmp_path / "a.safetensors")
+    assert not torch.equal(once[name], fine.half())
+    values, scale = as_int8(once[name])
+    torch.testing.assert_close(values * scale, once[name].float(), rtol=1e-3, atol=0)
+    export(once, tmp_path / "b.safetensors")
+    again = load_file(tmp_path / "b.safetensors")
+    assert all(torch.equal(again[key], tensor) for key, tensor in once.items())
 
 
 def test_codec_id_covers_exactly_what_decides_bytes(shipped: dict[str, torch.Tensor], tmp_path: Path) -> None:

@@ -234,12 +234,12 @@ def test_a_tile_is_not_denoised_before_it_is_conditioned(codec: Codec, crop: np.
 
 
 def test_preview_is_the_present_guess(codec: Codec, crop: np.ndarray) -> None:
-    unpacked = codec.unpack(codec.pack(codec.analyse(crop), 200))
+    unpacked = codec.unpack(codec.pack(codec.analyse(crop), 60))
     state = codec.start(unpacked, 4, 0.8, keep_x0=True)
     codec.denoise_step(state)
     preview = codec.preview(state)
     assert preview is not None
-    assert psnr(preview, crop) > 30
+    assert psnr(preview, crop) > 23
     assert psnr(codec.finish(state), crop) < psnr(preview, crop)  # x_n is still noisy
     assert codec.preview(codec.start(unpacked, 1, 0.0)) is None
 
