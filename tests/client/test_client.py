@@ -145,6 +145,7 @@ def test_results_that_are_gone(served: Served, clock: Clock) -> None:
 
 def interrupt_soon() -> None:
     """As Ctrl-C does: the signal interrupts what the main thread waits in."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
     main = threading.main_thread().ident
     assert main is not None
     threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
